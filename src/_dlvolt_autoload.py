@@ -1,0 +1,64 @@
+"""Tell SpikeInterface about dlvolt in every Python process.
+
+SpikeInterface keeps its sorters and components in module-level dictionaries and has no entry points, so a
+worker process that imports only SpikeInterface would not know ``"dlvolt"``. A ``.pth`` file calls
+`install_unless_off` when the interpreter starts: it puts a finder on ``sys.meta_path`` that waits until
+SpikeInterface imports one of the modules named here and adds dlvolt's entry to it then. Nothing but this small
+file is loaded before that. Set the environment variable ``DLVOLT_AUTOLOAD=0`` to switch it off.
+"""
+
+import os
+import sys
+
+REGISTRY_MODULES = frozenset(
+    {
+        "spikeinterface.sorters.sorterlist",
+        "spikeinterface.sortingcomponents.matching.method_list",
+    }
+)
+
+
+class RegistrationFinder:
+    """Meta path finder: lets the real loader run a registry module, then registers dlvolt in it."""
+
+    def find_spec(self, name, path=None, target=None):
+        """Return the spec that the other finders give, its loader extended by the registration."""
+        if name not in REGISTRY_MODULES:
+            return None
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
+        if spec is not None:
+            exec_module = spec.loader.exec_module
+
+            def exec_module_and_register(module):
+                exec_module(module)
+                register(module.__name__)
+
+            spec.loader.exec_module = exec_module_and_register
+        return spec
+
+
+def register(module_name):
+    """Add dlvolt's entries to an imported registry module; warn, never raise, where that fails."""
+    try:
+        from dlvolt.registration import register
+
+        register(module_name)
+    except Exception as error:  # somebody else's import must not fail because of us
+        import warnings
+
+        warnings.warn(f"dlvolt could not register itself in {module_name}: {error!r}", stacklevel=2)
+
+
+def install():
+    """Install the finder once, and register in the modules that are imported already."""
+    if not any(isinstance(finder, RegistrationFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, RegistrationFinder())
+        for module_name in REGISTRY_MODULES.intersection(sys.modules):
+            register(module_name)
+
+
+def install_unless_off():
+    """Install at interpreter start, unless ``DLVOLT_AUTOLOAD=0``."""
+    if os.environ.get("DLVOLT_AUTOLOAD") != "0":
+        install()
