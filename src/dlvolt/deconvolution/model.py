@@ -1,0 +1,104 @@
+"""The generative model: templates convolved with amplitudes, and the log joint probability."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .amplitudes import AmplitudePrior
+
+
+class Events(NamedTuple):
+    """The non-zero amplitudes of a recording: a sparse A.
+
+    Attributes
+    ----------
+    times : Tensor, shape (E,), int64
+        First sample of the template.
+    units : Tensor, shape (E,), int64
+        Index of the unit.
+    amplitudes : Tensor, shape (E,)
+        a[unit, time], in units of the noise when the recording is whitened.
+    shifts : Tensor or None, shape (E,), int64
+        Index of the sub-sample shift of the template, see `shifts`; None where events sit on whole samples.
+    """
+
+    times: Tensor
+    units: Tensor
+    amplitudes: Tensor
+    shifts: Tensor | None = None
+
+    def select(self, mask: Tensor) -> Events:
+        """Return some of the events."""
+        return Events(*(field if field is None else field[mask] for field in self))
+
+    def in_bank(self, num_units: int) -> Events:
+        """Return the same events with whole-sample times and the templates of ``shift_bank(templates)``.
+
+        The bank, J×K×N×D, is taken as J·K templates: flatten its first two axes.
+        """
+        return Events(self.times, self.shifts * num_units + self.units, self.amplitudes)
+
+
+def synthesize(events: Events, templates: Tensor, num_samples: int) -> Tensor:
+    """Return the noiseless recording A ⊛ W that events and templates make.
+
+    Parameters
+    ----------
+    events : Events
+        Times must lie in ``[0, T - D]``.
+    templates : Tensor, shape (K, N, D)
+        Template of each unit.
+    num_samples : int
+        Length T of the recording.
+
+    Returns
+    -------
+    Tensor, shape (N, T)
+        Σ_k Σ_d a[k, t - d] w[k, n, d].
+    """
+    num_channels, num_template_samples = templates.shape[1:]
+    recording = templates.new_zeros(num_samples, num_channels)
+    window = torch.arange(num_template_samples, device=templates.device)
+    samples = (events.times[:, None] + window).reshape(-1)  # E·D
+    waveforms = (events.amplitudes[:, None, None] * templates[events.units]).transpose(1, 2)  # E×D×N
+    return recording.index_add(0, samples, waveforms.reshape(-1, num_channels)).T
+
+
+def residual(recording: Tensor, events: Events, templates: Tensor) -> Tensor:
+    """Return X − A ⊛ W, shape (N, T); see `synthesize`."""
+    return recording - synthesize(events, templates, recording.shape[1])
+
+
+def log_joint(recording: Tensor, events: Events, templates: Tensor, prior: AmplitudePrior) -> Tensor:
+    """Return log p(X, A | W) up to a constant.
+
+    The Gaussian likelihood plus the log prior of the amplitudes; every event costs ``prior.event_cost`` nats and
+    λ per unit of amplitude.
+
+    Parameters
+    ----------
+    recording : Tensor, shape (N, T)
+        Whitened traces X.
+    events : Events
+        The non-zero entries of A.
+    templates : Tensor, shape (K, N, D)
+        Template of each unit.
+    prior : AmplitudePrior
+        σ², λ and the cost of an event.
+
+    Returns
+    -------
+    Tensor, shape ()
+        −‖X − A ⊛ W‖² / 2σ² − λ Σ a − cost · (number of events); −inf where an amplitude is outside its bounds.
+    """
+    of_event = prior.select(events.units)
+    if torch.any((events.amplitudes < 0) | (events.amplitudes > of_event.maximum)):
+        return recording.new_tensor(-math.inf)
+    error = residual(recording, events, templates).square().sum()
+    cost = (prior.rate * events.amplitudes + of_event.event_cost).sum()
+    return -error / (2 * prior.noise_variance) - cost

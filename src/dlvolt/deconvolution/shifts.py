@@ -1,0 +1,43 @@
+"""Sub-sample shifts: spikes do not wait for the sampling clock."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d
+
+NUM_SHIFTS = 7  # sub-sample positions within one sample; odd, so that "no shift" is one of them
+HALF_WIDTH = 8  # taps of the interpolation kernel on either side
+
+
+def fractions(num_shifts: int = NUM_SHIFTS) -> Tensor:
+    """Return the shifts δ_j in samples, evenly spaced in (-½, ½), shape (J,)."""
+    return (torch.arange(num_shifts) - (num_shifts - 1) / 2) / num_shifts
+
+
+def interpolation_kernels(like: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
+    """Return Hann-windowed sinc kernels h with Σ_s h_j[s] x[t + s] ≈ x(t + δ_j), shape (J, 2·HALF_WIDTH + 1)."""
+    delta = fractions(num_shifts)[:, None]
+    taps = torch.arange(-HALF_WIDTH, HALF_WIDTH + 1)
+    window = torch.cos(torch.pi * (taps - delta) / (2 * (HALF_WIDTH + 1))).square()
+    return (torch.sinc(taps - delta) * window).to(like)
+
+
+def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
+    """Return every signal delayed by every sub-sample shift.
+
+    Parameters
+    ----------
+    signals : Tensor, shape (..., D)
+        Templates, correlations or anything else sampled in time, taken as zero outside.
+    num_shifts : int
+        J; 1 returns the signals themselves.
+
+    Returns
+    -------
+    Tensor, shape (J, ..., D)
+        x(d − δ_j).
+    """
+    kernels = interpolation_kernels(signals, num_shifts).flip(0)  # x(d - δ) looks back: δ_j = -δ_{J-1-j}
+    flat = signals.reshape(-1, 1, signals.shape[-1])
+    return conv1d(flat, kernels[:, None], padding=HALF_WIDTH).transpose(0, 1).reshape(num_shifts, *signals.shape)

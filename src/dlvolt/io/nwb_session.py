@@ -1,0 +1,215 @@
+"""What a new NWB file needs besides its data: the session, the subject and the electrodes."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from hdmf.common import VectorData, VectorIndex
+from hdmf.utils import get_docval
+from pynwb import NWBFile
+from pynwb.core import NWBContainer
+from pynwb.device import Device, DeviceModel
+from pynwb.ecephys import ElectrodeGroup, ElectrodesTable
+from pynwb.file import Subject
+from spikeinterface.core import BaseRecording, SortingAnalyzer
+
+import dlvolt
+
+SESSION_FIELDS = (
+    "session_description",
+    "session_start_time",
+    "timestamps_reference_time",
+    "session_id",
+    "experimenter",
+    "experiment_description",
+    "institution",
+    "lab",
+    "keywords",
+    "notes",
+    "pharmacology",
+    "protocol",
+    "related_publications",
+    "slices",
+    "data_collection",
+    "surgery",
+    "virus",
+    "stimulus_notes",
+)
+TIME_FIELDS = ("session_start_time", "timestamps_reference_time")
+
+
+def new_file(
+    source_file: NWBFile | None, recording: BaseRecording | None, metadata: dict[str, dict[str, Any]]
+) -> NWBFile:
+    """Make a file with session and subject from, the later the stronger: recording, source, metadata."""
+    if unknown := set(metadata) - {"NWBFile", "Subject"}:
+        raise ValueError(f"metadata: has {sorted(unknown)}; its keys are 'NWBFile' and 'Subject'.")
+
+    session = {"session_description": "Units found by spike sorting."}
+    if source_file is not None:
+        session |= {name: source_file.fields.get(name) for name in SESSION_FIELDS}
+    elif recording is not None:
+        session |= {name: recording.get_annotation(name) for name in TIME_FIELDS}
+    session = {name: _in_memory(value) for name, value in session.items() if value is not None}
+    session = _override(session, metadata.get("NWBFile", {}))
+    if "session_start_time" not in session:
+        raise ValueError(
+            "metadata: an NWB file needs the time at which its session started, and the recording does not "
+            'tell; give metadata={"NWBFile": {"session_start_time": "2024-05-31T14:30:00+02:00"}}, or the '
+            "NWB file of the recording as source."
+        )
+    session.setdefault("was_generated_by", [["dlvolt", dlvolt.__version__]])
+    nwbfile = NWBFile(**{"identifier": str(uuid.uuid4())} | session)
+
+    subject = metadata.get("Subject", {})
+    if "date_of_birth" in subject:
+        subject = subject | {"date_of_birth": _as_time(subject["date_of_birth"])}
+    if source_file is not None and source_file.subject is not None:
+        nwbfile.subject = _copy(source_file.subject, Subject, **subject)
+    elif subject:
+        nwbfile.subject = Subject(**subject)
+    return nwbfile
+
+
+def _override(session: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Override what is known of a session; a corrected start time moves the time zero along with it."""
+    known, given = (
+        {name: _as_time(value) if name in TIME_FIELDS else value for name, value in fields.items()}
+        for fields in (session, given)
+    )
+    merged = known | given
+    if "session_start_time" in given and TIME_FIELDS[1] in known and TIME_FIELDS[1] not in given:
+        time_zero_after_start = known["timestamps_reference_time"] - known["session_start_time"]
+        merged["timestamps_reference_time"] = given["session_start_time"] + time_zero_after_start
+    return merged
+
+
+def _as_time(value: datetime | str) -> datetime:
+    time = pd.Timestamp(value).to_pydatetime()  # reads every ISO form, which Python 3.10 does not
+    return time if time.tzinfo is not None else time.astimezone()
+
+
+def _in_memory(value: Any) -> Any:
+    return list(value[:]) if isinstance(value, h5py.Dataset) else value
+
+
+def _copy(container: NWBContainer, cls: type, **replaced: Any) -> NWBContainer:
+    """Copy a container of another file as the core type `cls`, without the fields of extensions."""
+    arguments = {argument["name"] for argument in get_docval(cls.__init__)}
+    fields = {"name": container.name} | dict(container.fields)
+    known = {name: _in_memory(v) for name, v in fields.items() if name in arguments and v is not None}
+    return cls(**known | replaced)
+
+
+def add_electrodes(
+    nwbfile: NWBFile, source_file: NWBFile | None, channels: BaseRecording | SortingAnalyzer | None
+) -> np.ndarray | None:
+    """Add devices, electrode groups and electrodes to a file, carried over or from the recording's probe.
+
+    Returns the row of each of the N channels in the electrodes table, None if there are no channels.
+    """
+    if source_file is not None:
+        _carry_devices(source_file, nwbfile)
+        if source_file.electrodes is not None:
+            nwbfile.electrodes = _copy_electrodes(source_file.electrodes, nwbfile.electrode_groups)
+            return None if channels is None else _match_electrodes(nwbfile.electrodes, channels)
+    if channels is None or (isinstance(channels, BaseRecording) and not channels.has_probe()):
+        return None
+    _describe_electrodes(nwbfile, channels)
+    return np.arange(channels.get_num_channels())
+
+
+def _carry_devices(source_file: NWBFile, nwbfile: NWBFile) -> None:
+    for model in source_file.device_models.values():
+        nwbfile.add_device_model(_copy(model, DeviceModel))
+    for device in source_file.devices.values():
+        model = device.fields.get("model")
+        replaced = {"model": nwbfile.device_models[model.name]} if model is not None else {}
+        nwbfile.add_device(_copy(device, Device, **replaced))
+    for group in source_file.electrode_groups.values():
+        device = nwbfile.devices[group.device.name]
+        nwbfile.add_electrode_group(_copy(group, ElectrodeGroup, device=device))
+
+
+def _copy_electrodes(table: ElectrodesTable, groups: dict[str, ElectrodeGroup]) -> ElectrodesTable:
+    columns = {}
+    for column in reversed(table.columns):  # the target of an index comes after it
+        if isinstance(column, VectorIndex):
+            target = columns[column.target.name]
+            copied = VectorIndex(name=column.name, data=np.asarray(column.data[:]), target=target)
+        else:
+            data = column.data[:]
+            if column.name == "group":
+                data = [groups[group.name] for group in data]
+            copied = VectorData(name=column.name, description=column.description, data=data)
+        columns[column.name] = copied
+    return ElectrodesTable(
+        id=np.asarray(table.id[:]), columns=list(columns.values()), colnames=table.colnames
+    )
+
+
+def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
+    """Find the electrode of each channel as `read_nwb_recording` names them: by channel name, else by id."""
+    names = table["channel_name"].data if "channel_name" in table.colnames else table.id.data
+    rows = pd.DataFrame({"channel": [str(name) for name in names], "group": table["group_name"].data})
+    wanted = pd.DataFrame(
+        {"channel": [str(i) for i in channels.channel_ids], "group": _channel_property(channels, "group", 0)}
+    )
+    for keys in (["channel"], ["channel", "group"]):  # the probes of one file may name their channels alike
+        index = pd.MultiIndex.from_frame(rows[keys].astype(str))
+        if index.is_unique:
+            found = index.get_indexer(pd.MultiIndex.from_frame(wanted[keys].astype(str)))
+            if np.all(found >= 0):
+                return found
+    channel_ids = list(wanted["channel"])
+    raise ValueError(
+        f"source: its electrodes table does not have, once each, the {len(wanted)} channels of the "
+        f"recording, from {channel_ids[0]} to {channel_ids[-1]}; give the NWB file of this recording."
+    )
+
+
+def _channel_property(channels: BaseRecording | SortingAnalyzer, name: str, default: Any) -> np.ndarray:
+    if isinstance(channels, SortingAnalyzer):  # also without its recording
+        values = channels.rec_attributes["properties"].get(name)
+    else:
+        values = channels.get_property(name)
+    return np.full(channels.get_num_channels(), default) if values is None else np.asarray(values)
+
+
+def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnalyzer) -> None:
+    probes = channels.get_probegroup().probes
+    names = {str(probe.model_name or probe.name) for probe in probes if probe.model_name or probe.name}
+    device = nwbfile.devices.get("probe") or nwbfile.create_device(
+        name="probe",
+        description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model",
+    )
+    channel_groups = _channel_property(channels, "group", 0)
+    groups = {}
+    for group in np.unique(channel_groups):
+        name = group if isinstance(group, str) else f"group{group}"
+        description = f"channels of group {group} of the recording"
+        groups[group] = nwbfile.electrode_groups.get(name) or nwbfile.create_electrode_group(
+            name=name, description=description, location="unknown", device=device
+        )
+    nwbfile.add_electrode_column(
+        name="channel_name", description="identifier of the channel in the recording"
+    )
+    for channel_id, group, area, position in zip(
+        channels.channel_ids,
+        channel_groups,
+        _channel_property(channels, "brain_area", "unknown"),
+        channels.get_channel_locations(),
+        strict=True,
+    ):
+        nwbfile.add_electrode(
+            group=groups[group],
+            location=str(area) or "unknown",
+            rel_x=float(position[0]),
+            rel_y=float(position[1]),
+            channel_name=str(channel_id),
+        )

@@ -1,0 +1,313 @@
+"""Sorted units as the units table of a new NWB file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
+from pynwb import NWBHDF5IO
+from pynwb.ecephys import ElectrodesTable
+from pynwb.misc import Units
+from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, SortingAnalyzer
+
+from dlvolt.io.nwb_session import add_electrodes, new_file
+
+METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
+MAX_ELECTRODES = 8  # of a unit whose analyzer is dense
+
+
+def write_nwb_units(
+    sorting_or_analyzer: BaseSorting | SortingAnalyzer,
+    path: str | Path,
+    *,
+    source: str | Path | None = None,
+    metadata: dict[str, dict[str, Any]] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write sorted units to a new NWB file.
+
+    Parameters
+    ----------
+    sorting_or_analyzer : BaseSorting or SortingAnalyzer
+        The K units. A sorting gives their spike times and unit properties; an analyzer also the electrodes
+        of each unit, the computed quality, template and spike train metrics and, if its ``templates`` are
+        computed in µV, the waveforms. A sorting needs a registered recording (`register_recording`, done by
+        `run_sorter`) for the electrodes table, the observation intervals and the clock of the recording.
+    path : path
+        The file to write. It is written beside and moved into place when complete.
+    source : path, optional
+        The NWB file of the recording. Session, subject, devices, electrode groups and electrodes are carried
+        over from it into the new file; its data are not.
+    metadata : dict, optional
+        ``{"NWBFile": {...}, "Subject": {...}}``: arguments of `pynwb.NWBFile` and `pynwb.file.Subject`, which
+        override what is known otherwise. Times may be ISO strings; without a UTC offset they are local.
+    overwrite : bool, default: False
+        Replace `path` if it exists.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists and `overwrite` is not set.
+    FileNotFoundError
+        If `source` or the folder of `path` does not exist.
+    ValueError
+        If `path` is the `source`; if nobody knows the session start time, that is, neither `metadata`, the
+        `source`, nor a ``session_start_time`` annotation of the recording; if `metadata` has other keys; if
+        the electrodes of `source` are not those of the recording; or if a sorting of several segments has no
+        recording to tell how long they are.
+
+    Notes
+    -----
+    Spike times are in seconds on the recording's clock, so to read them back as sample indices of a recording
+    which starts at ``t_start``, give it: ``read_nwb_sorting(path, t_start=recording.get_start_time())``. The
+    segments of a recording share one time line in NWB: a segment which does not start after the end of the
+    one before it is placed right there.
+
+    ``waveform_mean`` and ``waveform_sd`` are (K, D samples, N electrodes) in volts, where column n of a unit
+    belongs to entry n of its ``electrodes``. Units with fewer electrodes than others have NaN in the columns
+    left over. A unit's electrodes are its channels in the analyzer's sparsity; of a dense analyzer the eight
+    with the largest template, or the main channel if there are no templates.
+
+    Without a `source`, the electrodes table is made from the recording's probe; the location of an electrode
+    is the recording's ``brain_area`` property, else "unknown". No subject is made up: archives ask for one,
+    so give it in `metadata`.
+    """
+    path = Path(path)
+    _check_target(path, source, overwrite)
+    if isinstance(sorting_or_analyzer, SortingAnalyzer):
+        analyzer, sorting = sorting_or_analyzer, sorting_or_analyzer.sorting
+        has_recording = analyzer.has_recording() or analyzer.has_temporary_recording()
+        recording = analyzer.recording if has_recording else None
+    else:
+        analyzer, sorting = None, sorting_or_analyzer
+        recording = sorting._recording  # SpikeInterface has no public way to it
+
+    with ExitStack() as stack:
+        source_file = None
+        if source is not None:
+            source_file = stack.enter_context(NWBHDF5IO(str(source), "r")).read()
+        nwbfile = new_file(source_file, recording, metadata or {})
+        channels = recording if analyzer is None else analyzer
+        electrode_rows = add_electrodes(nwbfile, source_file, channels)
+        description = "Units found by spike sorting."
+        if source_file is not None:
+            description += f" The recording is in the NWB file '{source_file.identifier}'."
+        nwbfile.units = Units(
+            name="units",
+            description=description,
+            resolution=1 / sorting.get_sampling_frequency(),
+            **_unit_columns(sorting, analyzer, recording, nwbfile.electrodes, electrode_rows),
+        )
+
+        # A folder of its own beside the target: same file system, and gone with all its content on failure.
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent)
+        )
+        written = Path(folder) / path.name
+        with NWBHDF5IO(str(written), "w") as io:
+            io.write(nwbfile)
+        os.replace(written, path)
+    return path
+
+
+def _check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
+    if source is not None and not Path(source).is_file():
+        raise FileNotFoundError(f"source: there is no NWB file {source}.")
+    if source is not None and path.exists() and path.samefile(source):
+        raise ValueError(f"path: {path} is the source, whose data would be lost; give another one.")
+    if path.is_dir():
+        raise IsADirectoryError(f"path: {path} is a folder; give the name of a file.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"path: {path} exists; give another one, or overwrite=True to replace it.")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+
+
+def _unit_columns(
+    sorting: BaseSorting,
+    analyzer: SortingAnalyzer | None,
+    recording: BaseRecording | None,
+    electrodes: ElectrodesTable | None,
+    electrode_rows: np.ndarray | None,
+) -> dict[str, Any]:
+    """Make the columns of the units table, and the fields which go with them, as arguments of `Units`."""
+    names = [str(unit_id) for unit_id in sorting.unit_ids]
+    columns = [_column("unit_name", "identifier of the unit in the sorting", names)]
+    columns += _time_columns(sorting, analyzer, recording)
+
+    waveform_fields = {}
+    if analyzer is not None and electrode_rows is not None:
+        unit_channels = _unit_channels(analyzer)
+        columns += _ragged(
+            "electrodes",
+            "electrodes which see the unit",
+            [electrode_rows[channels] for channels in unit_channels],
+            np.empty(0, dtype=int),
+            cls=DynamicTableRegion,
+            table=electrodes,
+        )
+        if waveforms := _waveform_columns(analyzer, unit_channels):
+            columns += waveforms
+            waveform_fields = {"waveform_rate": float(analyzer.sampling_frequency), "waveform_unit": "volts"}
+
+    taken = {column.name for column in columns} | {column["name"] for column in Units.__columns__} | {"id"}
+    for name, (description, values) in _scalars(sorting, analyzer).items():
+        if name not in taken:
+            columns.append(_column(name, description, values))
+    return {"id": np.arange(len(names)), "columns": columns, **waveform_fields}
+
+
+def _column(name: str, description: str, values: Sequence | np.ndarray) -> VectorData:
+    if len(values) == 0 and not isinstance(values, np.ndarray):
+        values = np.array([], dtype="U1")
+    return VectorData(name=name, description=description, data=values)
+
+
+def _ragged(
+    name: str,
+    description: str,
+    rows: list[np.ndarray],
+    empty: np.ndarray,
+    cls: type = VectorData,
+    **kwargs: Any,
+) -> list[VectorData]:
+    """Make a column of one array per unit as NWB stores it: an index into the concatenated rows.
+
+    `empty`, of no rows, gives the column type and shape where there are no units.
+    """
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    target = cls(name=name, description=description, data=np.concatenate([empty, *rows]), **kwargs)
+    return [VectorIndex(name=f"{name}_index", data=ends, target=target), target]
+
+
+def _time_columns(
+    sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording: BaseRecording | None
+) -> list[VectorData]:
+    num_segments = sorting.get_num_segments()
+    samples_of = recording or analyzer
+    # An analyzer's sorting keeps the start times of the recording, but not its time vectors.
+    clock = sorting if sorting.has_recording() or recording is None else recording
+    if samples_of is None and num_segments > 1 and len(sorting.unit_ids):
+        raise ValueError(
+            f"sorting_or_analyzer: how long its {num_segments} segments are is not known, so their spikes "
+            "cannot be put on one time line; call the sorting's register_recording(recording) first."
+        )
+
+    shifts, intervals, end = [0.0] * num_segments, [], -np.inf
+    for segment in range(num_segments if samples_of is not None else 0):
+        last = samples_of.get_num_samples(segment_index=segment) - 1
+        start = clock.sample_index_to_time(0, segment_index=segment)
+        stop = clock.sample_index_to_time(last, segment_index=segment) + 1 / sorting.get_sampling_frequency()
+        shifts[segment] = max(end - start, 0.0)
+        end = stop + shifts[segment]
+        intervals.append([start + shifts[segment], end])
+
+    trains = []
+    for unit_id in sorting.unit_ids:
+        parts = [
+            clock.sample_index_to_time(sorting.get_unit_spike_train(unit_id, segment), segment_index=segment)
+            + shift
+            for segment, shift in enumerate(shifts)
+        ]
+        trains.append(np.concatenate(parts))
+    columns = _ragged("spike_times", "the spike times for each unit in seconds", trains, np.empty(0))
+    if intervals:
+        columns += _ragged(
+            "obs_intervals",
+            "the time each segment of the recording covers, in seconds",
+            [np.array(intervals)] * len(trains),
+            np.empty((0, 2)),
+        )
+    return columns
+
+
+def _unit_channels(analyzer: SortingAnalyzer) -> list[np.ndarray]:
+    """List the channel indices of each unit, in channel order."""
+    if analyzer.is_sparse():
+        mask = analyzer.sparsity.mask  # (K, N)
+    elif analyzer.has_extension("templates"):
+        mask = ChannelSparsity.from_best_channels(analyzer, num_channels=MAX_ELECTRODES).mask
+    else:
+        return [np.array([channel]) for channel in analyzer.get_main_channels()]
+    return [np.flatnonzero(row) for row in mask]
+
+
+def _waveform_columns(analyzer: SortingAnalyzer, unit_channels: list[np.ndarray]) -> list[VectorData]:
+    if not analyzer.has_extension("templates"):
+        return []
+    if not analyzer.return_in_uV:
+        warnings.warn(
+            "The analyzer's templates are not in µV, so waveform_mean and waveform_sd are left out; create "
+            "it with return_in_uV=True to have them.",
+            stacklevel=4,
+        )
+        return []
+    extension = analyzer.get_extension("templates")
+    num_electrodes = max((len(channels) for channels in unit_channels), default=0)
+    columns = []
+    for name, operator, description in (
+        ("waveform_mean", "average", "mean waveform of the unit on each of its electrodes, in volts"),
+        (
+            "waveform_sd",
+            "std",
+            "standard deviation of the waveform on each of the unit's electrodes, in volts",
+        ),
+    ):
+        if operator not in extension.params["operators"]:
+            continue
+        templates = extension.get_data(operator)  # (K, D, N), µV
+        waveforms = np.full((*templates.shape[:2], num_electrodes), np.nan, dtype=np.float32)
+        for unit, channels in enumerate(unit_channels):
+            waveforms[unit, :, : len(channels)] = templates[unit][:, channels] * 1e-6
+        columns.append(_column(name, description, waveforms))
+    return columns
+
+
+def _scalars(
+    sorting: BaseSorting, analyzer: SortingAnalyzer | None
+) -> dict[str, tuple[str, np.ndarray | list[str]]]:
+    """Map each computed metric, then each scalar unit property, to its description and values (K,)."""
+    described = {}
+    for extension_name in METRIC_EXTENSIONS if analyzer is not None else ():
+        if (extension := analyzer.get_extension(extension_name)) is None:
+            continue
+        metrics = extension.get_data().loc[sorting.unit_ids]
+        descriptions = extension.get_metric_column_descriptions()
+        for name in metrics.columns:
+            label = extension_name.replace("_", " ").removesuffix("s")
+            described.setdefault(name, (descriptions.get(name, f"{label} of SpikeInterface"), metrics[name]))
+    for name in sorting.get_property_keys():
+        described.setdefault(
+            name, (f"property '{name}' of the unit in the sorting", sorting.get_property(name))
+        )
+    plain = {name.replace("/", "_"): (text, _plain(values)) for name, (text, values) in described.items()}
+    return {name: (text, values) for name, (text, values) in plain.items() if values is not None}
+
+
+def _plain(values: np.ndarray | pd.Series) -> np.ndarray | list[str] | None:
+    """Give values as bool, int64, float64 or str, whatever holds them; None if they are no such scalars."""
+    if np.ndim(values) != 1:
+        return None
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind == "boolean" and not pd.isna(values).any():
+        return np.asarray(values, dtype=bool)
+    if kind == "integer" and not pd.isna(values).any():
+        return np.asarray(values, dtype=np.int64)
+    if kind in ("integer", "floating", "mixed-integer-float", "boolean"):
+        return pd.Series(values).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    if kind in ("string", "empty"):
+        return ["" if missing else str(value) for value, missing in zip(values, pd.isna(values), strict=True)]
+    return None

@@ -1,0 +1,176 @@
+"""Recordings made with the Open Ephys GUI, in its binary and its legacy format."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+from spikeinterface.core import BaseRecording
+from spikeinterface.extractors.extractor_classes import (
+    OpenEphysBinaryRecordingExtractor,
+    OpenEphysLegacyRecordingExtractor,
+)
+
+from dlvolt.io.probes import ProbeLike, attach_probe
+
+# Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
+_AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
+_SOFTWARE_TIME = re.compile(r"milliseconds since midnight Jan 1st 1970 UTC\):\s*(\d+)")
+_SETTINGS_DATE = re.compile(r"<DATE>(\d+ \w+ \d+ \d+:\d+:\d+)</DATE>")
+
+
+def read_open_ephys(
+    folder: str | Path, *, stream_name: str | None = None, probe: ProbeLike | None = None
+) -> BaseRecording:
+    """Read an Open Ephys recording, binary or legacy.
+
+    Parameters
+    ----------
+    folder : path
+        Any folder of the recording's tree: the session, a Record Node, an experiment or a recording. The
+        recordings of one experiment become the segments.
+    stream_name : str, optional
+        The continuous stream to read; needed only where there are several neural ones.
+    probe : Probe, ProbeGroup, path or str, optional
+        The probe, see `dlvolt.io.attach_probe`. By default the one in the settings file (Neuropixels); else
+        a vertical line is assumed, with a warning.
+
+    Returns
+    -------
+    BaseRecording
+        The N neural channels of the stream, without ADC and AUX channels. Where the files tell when the
+        recording started, the annotations ``session_start_time`` and ``timestamps_reference_time`` (when
+        the recording's time zero was) hold it in ISO format, with a UTC offset only if the files give one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `folder` does not exist.
+    ValueError
+        If `folder` is not an Open Ephys recording or holds several recordings or experiments, if there are
+        several neural streams and no `stream_name`, if there is no such stream, or if the `probe` does not
+        fit.
+    """
+    extractor_class, folder = _locate(folder)
+    reader = extractor_class.get_neo_io_reader(
+        extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
+    )
+    streams = _streams(reader.header)
+    stream_name = _choose_stream(streams, stream_name, folder)
+
+    recording = extractor_class(folder, stream_name=stream_name)
+    settings_file = _settings_file(reader, folder, stream_name)
+    names = recording.get_property("channel_name")
+    auxiliary = [i for i, name in zip(recording.channel_ids, names, strict=True) if _AUXILIARY.search(name)]
+    if (
+        len(auxiliary) < recording.get_num_channels()
+    ):  # a stream of ADC channels asked for by name stays whole
+        recording = recording.remove_channels(auxiliary)
+
+    start = _start_of_recording(settings_file, folder)
+    if start is not None:
+        time_zero = start - timedelta(seconds=float(recording.get_start_time(segment_index=0)))
+        recording.annotate(
+            session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat()
+        )
+    attach_probe(recording, probe)
+    return recording
+
+
+def is_open_ephys(folder: Path) -> bool:
+    """Whether there is an Open Ephys recording, binary or legacy, in or right above a folder."""
+    return bool(_binary_recordings(folder)) or next(folder.rglob("*.continuous"), None) is not None
+
+
+def _binary_recordings(folder: Path) -> list[Path]:
+    """List the recording folders under a folder, or the one it lies in (``recording1/continuous/…``)."""
+    recordings = sorted(oebin.parent for oebin in folder.rglob("structure.oebin"))
+    return recordings or [up for up in folder.parents[:2] if (up / "structure.oebin").is_file()]
+
+
+def _locate(folder: str | Path) -> tuple[type, Path]:
+    """Find the format of a folder and the folder of the same tree which that format's reader takes."""
+    folder = Path(os.path.abspath(folder))  # its parents are looked at; resolve() would lose symlinked names
+    if not folder.exists():
+        raise FileNotFoundError(f"folder: {folder} does not exist.")
+    if not folder.is_dir():
+        raise ValueError(f"folder: {folder} is a file; give the Open Ephys folder which holds it.")
+
+    binary = _binary_recordings(folder)
+    legacy = sorted({file.parent for file in folder.rglob("*.continuous")})
+    if not binary and not legacy:
+        raise ValueError(
+            f"folder: {folder} is not an Open Ephys recording: there is neither a structure.oebin (binary "
+            "format) nor a .continuous file (legacy format) in it."
+        )
+    sessions = sorted({_session_folder(recording) for recording in binary}) + legacy
+    if len(sessions) > 1:
+        raise ValueError(f"folder: {folder} holds several recordings; give one of {_quoted(sessions)}.")
+    experiments = sorted({recording.parent for recording in binary})
+    if len({experiment.name for experiment in experiments}) > 1:
+        raise ValueError(f"folder: {folder} holds several experiments; give one of {_quoted(experiments)}.")
+    if legacy:
+        return OpenEphysLegacyRecordingExtractor, legacy[0]
+    return OpenEphysBinaryRecordingExtractor, folder if folder in binary[0].parents else binary[0]
+
+
+def _session_folder(recording_folder: Path) -> Path:
+    """``session/[Record Node 101/]experiment1/recording1`` -> ``session``."""
+    node = recording_folder.parents[1]
+    return node.parent if node.name.startswith("Record") else node
+
+
+def _quoted(items: list) -> str:
+    return ", ".join(f"'{item}'" for item in items)
+
+
+def _streams(header: dict) -> dict[str, np.ndarray]:
+    """Map each signal stream of a neo header to its channels."""
+    channels = header["signal_channels"]
+    return {s["name"]: channels[channels["stream_id"] == s["id"]] for s in header["signal_streams"]}
+
+
+def _is_neural(name: str, channels: np.ndarray) -> bool:
+    return "NI-DAQmx" not in name and not all(_AUXILIARY.search(channel) for channel in channels["name"])
+
+
+def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, folder: Path) -> str:
+    listed = {
+        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
+        for name, channels in streams.items()
+    }
+    all_streams = "; ".join(listed.values()) or "none"
+    if stream_name is not None:
+        if stream_name not in streams:
+            raise ValueError(
+                f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}."
+            )
+        return stream_name
+    neural = [name for name, channels in streams.items() if _is_neural(name, channels)]
+    if not neural:
+        raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")
+    if len(neural) > 1:
+        choices = "; ".join(listed[name] for name in neural)
+        raise ValueError(f"stream_name: {folder} has several neural streams; choose one of {choices}.")
+    return neural[0]
+
+
+def _settings_file(reader: object, folder: Path, stream_name: str) -> Path:
+    if not hasattr(reader, "folder_structure"):  # legacy
+        return folder / "settings.xml"
+    node, _, _ = stream_name.rpartition("#")
+    (experiment,) = reader.folder_structure[node]["experiments"].values()
+    return Path(experiment["settings_file"])
+
+
+def _start_of_recording(settings_file: Path, folder: Path) -> datetime | None:
+    """Read when recording started: in UTC from the GUI's messages (0.6 on), else local, from its settings."""
+    for messages in sorted(folder.rglob("sync_messages.txt")):
+        if found := _SOFTWARE_TIME.search(messages.read_text(encoding="utf8")):
+            return datetime.fromtimestamp(int(found[1]) / 1000, tz=timezone.utc)
+    if settings_file.is_file() and (found := _SETTINGS_DATE.search(settings_file.read_text(encoding="utf8"))):
+        return datetime.strptime(found[1], "%d %b %Y %H:%M:%S")
+    return None

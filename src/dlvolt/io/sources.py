@@ -1,0 +1,132 @@
+"""A recording from whatever the user has: an Open Ephys folder, an NWB file, a SpikeInterface folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import spikeinterface
+from spikeinterface.core import BaseRecording
+from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
+from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
+
+from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
+from dlvolt.io.probes import ProbeLike, attach_probe
+
+
+def read_recording(
+    source: str | Path, *, stream_name: str | None = None, probe: ProbeLike | None = None
+) -> BaseRecording:
+    """Open a recording, whichever of the known kinds it is.
+
+    Parameters
+    ----------
+    source : path
+        An Open Ephys folder, an NWB file with an ElectricalSeries, or a folder saved by SpikeInterface.
+    stream_name : str, optional
+        The continuous stream (Open Ephys) or the path of the ElectricalSeries (NWB, e.g.
+        ``"acquisition/ElectricalSeries"``) to read; needed only where there are several.
+    probe : Probe, ProbeGroup, path or str, optional
+        The probe, see `dlvolt.io.attach_probe`. By default the source's own; where it has none with usable
+        locations, a vertical line is assumed, with a warning.
+
+    Returns
+    -------
+    BaseRecording
+        The recording, with a probe.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` does not exist.
+    ValueError
+        If `source` is of no known kind or holds no recording, if there are several streams and no
+        `stream_name`, if there is no such stream, or if the `probe` does not fit.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"source: {source} does not exist.")
+    if source.is_file():
+        recording = _read_nwb(source, stream_name)
+    elif is_open_ephys(source.absolute()):
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
+    else:
+        recording = _load_spikeinterface(source, stream_name)
+    attach_probe(recording, probe)
+    return recording
+
+
+def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
+    # SpikeInterface's load() takes any folder for one of its own and then trips over the file it misses.
+    if not (folder / "si_folder.json").is_file() and folder.suffix != ".zarr":
+        raise ValueError(
+            f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface."
+        )
+    loaded = spikeinterface.load(folder)
+    if not isinstance(loaded, BaseRecording):
+        raise ValueError(f"source: {folder} holds a {type(loaded).__name__}, not a recording.")
+    if stream_name is not None:
+        raise ValueError(
+            f"stream_name: {folder}, saved by SpikeInterface, has only one stream; leave it out."
+        )
+    return loaded
+
+
+def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
+    if not h5py.is_hdf5(path):
+        raise ValueError(
+            f"source: {path} is not an NWB file; give one, or an Open Ephys or SpikeInterface folder."
+        )
+    series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+    listed = ", ".join(f"'{name}'" for name in series)
+    if not series:
+        raise ValueError(f"source: {path} has no ElectricalSeries, so there is no recording in it.")
+    if stream_name is None and len(series) > 1:
+        raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
+    if stream_name is not None and stream_name not in series:
+        raise ValueError(f"stream_name: there is no '{stream_name}' in {path}; it has {listed}.")
+    stream_name = stream_name or series[0]
+
+    if _locations_repeat(path, stream_name):
+        recording = _read_nwb_without_locations(path, stream_name)
+    else:
+        recording = read_nwb_recording(path, electrical_series_path=stream_name)
+    num_columns = recording.get_traces(segment_index=0, start_frame=0, end_frame=1).shape[1]
+    if num_columns != recording.get_num_channels():
+        raise ValueError(
+            f"source: '{stream_name}' in {path} has {num_columns} columns of data for "
+            f"{recording.get_num_channels()} electrodes; its data may be transposed."
+        )
+    return recording
+
+
+def _locations_repeat(path: Path, series_path: str) -> bool:
+    """Whether two electrodes of one group have the same location, as where all are 0 for want of a value."""
+    with h5py.File(path) as file:
+        electrodes = file["general/extracellular_ephys/electrodes"]
+        if "rel_x" not in electrodes or "rel_y" not in electrodes:
+            return False
+        names = ["rel_x", "rel_y"] + (["rel_z"] if "rel_z" in electrodes else [])
+        columns = [electrodes[name][:] for name in names]
+        _, group = np.unique(electrodes["group_name"][:], return_inverse=True)
+        rows = np.stack([*columns, group], axis=1)[file[series_path]["electrodes"][:]]
+    return len(np.unique(rows, axis=0)) < len(rows)
+
+
+def _read_nwb_without_locations(path: Path, series_path: str) -> BaseRecording:
+    """Read an ElectricalSeries as a plain time series, as SpikeInterface refuses equal locations."""
+    recording = read_nwb_timeseries(path, timeseries_path=series_path)
+    with h5py.File(path) as file:
+        series = file[series_path]
+        attributes = series["data"].attrs
+        channel_conversion = series["channel_conversion"][:] if "channel_conversion" in series else 1.0
+        gain_to_volts = attributes.get("conversion", 1.0) * channel_conversion
+        offset_to_volts = attributes.get("offset", 0.0)
+        electrodes = file["general/extracellular_ephys/electrodes"]
+        names = electrodes["channel_name"].asstr() if "channel_name" in electrodes else electrodes["id"]
+        channel_ids = names[:][series["electrodes"][:]]
+    recording = recording.rename_channels(channel_ids)
+    recording.set_channel_gains(gain_to_volts * 1e6)
+    recording.set_channel_offsets(offset_to_volts * 1e6)
+    return recording
