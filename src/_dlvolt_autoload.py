@@ -13,6 +13,8 @@ import sys
 REGISTRY_MODULES = frozenset(
     {
         "spikeinterface.sorters.sorterlist",
+        "spikeinterface.preprocessing.preprocessing_classes",
+        "spikeinterface.preprocessing.pipeline",
         "spikeinterface.sortingcomponents.matching.method_list",
     }
 )

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One of our classes and its place in one of SpikeInterface's registries."""
+    """One of our objects and its place in one of SpikeInterface's registries."""
 
-    module: str  # SpikeInterface's module, registered as soon as it is imported
+    module: str  # SpikeInterface's module; the entry is made as soon as it is imported
     registry: str  # the dictionary or list in it
-    key: str
-    ours: str  # "our.module:Class"
+    key: str  # a name, or "our.module:object"; for a list, just a label
+    ours: str  # "our.module:object"
 
 
-ENTRIES = (
-    Entry("spikeinterface.sorters.sorterlist", "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
-    Entry("spikeinterface.sorters.sorterlist", "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
-    Entry(
-        "spikeinterface.sortingcomponents.matching.method_list",
-        "matching_methods",
-        "dlvolt",
-        "dlvolt.matching:DlvoltMatching",
-    ),
-)
+SORTERS = "spikeinterface.sorters.sorterlist"
+PREPROCESSORS = "spikeinterface.preprocessing.preprocessing_classes"
+PIPELINE = "spikeinterface.preprocessing.pipeline"
+MATCHING = "spikeinterface.sortingcomponents.matching.method_list"
+
+ENTRIES = [
+    Entry(SORTERS, "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
+    Entry(SORTERS, "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
+    Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
+]
+for class_name, function_name in (("FillNanRecording", "fill_nan"), ("WhitenNoiseRecording", "whiten_noise")):
+    our_class = f"dlvolt.preprocessing.{function_name}:{class_name}"
+    our_function = f"dlvolt.preprocessing.{function_name}:{function_name}"
+    ENTRIES += [
+        Entry(PREPROCESSORS, "_all_preprocesser_dict", our_class, our_function),
+        Entry(PREPROCESSORS, "preprocessor_dict", class_name, our_function),
+        Entry(PIPELINE, "pp_names_to_functions", function_name, our_function),
+    ]
 
 
 def register(module_name: str) -> None:
-    """Add dlvolt's entries to one imported registry module of SpikeInterface.
+    """Make dlvolt's entries in one imported registry module of SpikeInterface.
 
     Parameters
     ----------
     module_name : str
         Full name of the module; must be in ``sys.modules``.
     """
-    module = sys.modules[module_name]
     for entry in ENTRIES:
         if entry.module != module_name:
             continue
-        our_module, our_name = entry.ours.split(":")
-        ours = getattr(importlib.import_module(our_module), our_name)
-        registry = getattr(module, entry.registry)
+        registry = getattr(sys.modules[module_name], entry.registry)
+        ours = resolve_name(entry.ours)
         if isinstance(registry, dict):
-            registry[entry.key] = ours
+            registry[resolve_name(entry.key) if ":" in entry.key else entry.key] = ours
         elif ours not in registry:
             registry.append(ours)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from torch import Tensor
 class AmplitudePrior:
     """Exponential prior of amplitudes and the noise it competes with.
 
-    A pure exponential prior lets every bump of noise above σ²λ become a spike. Two optional parts make it sparse:
-    a cost in nats that each event must earn (the log prior odds of silence), and an upper bound of the amplitudes
-    (a truncated exponential), which keeps a small unit from explaining the spikes of a large one.
+    A pure exponential prior lets every bump of noise above σ²λ become a spike. Three optional parts make it sparse
+    and keep units apart that differ in size only: a cost in nats that each event must earn (the log prior odds of
+    silence), and bounds of each unit's amplitudes.
 
     Attributes
     ----------
@@ -23,24 +23,27 @@ class AmplitudePrior:
         λ, one over the amplitude.
     noise_variance : float
         σ².
-    event_cost : float or Tensor, shape (K,)
+    event_cost : float
         Nats by which an event must raise the log joint; a²/2σ² admits amplitudes above a. 0 is the plain
         exponential prior.
+    minimum : float or Tensor, shape (K,)
+        Events that would be smaller are not admitted.
     maximum : float or Tensor, shape (K,)
-        Upper bound of the amplitudes.
+        Events that would be larger are cut to it.
     """
 
     rate: float = 0.0
     noise_variance: float = 1.0
-    event_cost: float | Tensor = 0.0
+    event_cost: float = 0.0
+    minimum: float | Tensor = 0.0
     maximum: float | Tensor = math.inf
 
     def select(self, units: Tensor) -> AmplitudePrior:
         """Return the prior of some units."""
-        cost, maximum = (
-            value[units] if isinstance(value, Tensor) else value for value in (self.event_cost, self.maximum)
+        minimum, maximum = (
+            value[units] if isinstance(value, Tensor) else value for value in (self.minimum, self.maximum)
         )
-        return AmplitudePrior(self.rate, self.noise_variance, cost, maximum)
+        return replace(self, minimum=minimum, maximum=maximum)
 
 
 def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:
@@ -56,10 +59,11 @@ def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:
     Returns
     -------
     Tensor, shape (..., K)
-        max(0, μ − σ²λ), at most the unit's upper bound.
+        max(0, μ − σ²λ); 0 where that is below the unit's minimum, the unit's maximum where it is above.
     """
     amplitudes = (scores - prior.noise_variance * prior.rate).clamp(min=0)
-    return torch.minimum(amplitudes, torch.as_tensor(prior.maximum).to(amplitudes))
+    admitted = amplitudes * (amplitudes >= prior.minimum)
+    return torch.minimum(admitted, torch.as_tensor(prior.maximum).to(amplitudes))
 
 
 def map_gain(scores: Tensor, amplitudes: Tensor, prior: AmplitudePrior) -> Tensor:
@@ -67,14 +71,14 @@ def map_gain(scores: Tensor, amplitudes: Tensor, prior: AmplitudePrior) -> Tenso
 
     Parameters
     ----------
-    scores, amplitudes : Tensor, shape (..., K)
+    scores, amplitudes : Tensor, same shape
         μ and a.
     prior : AmplitudePrior
-        Prior and noise of the K units.
+        Prior and noise.
 
     Returns
     -------
-    Tensor, shape (..., K)
+    Tensor, same shape
         (μ a − a²/2) / σ² − λ a − cost; for the unbounded maximiser this is a²/2σ² − cost.
     """
     quadratic = amplitudes * (scores - amplitudes / 2) / prior.noise_variance

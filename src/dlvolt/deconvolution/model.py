@@ -97,8 +97,8 @@ def log_joint(recording: Tensor, events: Events, templates: Tensor, prior: Ampli
         −‖X − A ⊛ W‖² / 2σ² − λ Σ a − cost · (number of events); −inf where an amplitude is outside its bounds.
     """
     of_event = prior.select(events.units)
-    if torch.any((events.amplitudes < 0) | (events.amplitudes > of_event.maximum)):
+    if torch.any((events.amplitudes < of_event.minimum) | (events.amplitudes > of_event.maximum)):
         return recording.new_tensor(-math.inf)
     error = residual(recording, events, templates).square().sum()
-    cost = (prior.rate * events.amplitudes + of_event.event_cost).sum()
+    cost = (prior.rate * events.amplitudes + prior.event_cost).sum()
     return -error / (2 * prior.noise_variance) - cost

@@ -1,0 +1,108 @@
+"""ISO-SPLIT where it works best: locally, on a few principal components, again and again.
+
+References
+----------
+J. F. Magland, A. H. Barnett, "Unimodal clustering using isotonic regression: ISO-SPLIT", arXiv:1508.04841, 2015.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from isosplit6 import isosplit6
+from scipy.linalg import eigh
+
+NUM_COMPONENTS = 8
+MIN_SPLIT_SIZE = 25  # fewer points do not show two modes
+MAX_DEPTH = 3
+
+
+def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarray:
+    """Split points into unimodal clusters, then each cluster on its own principal components again.
+
+    Parameters
+    ----------
+    features : np.ndarray, shape (P, F)
+        Points.
+    depth : int
+        How many times clusters are split again.
+
+    Returns
+    -------
+    np.ndarray, shape (P,), int
+        Labels 0, 1, …
+    """
+    labels = np.zeros(len(features), dtype=int)
+    if len(features) < MIN_SPLIT_SIZE:
+        return labels
+    first = isosplit6(principal_components(features, NUM_COMPONENTS)) - 1
+    if first.max() == 0 or depth == 0:
+        return first
+    num_labels = 0
+    for label in range(first.max() + 1):
+        members = first == label
+        labels[members] = num_labels + isosplit_recursive(features[members], depth - 1)
+        num_labels = labels.max() + 1
+    return labels
+
+
+def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray, min_size: int) -> np.ndarray:
+    """Cluster the peaks of each channel; of all channels at once where every channel sees every other.
+
+    Parameters
+    ----------
+    peaks : np.ndarray, shape (P,)
+        Peaks with their ``channel_index``.
+    features : np.ndarray, shape (P, B, C)
+        As `dlvolt.clustering.detect_and_project` returns them.
+    neighbours : np.ndarray, shape (N, N), bool
+        Likewise.
+    min_size : int
+        Clusters with fewer peaks are given up.
+
+    Returns
+    -------
+    np.ndarray, shape (P,), int
+        Labels 0, 1, …, and -1 for peaks in no cluster. A label is never shared by two groups of channels.
+    """
+    groups = np.zeros(len(peaks), dtype=int) if neighbours.all() else peaks["channel_index"]
+    labels = np.full(len(peaks), -1)
+    num_labels = 0
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        num_channels = neighbours[group].sum()
+        local = isosplit_recursive(features[members][:, :, :num_channels].reshape(len(members), -1))
+        for label in range(local.max() + 1):
+            cluster = members[local == label]
+            if len(cluster) >= min_size:
+                labels[cluster] = num_labels
+                num_labels += 1
+    return labels
+
+
+def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Say whether two clusters look like one along the line that joins their means.
+
+    Parameters
+    ----------
+    a, b : np.ndarray, shapes (P, F) and (Q, F)
+        The points of each.
+
+    Returns
+    -------
+    bool
+        True where ISO-SPLIT finds one cluster in the pooled projections, or where a cluster is too small to tell.
+    """
+    direction = a.mean(axis=0) - b.mean(axis=0)
+    projections = np.concatenate([a, b]) @ direction
+    if len(projections) < MIN_SPLIT_SIZE:
+        return True
+    return bool(isosplit6(projections[:, None]).max() == 1)
+
+
+def principal_components(features: np.ndarray, num_components: int) -> np.ndarray:
+    """Return the scores on the leading principal components, shape (P, min(F, num_components)), float64."""
+    centred = features - features.mean(axis=0)
+    num_features = features.shape[1]
+    leading = (max(0, num_features - num_components), num_features - 1)
+    _, directions = eigh(centred.T.astype("float64") @ centred, subset_by_index=leading)
+    return centred @ directions[:, ::-1]

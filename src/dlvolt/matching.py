@@ -1,0 +1,100 @@
+"""Matching engine: ``find_spikes_from_templates(method="dlvolt")``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from spikeinterface.core import BaseRecording, Templates, get_noise_levels
+from spikeinterface.sortingcomponents.matching.base import BaseTemplateMatching
+
+from dlvolt.learning import LearningSettings, Matcher
+
+MARGIN = 8  # templates; chains of overlapping events that reach further are not heard of
+
+
+class DlvoltMatching(BaseTemplateMatching):
+    """Find spikes by MAP deconvolution with low-rank templates.
+
+    See `dlvolt.deconvolution.pursue`. Results do not depend on how the recording is cut into chunks: each chunk is
+    seen with a margin of eight templates.
+    """
+
+    name = "dlvolt"
+    need_noise_levels = False
+    params_doc = """
+    rank : int
+        Rank of the templates.
+    detect_threshold : float
+        Amplitude, in noise standard deviations, from which on an event is worth its cost.
+    amplitude_range : tuple
+        Smallest and largest amplitude of a spike relative to its template.
+    refractory_ms : float
+        Spikes of one unit lie at least so far apart.
+    noise_levels : array or None
+        Noise standard deviation of each channel, in the units of the traces; None estimates it.
+    device : str
+        "auto" takes CUDA where there is one.
+    """
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        templates: Templates,
+        return_output: bool = True,
+        rank: int = 3,
+        detect_threshold: float = 5.0,
+        amplitude_range: tuple[float, float] = (0.7, 1.3),
+        refractory_ms: float = 1.0,
+        noise_levels: np.ndarray | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(recording, templates, return_output=return_output)
+        if noise_levels is None:
+            noise_levels = get_noise_levels(recording, return_in_uV=False)
+        noise_levels = np.where(noise_levels > 0, noise_levels, 1.0)
+        self.noise_levels = noise_levels.astype("float32")
+        self.device = resolve_device(device)
+        self.num_before = templates.nbefore
+        waveforms = (templates.get_dense_templates() / self.noise_levels).transpose(0, 2, 1)  # K×N×D
+        waveforms = torch.from_numpy(np.ascontiguousarray(waveforms, dtype="float32")).to(self.device)
+        self.width = waveforms.shape[2]
+        self.channels = waveforms.norm(dim=2).argmax(dim=1).cpu().numpy()
+        self.amplitudes = waveforms.flatten(1).norm(dim=1).cpu().numpy()
+        separation = round(refractory_ms / 1000 * recording.sampling_frequency)
+        self.matcher = Matcher(
+            waveforms,
+            LearningSettings(
+                rank=rank,
+                num_before=self.num_before,
+                threshold=detect_threshold,
+                amplitude_range=tuple(amplitude_range),
+                separation=min(max(1, separation), self.width),
+            ),
+        )
+
+    def get_margin(self) -> int:
+        """Return how many samples on either side of a chunk are looked at too."""
+        return MARGIN * self.width
+
+    def compute_matching(
+        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int
+    ) -> np.ndarray:
+        """Return the spikes in traces of shape (T, N); their amplitude is relative to the template."""
+        chunk = torch.from_numpy(np.ascontiguousarray(traces / self.noise_levels, dtype="float32").T)
+        events = self.matcher.pursue(chunk.to(self.device).contiguous())
+        times, units, amplitudes, _ = (field.cpu().numpy() for field in events)
+        spikes = np.zeros(len(times), dtype=self.get_dtype())
+        spikes["sample_index"] = times + self.num_before
+        spikes["channel_index"] = self.channels[units]
+        spikes["cluster_index"] = units
+        spikes["amplitude"] = amplitudes / self.amplitudes[units]
+        return spikes[np.argsort(spikes["sample_index"], kind="stable")]
+
+
+def resolve_device(device: str) -> Any:
+    """Return the torch device of a name; "auto" is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)

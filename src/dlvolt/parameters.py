@@ -1,0 +1,85 @@
+"""Parameters of the sorter; SpikeInterface's defaults and descriptions derive from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+def _parameter(default: Any, description: str) -> Any:
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata={"description": description})
+    return field(default=default, metadata={"description": description})
+
+
+@dataclass(frozen=True)
+class SorterParameters:
+    """Parameters of ``run_sorter("dlvolt", recording, …)``; `descriptions` tells what each is for."""
+
+    apply_preprocessing: bool = _parameter(
+        True, "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1"
+    )
+    freq_min: float = _parameter(300.0, "Corner of the high-pass filter, Hz")
+    common_reference: bool = _parameter(True, "Subtract the median over channels, from 32 channels on")
+    whitening_radius_um: float = _parameter(100.0, "Channels this close are decorrelated, µm")
+    peak_sign: str = _parameter("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
+    detect_threshold: float = _parameter(5.0, "Height of peaks and of events, in noise standard deviations")
+    detection_radius_um: float = _parameter(75.0, "One peak within this radius and half a millisecond, µm")
+    ms_before: float = _parameter(1.0, "Extent of templates before the peak, ms")
+    ms_after: float = _parameter(2.0, "Extent of templates after the peak, ms")
+    radius_um: float = _parameter(100.0, "Extent of snippets around the main channel, µm")
+    num_temporal_components: int = _parameter(5, "Temporal components of the snippets that are clustered")
+    rank: int = _parameter(3, "Rank of the templates")
+    amplitude_min: float = _parameter(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
+    amplitude_max: float = _parameter(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
+    refractory_ms: float = _parameter(1.0, "Spikes of one unit lie at least so far apart, ms")
+    clustering_duration_s: float = _parameter(300.0, "Peaks are clustered from so much of the recording, s")
+    learning_duration_s: float = _parameter(60.0, "Templates are learnt on so much of the recording, s")
+    num_sweeps: int = _parameter(4, "Sweeps of template learning")
+    min_firing_rate: float = _parameter(0.05, "Clusters and units that fire less are dropped, Hz")
+    device: str = _parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
+    seed: int = _parameter(0, "Same seed, same result")
+    job_kwargs: dict = _parameter({}, "SpikeInterface's job_kwargs; its global ones where nothing is said")
+
+    def __post_init__(self) -> None:
+        """Check the values, before any work.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter and what it may be.
+        """
+        if self.peak_sign not in ("neg", "pos", "both"):
+            raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {self.peak_sign!r}")
+        if not 0 <= self.amplitude_min < 1 < self.amplitude_max:
+            raise ValueError(
+                "amplitude_min and amplitude_max must lie on either side of 1, "
+                f"not {self.amplitude_min} and {self.amplitude_max}"
+            )
+        for name in (
+            "freq_min",
+            "whitening_radius_um",
+            "detect_threshold",
+            "detection_radius_um",
+            "ms_before",
+            "ms_after",
+            "radius_um",
+            "num_temporal_components",
+            "rank",
+            "refractory_ms",
+            "clustering_duration_s",
+            "learning_duration_s",
+            "num_sweeps",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return every parameter with its default, as ``get_default_sorter_params("dlvolt")`` gives them."""
+        return asdict(cls())
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """Return every parameter with its description."""
+        return {parameter.name: parameter.metadata["description"] for parameter in fields(cls)}

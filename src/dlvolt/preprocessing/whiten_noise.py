@@ -1,0 +1,179 @@
+"""Whiten the noise of a recording, in space and in time, and leave the spikes out of the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import toeplitz
+from scipy.ndimage import maximum_filter1d
+from spikeinterface.core import (
+    BaseRecording,
+    BaseRecordingSegment,
+    get_channel_distances,
+    get_chunk_with_margin,
+    get_random_data_chunks,
+)
+from spikeinterface.core.core_tools import define_function_handling_dict_from_class
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+QUIET = 4.0  # noise standard deviations; larger excursions are spikes
+SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
+RELATIVE_FLOOR = 1e-3  # of the largest noise eigenvalue: directions without noise are not blown up
+SPECTRAL_FLOOR = 1e-2  # of the largest noise power: nor are frequencies which the filter took away
+
+
+class WhitenNoiseRecording(BasePreprocessor):
+    """Make the noise white: independent across channels and samples, of variance 1.
+
+    The usual whitening decorrelates the data, spikes and all, and on a tetrode, where every spike is seen by every
+    channel, it whitens the spikes away. Here the covariance is estimated between spikes, so that the noise becomes
+    what the generative model of `dlvolt.deconvolution` takes it for, ε ~ N(0, 1). The filter is separable: a
+    symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        High-pass filtered traces.
+    radius_um : float, default: 100.0
+        Channels are decorrelated from those at most so far away.
+    temporal_ms : float, default: 0.67
+        Half length of the temporal filter; 0 leaves time as it is.
+    seed : int, default: 0
+        Of the random chunks from which noise is estimated.
+    spatial, temporal : array, shapes (N, N) and (2 L + 1,), optional
+        The two filters, if they are known already.
+    """
+
+    _precomputable_kwarg_names: Sequence[str] = ["spatial", "temporal"]
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        radius_um: float = 100.0,
+        temporal_ms: float = 0.67,
+        seed: int = 0,
+        spatial: np.ndarray | list | None = None,
+        temporal: np.ndarray | list | None = None,
+    ) -> None:
+        if spatial is None or temporal is None:
+            spatial, temporal = estimate_whitening_filters(recording, radius_um, temporal_ms, seed)
+        spatial, temporal = (np.asarray(part, dtype="float32") for part in (spatial, temporal))
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        for segment in recording.segments:
+            self.add_recording_segment(WhitenNoiseSegment(segment, spatial, temporal))
+        self._kwargs = dict(
+            recording=recording,
+            radius_um=radius_um,
+            temporal_ms=temporal_ms,
+            seed=seed,
+            spatial=spatial.tolist(),
+            temporal=temporal.tolist(),
+        )
+
+
+class WhitenNoiseSegment(BasePreprocessorSegment):
+    """One segment of a `WhitenNoiseRecording`."""
+
+    def __init__(self, parent: BaseRecordingSegment, spatial: np.ndarray, temporal: np.ndarray) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.spatial, self.temporal = spatial, temporal
+
+    def get_traces(
+        self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None
+    ) -> np.ndarray:
+        """Return the whitened traces, shape (T, N)."""
+        import torch  # here, because SpikeInterface imports this module with its own preprocessors
+
+        margin = len(self.temporal) // 2
+        traces, _, _ = get_chunk_with_margin(
+            self.parent_recording_segment, start_frame, end_frame, None, margin, add_zeros=True, dtype="float32"
+        )
+        rows = self.spatial[slice(None) if channel_indices is None else channel_indices]
+        decorrelated = torch.from_numpy(rows @ traces.T)  # N×(T+2L)
+        kernel = torch.from_numpy(self.temporal)
+        return torch.conv1d(decorrelated[:, None], kernel[None, None])[:, 0].T.numpy()
+
+
+whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
+
+
+def estimate_whitening_filters(
+    recording: BaseRecording, radius_um: float = 100.0, temporal_ms: float = 0.67, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate the two filters of `WhitenNoiseRecording` from the quiet samples of a recording.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        High-pass filtered traces.
+    radius_um, temporal_ms, seed
+        As for `WhitenNoiseRecording`.
+
+    Returns
+    -------
+    spatial : np.ndarray, shape (N, N)
+        Rows c of Σ^(-1/2) over the channels within `radius_um` of channel c.
+    temporal : np.ndarray, shape (2 L + 1,)
+        Zero-phase filter whose power response is one over the noise spectrum.
+    """
+    sampling_frequency = recording.sampling_frequency
+    chunks = get_random_data_chunks(
+        recording,
+        num_chunks_per_segment=max(1, 20 // recording.get_num_segments()),
+        chunk_duration="500ms",
+        concatenated=False,
+        return_in_uV=False,
+        seed=seed,
+    )
+    spike_samples = max(1, round(SPIKE_MS / 1000 * sampling_frequency))
+    chunks = [chunk.astype("float64") - np.median(chunk, axis=0) for chunk in chunks]
+    scale = np.median(np.abs(np.concatenate(chunks)), axis=0) / 0.6745
+    quiet = [
+        maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0 for chunk in chunks
+    ]
+    noise = [np.where(mask, chunk, 0.0) for chunk, mask in zip(chunks, quiet, strict=True)]
+
+    counts = sum(mask.T.astype(float) @ mask for mask in quiet)  # N×N samples where both channels are quiet
+    covariance = sum(x.T @ x for x in noise) / np.maximum(counts, 1)
+    spatial = _local_zca(covariance, get_channel_distances(recording) <= radius_um)
+
+    num_lags = round(temporal_ms / 1000 * sampling_frequency)  # L
+    autocorrelation = np.zeros(2 * num_lags + 1)
+    for lag in range(len(autocorrelation)):
+        products = pairs = 0.0
+        for x, mask in zip(noise, quiet, strict=True):
+            white = x @ spatial.T
+            end = max(len(white) - lag, 0)
+            products += np.sum(white[:end] * white[lag:] * mask[:end] * mask[lag:])
+            pairs += np.sum(mask[:end] & mask[lag:])
+        autocorrelation[lag] = products / max(pairs, 1)
+    return spatial, _inverse_root_filter(autocorrelation, num_lags)
+
+
+def _local_zca(covariance: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Return a matrix whose row c is that of the inverse square root of the covariance around channel c."""
+    whitening = np.zeros_like(covariance)
+    for channel, mask in enumerate(neighbours):
+        local = np.flatnonzero(mask)
+        variances, directions = np.linalg.eigh(covariance[np.ix_(local, local)])
+        variances = np.maximum(variances, RELATIVE_FLOOR * variances[-1])
+        row = directions[list(local).index(channel)]
+        whitening[channel, local] = (row / np.sqrt(variances)) @ directions.T
+    return whitening
+
+
+def _inverse_root_filter(autocorrelation: np.ndarray, num_lags: int) -> np.ndarray:
+    """Return a symmetric filter of 2 L + 1 taps that whitens noise of this autocorrelation (2 L + 1 lags)."""
+    num_frequencies = 1024
+    taper = np.cos(np.linspace(0, np.pi / 2, len(autocorrelation), endpoint=False)) ** 2
+    tapered = np.zeros(num_frequencies)
+    tapered[: len(autocorrelation)] = autocorrelation * taper
+    tapered[num_frequencies - len(autocorrelation) + 1 :] = (autocorrelation * taper)[:0:-1]
+    power = np.abs(np.fft.rfft(tapered))
+    response = 1 / np.sqrt(power + SPECTRAL_FLOOR * power.max())
+    impulse = np.fft.fftshift(np.fft.irfft(response))
+    centre = num_frequencies // 2
+    taps = impulse[centre - num_lags : centre + num_lags + 1] * np.hanning(2 * num_lags + 3)[1:-1]
+    variance = taps @ toeplitz(autocorrelation) @ taps  # of the filtered noise
+    return taps / np.sqrt(variance)

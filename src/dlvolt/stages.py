@@ -1,0 +1,190 @@
+"""The stages of the sorter, one function each."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_noise_levels
+from spikeinterface.core.base import minimum_spike_dtype
+from spikeinterface.preprocessing import common_reference, highpass_filter
+from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
+from spikeinterface.sortingcomponents.peak_detection.method_list import LocallyExclusivePeakDetector
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
+from dlvolt.learning import LearningSettings, learn_waveforms
+from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing import fill_nan, whiten_noise
+
+MIN_CHANNELS_FOR_REFERENCE = 32  # fewer, and the median over channels holds spikes
+CHUNK_S = 1.0
+
+
+def preprocess(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
+    """Filter, reference and whiten."""
+    recording = recording.astype("float32")
+    recording = fill_nan(recording)
+    if not p.apply_preprocessing:
+        return recording
+    recording = highpass_filter(recording, freq_min=p.freq_min, filter_order=3, dtype="float32")
+    if p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE:
+        recording = common_reference(recording)
+    return whiten_noise(recording, radius_um=p.whitening_radius_um, seed=p.seed)
+
+
+def spread_slices(recording: BaseRecording, duration_s: float) -> list[tuple[int, int, int]]:
+    """Cut at most so much of a recording into one-second slices, evenly spread: (segment, start, end)."""
+    width = round(CHUNK_S * recording.sampling_frequency)
+    slices = []
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        starts = np.arange(0, num_samples, width)
+        slices += [(segment, int(start), int(min(start + width, num_samples))) for start in starts]
+    wanted = max(1, round(duration_s / CHUNK_S))
+    if len(slices) <= wanted:
+        return slices
+    return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
+
+
+def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[str, Any]) -> list[np.ndarray]:
+    """Load a sample of the recording, chunks of shape (T, N)."""
+    slices = spread_slices(recording, duration_s)
+
+    def load(piece: tuple[int, int, int]) -> np.ndarray:
+        segment, start, end = piece
+        traces = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
+        return np.ascontiguousarray(traces)
+
+    with threadpool_limits(1), ThreadPoolExecutor(job_kwargs["n_jobs"]) as pool:
+        return list(pool.map(load, slices))
+
+
+def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
+    """Return the samples of a template before its peak, and from it on."""
+    per_ms = recording.sampling_frequency / 1000
+    return round(p.ms_before * per_ms), round(p.ms_after * per_ms)
+
+
+def detect(
+    recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters, job_kwargs: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Find peaks and the features of their snippets; see `dlvolt.clustering.detect_and_project`."""
+    num_before, num_after = template_extent(recording, p)
+    detector = LocallyExclusivePeakDetector(
+        recording,
+        peak_sign=p.peak_sign,
+        detect_threshold=p.detect_threshold,
+        exclude_sweep_ms=0.5,
+        radius_um=p.detection_radius_um,
+        noise_levels=np.ones(recording.get_num_channels(), dtype="float32"),
+    )
+    basis = fit_temporal_basis(sample, detector, num_before, num_after, p.num_temporal_components)
+    peaks, features, neighbours = detect_and_project(
+        recording,
+        detector,
+        basis,
+        num_before,
+        num_after,
+        p.radius_um,
+        job_kwargs,
+        slices=spread_slices(recording, p.clustering_duration_s),
+    )
+    return peaks, features, basis, neighbours
+
+
+def cluster(
+    recording: BaseRecording,
+    peaks: np.ndarray,
+    features: np.ndarray,
+    basis: np.ndarray,
+    neighbours: np.ndarray,
+    p: SorterParameters,
+) -> Tensor:
+    """Cluster the peaks; return the mean waveform of each cluster, shape (K, N, D)."""
+    seconds = min(recording.get_total_duration(), p.clustering_duration_s)
+    labels = split_locally(peaks, features, neighbours, min_size=max(10, round(p.min_firing_rate * seconds)))
+    waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), basis.shape[1]), dtype="float32")
+    for label in range(len(waveforms)):
+        members = labels == label
+        channels = np.flatnonzero(neighbours[peaks["channel_index"][members][0]])
+        waveforms[label, channels] = features[members][:, :, : len(channels)].mean(axis=0).T @ basis
+    return torch.from_numpy(waveforms)
+
+
+def learn(
+    recording: BaseRecording,
+    sample: list[np.ndarray],
+    waveforms: Tensor,
+    p: SorterParameters,
+    job_kwargs: dict[str, Any],
+) -> Tensor:
+    """Improve the waveforms by coordinate ascent on the sample."""
+    num_before, num_after = template_extent(recording, p)
+    separation = round(p.refractory_ms / 1000 * recording.sampling_frequency)
+    return learn_waveforms(
+        [torch.from_numpy(chunk.T).contiguous() for chunk in sample if len(chunk) >= num_before + num_after],
+        waveforms,
+        LearningSettings(
+            rank=p.rank,
+            num_before=num_before,
+            threshold=p.detect_threshold,
+            amplitude_range=(p.amplitude_min, p.amplitude_max),
+            separation=min(max(1, separation), num_before + num_after),
+        ),
+        sampling_frequency=recording.sampling_frequency,
+        num_sweeps=p.num_sweeps,
+        num_workers=job_kwargs["n_jobs"],
+        progress_bar=job_kwargs["progress_bar"],
+    )
+
+
+def deconvolve(
+    recording: BaseRecording, waveforms: Tensor, p: SorterParameters, job_kwargs: dict[str, Any]
+) -> np.ndarray:
+    """Find the spikes of all units in the whole recording."""
+    if len(waveforms) == 0:  # SpikeInterface's matching needs a template
+        return np.zeros(0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
+    templates = Templates(
+        templates_array=waveforms.numpy().transpose(0, 2, 1),
+        sampling_frequency=recording.sampling_frequency,
+        nbefore=template_extent(recording, p)[0],
+        channel_ids=recording.channel_ids,
+        unit_ids=np.arange(len(waveforms)),
+        probe=recording.get_probe(),
+        is_in_uV=False,
+    )
+    return find_spikes_from_templates(
+        recording,
+        templates,
+        method="dlvolt",
+        method_kwargs=dict(
+            rank=p.rank,
+            detect_threshold=p.detect_threshold,
+            amplitude_range=(p.amplitude_min, p.amplitude_max),
+            refractory_ms=p.refractory_ms,
+            noise_levels=np.ones(recording.get_num_channels()),
+            device=p.device,
+        ),
+        job_kwargs=job_kwargs,
+    )
+
+
+def collect(recording: BaseRecording, waveforms: Tensor, spikes: np.ndarray) -> NumpySorting:
+    """Make the sorting, units by depth, with their properties."""
+    peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
+    order = np.lexsort(recording.get_channel_locations()[peak_channels].T)
+    rank_of = np.argsort(order)
+    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
+    vector["sample_index"] = spikes["sample_index"]
+    vector["unit_index"] = rank_of[spikes["cluster_index"]] if len(spikes) else 0
+    vector["segment_index"] = spikes["segment_index"]
+    vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
+    sorting = NumpySorting(vector, recording.sampling_frequency, np.arange(len(waveforms)))
+    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[order]])
+    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[order])
+    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[order])
+    return sorting
