@@ -256,9 +256,7 @@ def _most_similar(waveforms: list[Tensor], apart: set[tuple[int, int]]) -> tuple
     similarity = (flat @ flat.T) / amplitudes[:, None] / amplitudes
     size = torch.minimum(amplitudes[:, None], amplitudes) / torch.maximum(amplitudes[:, None], amplitudes)
     candidates = torch.nonzero(torch.triu((similarity > SIMILAR) & (size > SAME_SIZE), diagonal=1))
-    pairs = [
-        (i, j) for i, j in candidates.tolist() if (id(waveforms[i]), id(waveforms[j])) not in apart
-    ]
+    pairs = [(i, j) for i, j in candidates.tolist() if (id(waveforms[i]), id(waveforms[j])) not in apart]
     return max(pairs, key=lambda pair: float(similarity[pair]), default=None)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from spikeinterface.core import BaseRecording, NumpySorting
-from spikeinterface.core.base import minimum_spike_dtype
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 

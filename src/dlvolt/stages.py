@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_noise_levels
+from spikeinterface.core import BaseRecording, NumpySorting, Templates
 from spikeinterface.core.base import minimum_spike_dtype
 from spikeinterface.preprocessing import common_reference, highpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
@@ -147,7 +147,9 @@ def deconvolve(
 ) -> np.ndarray:
     """Find the spikes of all units in the whole recording."""
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
-        return np.zeros(0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
+        return np.zeros(
+            0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")]
+        )
     templates = Templates(
         templates_array=waveforms.numpy().transpose(0, 2, 1),
         sampling_frequency=recording.sampling_frequency,

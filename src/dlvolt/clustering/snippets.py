@@ -29,9 +29,7 @@ class ProjectSnippets(WaveformsNode):
         num_before: int,
         num_after: int,
     ) -> None:
-        super().__init__(
-            recording, nbefore=num_before, nafter=num_after, parents=parents, return_output=True
-        )
+        super().__init__(recording, nbefore=num_before, nafter=num_after, parents=parents, return_output=True)
         self.bank = shift_bank(torch.from_numpy(basis)).numpy()  # J×B×D
 
     def compute(self, traces: np.ndarray, peaks: np.ndarray, snippets: np.ndarray) -> np.ndarray:

@@ -87,7 +87,13 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
 
         margin = len(self.temporal) // 2
         traces, _, _ = get_chunk_with_margin(
-            self.parent_recording_segment, start_frame, end_frame, None, margin, add_zeros=True, dtype="float32"
+            self.parent_recording_segment,
+            start_frame,
+            end_frame,
+            None,
+            margin,
+            add_zeros=True,
+            dtype="float32",
         )
         rows = self.spatial[slice(None) if channel_indices is None else channel_indices]
         decorrelated = torch.from_numpy(rows @ traces.T)  # N×(T+2L)
@@ -95,7 +101,9 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         return torch.conv1d(decorrelated[:, None], kernel[None, None])[:, 0].T.numpy()
 
 
-whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
+whiten_noise = define_function_handling_dict_from_class(
+    source_class=WhitenNoiseRecording, name="whiten_noise"
+)
 
 
 def estimate_whitening_filters(
@@ -130,7 +138,8 @@ def estimate_whitening_filters(
     chunks = [chunk.astype("float64") - np.median(chunk, axis=0) for chunk in chunks]
     scale = np.median(np.abs(np.concatenate(chunks)), axis=0) / 0.6745
     quiet = [
-        maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0 for chunk in chunks
+        maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0
+        for chunk in chunks
     ]
     noise = [np.where(mask, chunk, 0.0) for chunk, mask in zip(chunks, quiet, strict=True)]
 
