@@ -7,6 +7,8 @@ SpikeInterface imports one of the modules named here and adds dlvolt's entry to 
 file is loaded before that. Set the environment variable ``DLVOLT_AUTOLOAD=0`` to switch it off.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
@@ -23,7 +25,7 @@ REGISTRY_MODULES = frozenset(
 class RegistrationFinder:
     """Meta path finder: lets the real loader run a registry module, then registers dlvolt in it."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         """Return the spec that the other finders give, its loader extended by the registration."""
         if name not in REGISTRY_MODULES:
             return None
@@ -32,7 +34,7 @@ class RegistrationFinder:
         if spec is not None:
             exec_module = spec.loader.exec_module
 
-            def exec_module_and_register(module):
+            def exec_module_and_register(module: object) -> None:
                 exec_module(module)
                 register(module.__name__)
 
@@ -40,7 +42,7 @@ class RegistrationFinder:
         return spec
 
 
-def register(module_name):
+def register(module_name: str) -> None:
     """Add dlvolt's entries to an imported registry module; warn, never raise, where that fails."""
     try:
         from dlvolt.registration import register
@@ -52,7 +54,7 @@ def register(module_name):
         warnings.warn(f"dlvolt could not register itself in {module_name}: {error!r}", stacklevel=2)
 
 
-def install():
+def install() -> None:
     """Install the finder once, and register in the modules that are imported already."""
     if not any(isinstance(finder, RegistrationFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegistrationFinder())
@@ -60,7 +62,7 @@ def install():
             register(module_name)
 
 
-def install_unless_off():
+def install_unless_off() -> None:
     """Install at interpreter start, unless ``DLVOLT_AUTOLOAD=0``."""
     if os.environ.get("DLVOLT_AUTOLOAD") != "0":
         install()

@@ -85,9 +85,7 @@ class Matcher:
 
     def pursue(self, chunk: Tensor) -> Events:
         """Return the events in a chunk, shape (N, T)."""
-        return pursue(
-            chunk, self.templates, self.prior, self.separation, NUM_SHIFTS, correlations=self.correlations
-        )
+        return pursue(chunk, self.templates, self.prior, self.separation, NUM_SHIFTS, correlations=self.correlations)
 
 
 def on_support(waveforms: Tensor) -> Tensor:

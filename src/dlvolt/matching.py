@@ -78,9 +78,7 @@ class DlvoltMatching(BaseTemplateMatching):
         """Return how many samples on either side of a chunk are looked at too."""
         return MARGIN * self.width
 
-    def compute_matching(
-        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int
-    ) -> np.ndarray:
+    def compute_matching(self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int) -> np.ndarray:
         """Return the spikes in traces of shape (T, N); their amplitude is relative to the template."""
         chunk = torch.from_numpy(np.ascontiguousarray(traces / self.noise_levels, dtype="float32").T)
         events = self.matcher.pursue(chunk.to(self.device).contiguous())

@@ -7,8 +7,6 @@ from typing import Any
 
 
 def _parameter(default: Any, description: str) -> Any:
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata={"description": description})
     return field(default=default, metadata={"description": description})
 
 
@@ -31,20 +29,16 @@ class SorterParameters:
     radius_um: float = _parameter(100.0, "Extent of snippets around the main channel, µm")
     num_temporal_components: int = _parameter(5, "Temporal components of the snippets that are clustered")
     rank: int = _parameter(3, "Rank of the templates")
-    amplitude_min: float = _parameter(
-        0.7, "Smallest amplitude of a spike, relative to its unit's typical one"
-    )
+    amplitude_min: float = _parameter(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
     amplitude_max: float = _parameter(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
     refractory_ms: float = _parameter(1.0, "Spikes of one unit lie at least so far apart, ms")
     clustering_duration_s: float = _parameter(300.0, "Peaks are clustered from so much of the recording, s")
     learning_duration_s: float = _parameter(60.0, "Templates are learnt on so much of the recording, s")
     num_sweeps: int = _parameter(4, "Sweeps of template learning")
     min_firing_rate: float = _parameter(0.05, "Clusters and units that fire less are dropped, Hz")
-    device: str = _parameter(
-        "auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one"
-    )
+    device: str = _parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
     seed: int = _parameter(0, "Same seed, same result")
-    job_kwargs: dict = _parameter({}, "SpikeInterface's job_kwargs; its global ones where nothing is said")
+    job_kwargs: dict | None = _parameter(None, "SpikeInterface's job_kwargs; its global ones where nothing is said")
 
     def __post_init__(self) -> None:
         """Check the values, before any work.

@@ -35,9 +35,7 @@ class DlvoltSorter(ComponentsBasedSorter):
         return __version__
 
     @classmethod
-    def _check_params(
-        cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
         SorterParameters(**params)
         if not recording.has_probe():
             raise ValueError(

@@ -147,9 +147,7 @@ def deconvolve(
 ) -> np.ndarray:
     """Find the spikes of all units in the whole recording."""
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
-        return np.zeros(
-            0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")]
-        )
+        return np.zeros(0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
     templates = Templates(
         templates_array=waveforms.numpy().transpose(0, 2, 1),
         sampling_frequency=recording.sampling_frequency,

@@ -201,9 +201,7 @@ def test_no_units(ground_truth, tmp_path, kind):
 
 def test_source_is_carried_over(shared_data, tmp_path):
     source = shared_data / "nwb" / "ecephys_tutorial_v2.5.0.nwb"
-    recording, sorting = si.generate_ground_truth_recording(
-        durations=[1.0], num_channels=12, num_units=3, seed=0
-    )
+    recording, sorting = si.generate_ground_truth_recording(durations=[1.0], num_channels=12, num_units=3, seed=0)
     sorting = si.NumpySorting.from_sorting(sorting)  # without the main channels of other names
     recording = recording.rename_channels(np.arange(12))  # the ids of the source's electrodes
     subset = recording.select_channels([7, 3, 5])
@@ -259,9 +257,7 @@ def write_source(path):
 
 def test_source_with_a_subject_and_two_shanks_of_equal_channel_names(tmp_path):
     source = write_source(tmp_path / "source.nwb")
-    recording, sorting = si.generate_ground_truth_recording(
-        durations=[1.0], num_channels=2, num_units=2, seed=0
-    )
+    recording, sorting = si.generate_ground_truth_recording(durations=[1.0], num_channels=2, num_units=2, seed=0)
     sorting = si.NumpySorting.from_sorting(sorting)  # without the main channels of other names
     recording = recording.rename_channels(["AP0", "AP1"])
     analyzer = {}
@@ -269,9 +265,7 @@ def test_source_with_a_subject_and_two_shanks_of_equal_channel_names(tmp_path):
         recording.set_property("group", [shank, shank])
         analyzer[shank] = si.create_sorting_analyzer(sorting, recording, sparse=False)
         analyzer[shank].compute(["random_spikes", "templates"], progress_bar=False)
-    path = write_nwb_units(
-        analyzer["right"], tmp_path / "units.nwb", source=source, metadata={"Subject": {"sex": "F"}}
-    )
+    path = write_nwb_units(analyzer["right"], tmp_path / "units.nwb", source=source, metadata={"Subject": {"sex": "F"}})
     nwbfile, _, columns, _, electrodes = read(path)
     assert columns["electrodes"] == [[2, 3], [2, 3]]
     assert (nwbfile.subject.subject_id, nwbfile.subject.sex) == ("r2", "F")

@@ -45,9 +45,7 @@ def session(tmp_path):
     return tmp_path / "session"
 
 
-@pytest.mark.parametrize(
-    "level", [".", "Record Node 118/experiment1", "Record Node 118/experiment1/recording1"]
-)
+@pytest.mark.parametrize("level", [".", "Record Node 118/experiment1", "Record Node 118/experiment1/recording1"])
 def test_binary_traces_are_those_of_neo(shared_data, level):
     folder = shared_data / "open_ephys" / "binary_16ch_40khz"
     stream_name = "Record Node 118#File_Reader-106.0"
@@ -66,9 +64,7 @@ def test_binary_traces_are_those_of_neo(shared_data, level):
 
 def test_legacy_traces_are_those_of_neo(shared_data):
     folder = shared_data / "open_ephys" / "legacy_2ch_40khz"
-    with pytest.warns(
-        UserWarning, match="2 channels, in file order, on a vertical line 20 µm apart; give"
-    ) as caught:
+    with pytest.warns(UserWarning, match="2 channels, in file order, on a vertical line 20 µm apart; give") as caught:
         recording = read_open_ephys(folder)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
@@ -82,9 +78,7 @@ def test_legacy_traces_are_those_of_neo(shared_data):
 
 def test_several_neural_streams_are_listed(shared_data):
     folder = shared_data / "open_ephys" / "binary_16ch_40khz"
-    with pytest.raises(
-        ValueError, match=r"(?s)stream_name: .*File_Reader-106.0.*16 channels, 40000 Hz.*114.0"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)stream_name: .*File_Reader-106.0.*16 channels, 40000 Hz.*114.0"):
         read_open_ephys(folder)
     with pytest.raises(ValueError, match=r"(?s)stream_name: there is no 'AP'.*File_Reader-106.0"):
         read_open_ephys(folder, stream_name="AP")

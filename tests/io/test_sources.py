@@ -46,9 +46,7 @@ def test_nwb(tmp_path):
     np.testing.assert_array_equal(recording.get_channel_locations()[:, 1], [0, 5, 10, 15])
 
 
-@pytest.mark.parametrize(
-    "locations", [None, np.full((4, 2), np.nan), np.zeros((4, 2))], ids=["none", "nan", "same"]
-)
+@pytest.mark.parametrize("locations", [None, np.full((4, 2), np.nan), np.zeros((4, 2))], ids=["none", "nan", "same"])
 def test_nwb_without_usable_locations(tmp_path, locations):
     path = write_nwb(tmp_path / "a.nwb", locations)
     with pytest.warns(UserWarning, match="on a vertical line 20 µm apart") as caught:
@@ -88,9 +86,7 @@ def test_open_ephys(shared_data):
 
 
 def test_spikeinterface_folder(tmp_path):
-    recording, sorting = si.generate_ground_truth_recording(
-        durations=[0.2], num_channels=4, num_units=2, seed=0
-    )
+    recording, sorting = si.generate_ground_truth_recording(durations=[0.2], num_channels=4, num_units=2, seed=0)
     recording.save(folder=tmp_path / "recording", verbose=False)
     loaded = read_recording(tmp_path / "recording")
     np.testing.assert_array_equal(loaded.get_traces(), recording.get_traces())

@@ -45,9 +45,7 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
     return labels
 
 
-def split_locally(
-    peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray, min_size: int
-) -> np.ndarray:
+def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray, min_size: int) -> np.ndarray:
     """Cluster the peaks of each channel; of all channels at once where every channel sees every other.
 
     Parameters

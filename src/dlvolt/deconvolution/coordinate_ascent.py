@@ -57,9 +57,7 @@ def sweep(
         new = Events(times, torch.full_like(times, k), amplitudes[times])
 
         if len(times):
-            for part, updated in zip(
-                templates, update_templates(own, new, rank, num_template_samples), strict=True
-            ):
+            for part, updated in zip(templates, update_templates(own, new, rank, num_template_samples), strict=True):
                 part[k] = updated[0]
         template = compose(templates.select(unit))
         left_over = own - synthesize(new._replace(units=0 * new.units), template, recording.shape[1])

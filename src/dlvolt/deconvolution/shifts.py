@@ -40,6 +40,4 @@ def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
     """
     kernels = interpolation_kernels(signals, num_shifts).flip(0)  # x(d - δ) looks back: δ_j = -δ_{J-1-j}
     flat = signals.reshape(-1, 1, signals.shape[-1])
-    return (
-        conv1d(flat, kernels[:, None], padding=HALF_WIDTH).transpose(0, 1).reshape(num_shifts, *signals.shape)
-    )
+    return conv1d(flat, kernels[:, None], padding=HALF_WIDTH).transpose(0, 1).reshape(num_shifts, *signals.shape)

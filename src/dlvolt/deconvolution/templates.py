@@ -77,9 +77,7 @@ def event_slices(recording: Tensor, times: Tensor, num_template_samples: int) ->
     return recording.unfold(1, num_template_samples, 1)[:, times].transpose(0, 1)
 
 
-def update_templates(
-    residual: Tensor, events: Events, rank: int, num_template_samples: int
-) -> LowRankTemplates:
+def update_templates(residual: Tensor, events: Events, rank: int, num_template_samples: int) -> LowRankTemplates:
     """Return the template of one unit that maximises the log joint, its amplitudes held.
 
     Parameters

@@ -148,9 +148,7 @@ def _copy_electrodes(table: ElectrodesTable, groups: dict[str, ElectrodeGroup]) 
                 data = [groups[group.name] for group in data]
             copied = VectorData(name=column.name, description=column.description, data=data)
         columns[column.name] = copied
-    return ElectrodesTable(
-        id=np.asarray(table.id[:]), columns=list(columns.values()), colnames=table.colnames
-    )
+    return ElectrodesTable(id=np.asarray(table.id[:]), columns=list(columns.values()), colnames=table.colnames)
 
 
 def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
@@ -196,9 +194,7 @@ def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnal
         groups[group] = nwbfile.electrode_groups.get(name) or nwbfile.create_electrode_group(
             name=name, description=description, location="unknown", device=device
         )
-    nwbfile.add_electrode_column(
-        name="channel_name", description="identifier of the channel in the recording"
-    )
+    nwbfile.add_electrode_column(name="channel_name", description="identifier of the channel in the recording")
     for channel_id, group, area, position in zip(
         channels.channel_ids,
         channel_groups,

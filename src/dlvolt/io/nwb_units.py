@@ -113,9 +113,7 @@ def write_nwb_units(
         )
 
         # A folder of its own beside the target: same file system, and gone with all its content on failure.
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent)
-        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent))
         written = Path(folder) / path.name
         with NWBHDF5IO(str(written), "w") as io:
             io.write(nwbfile)
@@ -218,8 +216,7 @@ def _time_columns(
     trains = []
     for unit_id in sorting.unit_ids:
         parts = [
-            clock.sample_index_to_time(sorting.get_unit_spike_train(unit_id, segment), segment_index=segment)
-            + shift
+            clock.sample_index_to_time(sorting.get_unit_spike_train(unit_id, segment), segment_index=segment) + shift
             for segment, shift in enumerate(shifts)
         ]
         trains.append(np.concatenate(parts))
@@ -276,9 +273,7 @@ def _waveform_columns(analyzer: SortingAnalyzer, unit_channels: list[np.ndarray]
     return columns
 
 
-def _scalars(
-    sorting: BaseSorting, analyzer: SortingAnalyzer | None
-) -> dict[str, tuple[str, np.ndarray | list[str]]]:
+def _scalars(sorting: BaseSorting, analyzer: SortingAnalyzer | None) -> dict[str, tuple[str, np.ndarray | list[str]]]:
     """Map each computed metric, then each scalar unit property, to its description and values (K,)."""
     described = {}
     for extension_name in METRIC_EXTENSIONS if analyzer is not None else ():
@@ -290,9 +285,7 @@ def _scalars(
             label = extension_name.replace("_", " ").removesuffix("s")
             described.setdefault(name, (descriptions.get(name, f"{label} of SpikeInterface"), metrics[name]))
     for name in sorting.get_property_keys():
-        described.setdefault(
-            name, (f"property '{name}' of the unit in the sorting", sorting.get_property(name))
-        )
+        described.setdefault(name, (f"property '{name}' of the unit in the sorting", sorting.get_property(name)))
     plain = {name.replace("/", "_"): (text, _plain(values)) for name, (text, values) in described.items()}
     return {name: (text, values) for name, (text, values) in plain.items() if values is not None}
 

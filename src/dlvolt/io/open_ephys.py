@@ -65,17 +65,13 @@ def read_open_ephys(
     settings_file = _settings_file(reader, folder, stream_name)
     names = recording.get_property("channel_name")
     auxiliary = [i for i, name in zip(recording.channel_ids, names, strict=True) if _AUXILIARY.search(name)]
-    if (
-        len(auxiliary) < recording.get_num_channels()
-    ):  # a stream of ADC channels asked for by name stays whole
+    if len(auxiliary) < recording.get_num_channels():  # a stream of ADC channels asked for by name stays whole
         recording = recording.remove_channels(auxiliary)
 
     start = _start_of_recording(settings_file, folder)
     if start is not None:
         time_zero = start - timedelta(seconds=float(recording.get_start_time(segment_index=0)))
-        recording.annotate(
-            session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat()
-        )
+        recording.annotate(session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat())
     attach_probe(recording, probe)
     return recording
 
@@ -145,9 +141,7 @@ def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, fold
     all_streams = "; ".join(listed.values()) or "none"
     if stream_name is not None:
         if stream_name not in streams:
-            raise ValueError(
-                f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}."
-            )
+            raise ValueError(f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}.")
         return stream_name
     neural = [name for name, channels in streams.items() if _is_neural(name, channels)]
     if not neural:

@@ -109,9 +109,7 @@ def _linear(num_channels: int, pitch: str) -> ProbeGroup:
 
 def _tetrodes(num_channels: int) -> ProbeGroup:
     if num_channels % 4:
-        raise ValueError(
-            f"probe: 'tetrode' needs a multiple of four channels, but the recording has {num_channels}."
-        )
+        raise ValueError(f"probe: 'tetrode' needs a multiple of four channels, but the recording has {num_channels}.")
     probegroup = ProbeGroup()
     for i in range(num_channels // 4):
         tetrode = generate_tetrode()

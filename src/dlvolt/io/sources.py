@@ -60,24 +60,18 @@ def read_recording(
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
     # SpikeInterface's load() takes any folder for one of its own and then trips over the file it misses.
     if not (folder / "si_folder.json").is_file() and folder.suffix != ".zarr":
-        raise ValueError(
-            f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface."
-        )
+        raise ValueError(f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface.")
     loaded = spikeinterface.load(folder)
     if not isinstance(loaded, BaseRecording):
         raise ValueError(f"source: {folder} holds a {type(loaded).__name__}, not a recording.")
     if stream_name is not None:
-        raise ValueError(
-            f"stream_name: {folder}, saved by SpikeInterface, has only one stream; leave it out."
-        )
+        raise ValueError(f"stream_name: {folder}, saved by SpikeInterface, has only one stream; leave it out.")
     return loaded
 
 
 def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     if not h5py.is_hdf5(path):
-        raise ValueError(
-            f"source: {path} is not an NWB file; give one, or an Open Ephys or SpikeInterface folder."
-        )
+        raise ValueError(f"source: {path} is not an NWB file; give one, or an Open Ephys or SpikeInterface folder.")
     series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)
     if not series:

@@ -37,9 +37,7 @@ class FillNanSegment(BasePreprocessorSegment):
         BasePreprocessorSegment.__init__(self, parent)
         self.value = value
 
-    def get_traces(
-        self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None
-    ) -> np.ndarray:
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the filled traces, shape (T, N)."""
         traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
         finite = np.isfinite(traces)

@@ -79,9 +79,7 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         BasePreprocessorSegment.__init__(self, parent)
         self.spatial, self.temporal = spatial, temporal
 
-    def get_traces(
-        self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None
-    ) -> np.ndarray:
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the whitened traces, shape (T, N)."""
         import torch  # here, because SpikeInterface imports this module with its own preprocessors
 
@@ -101,9 +99,7 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         return torch.conv1d(decorrelated[:, None], kernel[None, None])[:, 0].T.numpy()
 
 
-whiten_noise = define_function_handling_dict_from_class(
-    source_class=WhitenNoiseRecording, name="whiten_noise"
-)
+whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
 
 
 def estimate_whitening_filters(
@@ -137,10 +133,7 @@ def estimate_whitening_filters(
     spike_samples = max(1, round(SPIKE_MS / 1000 * sampling_frequency))
     chunks = [chunk.astype("float64") - np.median(chunk, axis=0) for chunk in chunks]
     scale = np.median(np.abs(np.concatenate(chunks)), axis=0) / 0.6745
-    quiet = [
-        maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0
-        for chunk in chunks
-    ]
+    quiet = [maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0 for chunk in chunks]
     noise = [np.where(mask, chunk, 0.0) for chunk, mask in zip(chunks, quiet, strict=True)]
 
     counts = sum(mask.T.astype(float) @ mask for mask in quiet)  # N×N samples where both channels are quiet
