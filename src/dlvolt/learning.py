@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.nn.functional import conv1d, pad
 from tqdm.auto import trange
 
 from dlvolt.clustering.isosplit import is_unimodal, isosplit_recursive
@@ -25,11 +27,13 @@ from dlvolt.deconvolution import (
     residual,
     shift_bank,
 )
+from dlvolt.deconvolution.shifts import HALF_WIDTH
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 SUPPORT = 0.1  # channels with less of the template's largest channel norm do not belong to it
-SIMILAR = 0.7  # correlation from which on two templates may be one unit
-SAME_SIZE = 0.5  # smaller over larger amplitude from which on they may
+SAME = 0.2  # relative distance below which two waveforms are one unit
+MAYBE_SAME = 0.6  # and below which the spikes decide
+ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 
@@ -145,11 +149,11 @@ def learn_waveforms(
         with threadpool_limits(1), ThreadPoolExecutor(num_workers) as pool:
             events = list(pool.map(matcher.pursue, chunks))
         sample = _collect(chunks, events, matcher.templates)
-        waveforms, kept = _updated(waveforms, sample, min_events=max(3, MIN_RATE_HZ * seconds))
+        waveforms, kept = _updated(waveforms, sample, settings, min_events=max(3, MIN_RATE_HZ * seconds))
         if sweep < num_sweeps - 1:
             snippets = [sample.features[sample.units == k] for k in torch.nonzero(kept)[:, 0]]
             waveforms, snippets = _split(waveforms, snippets, sample.basis)
-            waveforms = _merge(waveforms, snippets)
+            waveforms = _merge(waveforms, snippets, sample.basis)
         waveforms = _recentred(waveforms, settings.num_before)
     return waveforms
 
@@ -159,8 +163,8 @@ class CleanSnippets(NamedTuple):
 
     Attributes
     ----------
-    units, amplitudes : Tensor, shape (E,)
-        Of each event.
+    units, times, amplitudes : Tensor, shape (E,)
+        Of each event; times run on from chunk to chunk.
     features : Tensor, shape (E, N, B)
         Projections of the clean snippets on the temporal basis.
     basis : Tensor, shape (B, D)
@@ -170,6 +174,7 @@ class CleanSnippets(NamedTuple):
     """
 
     units: Tensor
+    times: Tensor
     amplitudes: Tensor
     features: Tensor
     basis: Tensor
@@ -193,8 +198,10 @@ def _collect(chunks: list[Tensor], events: list[Events], templates: LowRankTempl
         features.append(clean @ basis_bank[found.shifts].transpose(1, 2))
     sums = sums.view(NUM_SHIFTS, num_units, num_channels, width)
     unshifted = sum(shift_bank(sums[shift])[NUM_SHIFTS - 1 - shift] for shift in range(NUM_SHIFTS))
+    starts = np.cumsum([0] + [chunk.shape[1] for chunk in chunks])
     return CleanSnippets(
         units=torch.cat([found.units for found in events]),
+        times=torch.cat([start + found.times for start, found in zip(starts, events, strict=False)]),
         amplitudes=torch.cat([found.amplitudes for found in events]),
         features=torch.cat(features),
         basis=basis,
@@ -202,14 +209,17 @@ def _collect(chunks: list[Tensor], events: list[Events], templates: LowRankTempl
     )
 
 
-def _updated(waveforms: Tensor, sample: CleanSnippets, min_events: float) -> tuple[Tensor, Tensor]:
-    """Return the MAP waveforms of the units that fire enough, and which those are, shape (K,)."""
+def _updated(
+    waveforms: Tensor, sample: CleanSnippets, settings: LearningSettings, min_events: float
+) -> tuple[Tensor, Tensor]:
+    """Return the MAP waveforms of the units that fire enough and are no echo, and which those are, shape (K,)."""
     counts = torch.bincount(sample.units, minlength=len(waveforms))
     updated = waveforms.clone()
     for k in torch.nonzero(counts >= MIN_EVENTS)[:, 0]:
         typical = sample.amplitudes[sample.units == k].median()
         updated[k] = typical * sample.sums[k] / sample.sums[k].norm()
-    kept = counts >= min_events
+    amplitudes = updated.flatten(1).norm(dim=1)
+    kept = (counts >= min_events) & ~_echoes(sample, amplitudes, settings.num_before)
     return updated[kept], kept
 
 
@@ -229,33 +239,55 @@ def _split(waveforms: Tensor, snippets: list[Tensor], basis: Tensor) -> tuple[Te
     return torch.stack(new_waveforms), new_snippets
 
 
-def _merge(waveforms: Tensor, snippets: list[Tensor]) -> Tensor:
-    """Merge the units that look like one along the line between them, most similar first."""
-    waveforms, snippets = list(waveforms), list(snippets)
-    apart: set[tuple[int, int]] = set()  # pairs of id() that were tried
-    while pair := _most_similar(waveforms, apart):
-        i, j = pair
-        channels = support(torch.stack([waveforms[i], waveforms[j]])).any(dim=0)
-        a, b = (snippets[k][:, channels].flatten(1).numpy() for k in pair)
-        if len(a) and len(b) and not is_unimodal(a, b):
-            apart.add((id(waveforms[i]), id(waveforms[j])))
+def _merge(waveforms: Tensor, snippets: list[Tensor], basis: Tensor) -> Tensor:
+    """Merge the units that are one up to a shift, or look like one along the line between them, closest first."""
+    distances, lags, shifts = _alignment(waveforms)
+    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
+    closest = torch.argsort(distances[first, second])
+    absorbed: set[int] = set()
+    for pair in zip(first[closest].tolist(), second[closest].tolist(), strict=True):
+        small, large = sorted(pair, key=lambda k: len(snippets[k]))
+        if absorbed.intersection(pair):
             continue
-        weights = len(snippets[i]) + 1, len(snippets[j]) + 1
-        waveforms[i] = (weights[0] * waveforms[i] + weights[1] * waveforms[j]) / sum(weights)
-        snippets[i] = torch.cat([snippets[i], snippets[j]])
-        del waveforms[j], snippets[j]
-    return torch.stack(waveforms)
+        channels = support(waveforms[list(pair)]).any(dim=0)
+        delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
+        aligned = snippets[small] @ (delayed @ basis.T)  # as if found with the template of the larger unit
+        if distances[pair] < SAME or is_unimodal(
+            aligned[:, channels].flatten(1).numpy(), snippets[large][:, channels].flatten(1).numpy()
+        ):
+            absorbed.add(small)
+    return waveforms[[k for k in range(len(waveforms)) if k not in absorbed]]
 
 
-def _most_similar(waveforms: list[Tensor], apart: set[tuple[int, int]]) -> tuple[int, int] | None:
-    """Return the most correlated pair of waveforms of similar size that is not known to be apart."""
-    flat = torch.stack(waveforms).flatten(1)
-    amplitudes = flat.norm(dim=1)
-    similarity = (flat @ flat.T) / amplitudes[:, None] / amplitudes
-    size = torch.minimum(amplitudes[:, None], amplitudes) / torch.maximum(amplitudes[:, None], amplitudes)
-    candidates = torch.nonzero(torch.triu((similarity > SIMILAR) & (size > SAME_SIZE), diagonal=1))
-    pairs = [(i, j) for i, j in candidates.tolist() if (id(waveforms[i]), id(waveforms[j])) not in apart]
-    return max(pairs, key=lambda pair: float(similarity[pair]), default=None)
+def _alignment(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how far W_i, delayed by the best lag and sub-sample shift, is from W_j, relative to the larger norm.
+
+    Returns
+    -------
+    distances, lags, shifts : Tensor, shape (K, K)
+        ‖W_i(d − lag − δ_shift) − W_j(d)‖ / max(‖W_i‖, ‖W_j‖) at its minimum, and where that is.
+    """
+    max_lag = waveforms.shape[2] // 6
+    products = conv1d(pad(waveforms, (max_lag + HALF_WIDTH,) * 2), waveforms)  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
+    products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
+    best, where = products.movedim(0, 2).flatten(2).max(dim=2)
+    lags = max_lag - where % (2 * max_lag + 1)
+    shifts = where // (2 * max_lag + 1)
+    squares = waveforms.flatten(1).square().sum(dim=1)
+    distances = (squares[:, None] + squares - 2 * best).clamp(min=0).sqrt()
+    return distances / torch.maximum(squares[:, None], squares).sqrt(), lags, shifts
+
+
+def _echoes(sample: CleanSnippets, amplitudes: Tensor, width: int) -> Tensor:
+    """Return which units mostly fire together with one larger unit: what is left of its spikes, shape (K,)."""
+    times = [sample.times[sample.units == k].numpy() for k in range(len(amplitudes))]  # ascending
+    echo = torch.zeros(len(amplitudes), dtype=torch.bool)
+    for k, own in enumerate(times):
+        for larger in torch.nonzero(amplitudes > 2 * amplitudes[k])[:, 0].tolist():
+            near = np.searchsorted(times[larger], own + width) - np.searchsorted(times[larger], own - width)
+            if len(own) and np.mean(near > 0) > ECHO:
+                echo[k] = True
+    return echo
 
 
 def _recentred(waveforms: Tensor, num_before: int) -> Tensor:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
-def _parameter(default: Any, description: str) -> Any:
+def parameter(default: Any, description: str) -> Any:
+    """Return a dataclass field that carries its description."""
     return field(default=default, metadata={"description": description})
 
 
@@ -14,31 +15,31 @@ def _parameter(default: Any, description: str) -> Any:
 class SorterParameters:
     """Parameters of ``run_sorter("dlvolt", recording, …)``; `descriptions` tells what each is for."""
 
-    apply_preprocessing: bool = _parameter(
+    apply_preprocessing: bool = parameter(
         True,
         "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1",
     )
-    freq_min: float = _parameter(300.0, "Corner of the high-pass filter, Hz")
-    common_reference: bool = _parameter(True, "Subtract the median over channels, from 32 channels on")
-    whitening_radius_um: float = _parameter(100.0, "Channels this close are decorrelated, µm")
-    peak_sign: str = _parameter("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
-    detect_threshold: float = _parameter(5.0, "Height of peaks and of events, in noise standard deviations")
-    detection_radius_um: float = _parameter(75.0, "One peak within this radius and half a millisecond, µm")
-    ms_before: float = _parameter(1.0, "Extent of templates before the peak, ms")
-    ms_after: float = _parameter(2.0, "Extent of templates after the peak, ms")
-    radius_um: float = _parameter(100.0, "Extent of snippets around the main channel, µm")
-    num_temporal_components: int = _parameter(5, "Temporal components of the snippets that are clustered")
-    rank: int = _parameter(3, "Rank of the templates")
-    amplitude_min: float = _parameter(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
-    amplitude_max: float = _parameter(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
-    refractory_ms: float = _parameter(1.0, "Spikes of one unit lie at least so far apart, ms")
-    clustering_duration_s: float = _parameter(300.0, "Peaks are clustered from so much of the recording, s")
-    learning_duration_s: float = _parameter(60.0, "Templates are learnt on so much of the recording, s")
-    num_sweeps: int = _parameter(4, "Sweeps of template learning")
-    min_firing_rate: float = _parameter(0.05, "Clusters and units that fire less are dropped, Hz")
-    device: str = _parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
-    seed: int = _parameter(0, "Same seed, same result")
-    job_kwargs: dict | None = _parameter(None, "SpikeInterface's job_kwargs; its global ones where nothing is said")
+    freq_min: float = parameter(300.0, "Corner of the high-pass filter, Hz")
+    common_reference: bool = parameter(True, "Subtract the median over channels, from 32 channels on")
+    whitening_radius_um: float = parameter(100.0, "Channels this close are decorrelated, µm")
+    peak_sign: str = parameter("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
+    detect_threshold: float = parameter(5.0, "Height of peaks and of events, in noise standard deviations")
+    detection_radius_um: float = parameter(75.0, "One peak within this radius and half a millisecond, µm")
+    ms_before: float = parameter(1.0, "Extent of templates before the peak, ms")
+    ms_after: float = parameter(2.0, "Extent of templates after the peak, ms")
+    radius_um: float = parameter(100.0, "Extent of snippets around the main channel, µm")
+    num_temporal_components: int = parameter(5, "Temporal components of the snippets that are clustered")
+    rank: int = parameter(3, "Rank of the templates")
+    amplitude_min: float = parameter(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
+    amplitude_max: float = parameter(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
+    refractory_ms: float = parameter(1.0, "Spikes of one unit lie at least so far apart, ms")
+    clustering_duration_s: float = parameter(300.0, "Peaks are clustered from so much of the recording, s")
+    learning_duration_s: float = parameter(60.0, "Templates are learnt on so much of the recording, s")
+    num_sweeps: int = parameter(4, "Sweeps of template learning")
+    min_firing_rate: float = parameter(0.05, "Clusters and units that fire less are dropped, Hz")
+    device: str = parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
+    seed: int = parameter(0, "Same seed, same result")
+    job_kwargs: dict | None = parameter(None, "SpikeInterface's job_kwargs; its global ones where nothing is said")
 
     def __post_init__(self) -> None:
         """Check the values, before any work.
@@ -81,4 +82,4 @@ class SorterParameters:
     @classmethod
     def descriptions(cls) -> dict[str, str]:
         """Return every parameter with its description."""
-        return {parameter.name: parameter.metadata["description"] for parameter in fields(cls)}
+        return {each.name: each.metadata["description"] for each in fields(cls)}

@@ -11,11 +11,11 @@ from spikeinterface.core import BaseRecording, NumpySorting, Templates
 from spikeinterface.core.base import minimum_spike_dtype
 from spikeinterface.preprocessing import common_reference, highpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
-from spikeinterface.sortingcomponents.peak_detection.method_list import LocallyExclusivePeakDetector
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
+from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.learning import LearningSettings, learn_waveforms
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, whiten_noise
@@ -74,15 +74,16 @@ def detect(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find peaks and the features of their snippets; see `dlvolt.clustering.detect_and_project`."""
     num_before, num_after = template_extent(recording, p)
-    detector = LocallyExclusivePeakDetector(
+    snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, num_before, num_after, max_snippets=5000)
+    basis = fit_temporal_basis(snippets, p.num_temporal_components)
+    detector = MatchedFilterPeakDetector(
         recording,
+        find_prototype(snippets, num_before),
+        num_before,
         peak_sign=p.peak_sign,
         detect_threshold=p.detect_threshold,
-        exclude_sweep_ms=0.5,
         radius_um=p.detection_radius_um,
-        noise_levels=np.ones(recording.get_num_channels(), dtype="float32"),
     )
-    basis = fit_temporal_basis(sample, detector, num_before, num_after, p.num_temporal_components)
     peaks, features, neighbours = detect_and_project(
         recording,
         detector,

@@ -79,10 +79,9 @@ def pursue(
     kernels = interpolation_kernels(recording, num_shifts)  # J×(2·HALF_WIDTH+1)
     taps = torch.arange(-HALF_WIDTH, HALF_WIDTH + 1, device=recording.device)
 
-    mu = scores(recording, templates)  # K×(T-D+1)
-    num_times = mu.shape[1]
+    num_times = recording.shape[1] - width + 1
     num_bins = math.ceil(num_times / width) + 2  # a spare bin at either end
-    mu = pad(mu, (width, (num_bins - 1) * width - num_times))
+    mu = scores(pad(recording, (width, (num_bins - 1) * width - num_times)), templates)  # K×bins·D
     allowed = torch.zeros_like(mu, dtype=torch.bool)
     allowed[:, width : width + num_times] = True
 

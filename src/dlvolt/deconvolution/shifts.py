@@ -17,10 +17,10 @@ def fractions(num_shifts: int = NUM_SHIFTS) -> Tensor:
 
 def interpolation_kernels(like: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
     """Return Hann-windowed sinc kernels h with Σ_s h_j[s] x[t + s] ≈ x(t + δ_j), shape (J, 2·HALF_WIDTH + 1)."""
-    delta = fractions(num_shifts)[:, None]
-    taps = torch.arange(-HALF_WIDTH, HALF_WIDTH + 1)
+    delta = fractions(num_shifts).to(like)[:, None]
+    taps = torch.arange(-HALF_WIDTH, HALF_WIDTH + 1, device=like.device)
     window = torch.cos(torch.pi * (taps - delta) / (2 * (HALF_WIDTH + 1))).square()
-    return (torch.sinc(taps - delta) * window).to(like)
+    return torch.sinc(taps - delta) * window
 
 
 def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:

@@ -1,0 +1,165 @@
+"""Detect spikes as a typical waveform, seen by a channel and, more weakly, by its neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.signal import find_peaks
+from spikeinterface.core import BaseRecording, get_channel_distances
+from spikeinterface.core.base import base_peak_dtype
+from spikeinterface.core.node_pipeline import PeakDetector
+
+from dlvolt.deconvolution import NUM_SHIFTS
+
+SIDE_LOBE = 0.3  # of the score of a spike: smaller peaks within a template's reach are its side lobes
+DECAYS_UM = (1.0, 20.0, 50.0)  # how far a spike is seen: by one channel only, …
+
+
+class MatchedFilterPeakDetector(PeakDetector):
+    """Detect peaks in the correlation of whitened traces with a typical spike.
+
+    A spike is taken for the prototype in time, and in space for a weight that decays exponentially with the
+    distance from its main channel. On white noise of variance 1 the correlation with such a unit-norm template has
+    variance 1, so weak spikes that many channels see stand out although none of them crosses the threshold.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Whitened traces.
+    prototype : np.ndarray, shape (D,)
+        A typical spike on its main channel, with the sign of the peaks to find.
+    num_before : int
+        Sample of its peak.
+    peak_sign : str
+        "neg" or "pos" if the prototype is to be found as it is, "both" for its negative too.
+    detect_threshold : float
+        In noise standard deviations.
+    exclude_sweep_ms, radius_um : float
+        Of the peaks so close in time and space only the largest is kept. Side lobes of a spike go too.
+    """
+
+    name = "dlvolt-matched-filter"
+    preferred_mp_context = None
+    need_noise_levels = False
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        prototype: np.ndarray,
+        num_before: int,
+        peak_sign: str = "neg",
+        detect_threshold: float = 5.0,
+        exclude_sweep_ms: float = 0.5,
+        radius_um: float = 75.0,
+    ) -> None:
+        super().__init__(recording, return_output=True)
+        distances = get_channel_distances(recording)
+        weights = np.exp(-distances / np.array(DECAYS_UM)[:, None, None]) * (distances <= radius_um)
+        weights /= np.linalg.norm(weights, axis=2, keepdims=True)
+        self.weights = torch.from_numpy(weights.astype("float32"))  # 3×N×N
+        self.prototype = torch.from_numpy((prototype / np.linalg.norm(prototype)).astype("float32"))
+        self.neighbours = torch.from_numpy(distances <= radius_um)
+        self.wide_neighbours = torch.from_numpy(distances <= 2 * radius_um)
+        self.num_before = num_before
+        self.both_signs = peak_sign == "both"
+        self.detect_threshold = detect_threshold
+        self.exclude_sweep = max(1, round(exclude_sweep_ms / 1000 * recording.sampling_frequency))
+
+    def get_margin(self) -> int:
+        """Return how many samples on either side of a chunk are looked at too."""
+        return 2 * len(self.prototype) + 1
+
+    def get_dtype(self) -> np.dtype:
+        """Return SpikeInterface's peak dtype and the index of the sub-sample shift."""
+        return np.dtype([*base_peak_dtype, ("shift", "int64")])
+
+    def compute(
+        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
+    ) -> tuple[np.ndarray]:
+        """Return the peaks of a chunk, shape (T, N), whose margins are cut off."""
+        chunk = torch.from_numpy(np.ascontiguousarray(traces.T))  # N×T
+        in_time = torch.conv1d(chunk[:, None], self.prototype[None, None])[:, 0]  # N×(T-D+1)
+        score = (self.weights @ in_time).abs() if self.both_signs else self.weights @ in_time
+        score = score.amax(dim=0)  # N×(T-D+1)
+
+        inner = score[:, 1:-1]
+        crossing = (inner > self.detect_threshold) & (inner > score[:, :-2]) & (inner >= score[:, 2:])
+        times, channels = torch.nonzero(crossing.T, as_tuple=True)  # by time
+        times = times + 1
+        keep = self._largest_around(times, channels, score[channels, times])
+        keep &= (times + self.num_before >= self.get_margin()) & (
+            times + self.num_before < len(traces) - self.get_margin()
+        )
+        times, channels = times[keep], channels[keep]
+
+        before, top, after = (score[channels, times + step] for step in (-1, 0, 1))
+        delta = (before - after) / (2 * (before - 2 * top + after))  # of the parabola through the three
+        shift = (delta * NUM_SHIFTS + (NUM_SHIFTS - 1) / 2).round().clamp(0, NUM_SHIFTS - 1)
+
+        peaks = np.zeros(len(times), dtype=self.get_dtype())
+        peaks["sample_index"] = times + self.num_before
+        peaks["channel_index"] = channels
+        peaks["amplitude"] = traces[peaks["sample_index"], peaks["channel_index"]]
+        peaks["segment_index"] = segment_index
+        peaks["shift"] = shift
+        return (peaks,)
+
+    def _largest_around(self, times: torch.Tensor, channels: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        """Return which candidates, sorted by time, are neither beside a larger one nor a side lobe of it."""
+        keep = torch.ones(len(times), dtype=torch.bool)
+        for step in range(1, len(times)):
+            distance = times[step:] - times[:-step]
+            if not (distance < len(self.prototype)).any():
+                break
+            pair = channels[step:], channels[:-step]
+            beside = (distance <= self.exclude_sweep) & self.neighbours[pair]
+            in_reach = (distance < len(self.prototype)) & self.wide_neighbours[pair]
+            ratio = score[step:] / score[:-step]
+            keep[:-step] &= ~((beside & (ratio > 1)) | (in_reach & (ratio * SIDE_LOBE > 1)))
+            keep[step:] &= ~((beside & (ratio <= 1)) | (in_reach & (ratio < SIDE_LOBE)))
+        return keep
+
+
+def find_snippets(
+    chunks: list[np.ndarray], threshold: float, peak_sign: str, num_before: int, num_after: int, max_snippets: int
+) -> np.ndarray:
+    """Cut out what crosses a threshold on any one channel.
+
+    Parameters
+    ----------
+    chunks : list of np.ndarray, shape (T, N)
+        Whitened traces.
+    threshold : float
+        In noise standard deviations.
+    peak_sign : str
+        "neg", "pos" or "both".
+    num_before, num_after : int
+        Samples of a snippet before and from the peak on, D in all.
+    max_snippets : int
+        The search ends when there are so many.
+
+    Returns
+    -------
+    np.ndarray, shape (snippets, D)
+        Possibly none.
+    """
+    window = np.arange(-num_before, num_after)
+    snippets = [np.zeros((0, len(window)), dtype="float32")]
+    found = 0
+    for traces in chunks:
+        for trace in traces.T:
+            upright = {"neg": -trace, "pos": trace, "both": np.abs(trace)}[peak_sign]
+            samples, _ = find_peaks(upright, height=threshold, distance=num_before)
+            samples = samples[(samples >= num_before) & (samples + num_after <= len(trace))]
+            snippets.append(trace[samples[:, None] + window])
+            found += len(samples)
+        if found >= max_snippets:
+            break
+    return np.concatenate(snippets)
+
+
+def find_prototype(snippets: np.ndarray, num_before: int) -> np.ndarray:
+    """Return the median snippet, each scaled to unit peak and turned the way most of them point, shape (D,)."""
+    sign = -1.0 if np.median(snippets[:, num_before]) < 0 else 1.0
+    scaled = snippets / snippets[:, num_before, None]
+    return sign * np.median(scaled, axis=0)
