@@ -23,11 +23,11 @@ REGISTRY_MODULES = frozenset(
 
 
 class RegistrationFinder:
-    """Meta path finder: lets the real loader run a registry module, then registers dlvolt in it."""
+    """Meta path finder: lets the real loader run a registry module or one of ours, then registers dlvolt."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         """Return the spec that the other finders give, its loader extended by the registration."""
-        if name not in REGISTRY_MODULES:
+        if name not in REGISTRY_MODULES and not name.startswith("dlvolt."):
             return None
         finders = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
@@ -43,7 +43,7 @@ class RegistrationFinder:
 
 
 def register(module_name: str) -> None:
-    """Add dlvolt's entries to an imported registry module; warn, never raise, where that fails."""
+    """Make dlvolt's entries that an imported module has a part in; warn, never raise, where that fails."""
     try:
         from dlvolt.registration import register
 
@@ -51,7 +51,7 @@ def register(module_name: str) -> None:
     except Exception as error:  # somebody else's import must not fail because of us
         import warnings
 
-        warnings.warn(f"dlvolt could not register itself in {module_name}: {error!r}", stacklevel=2)
+        warnings.warn(f"dlvolt could not register itself with {module_name}: {error!r}", stacklevel=2)
 
 
 def install() -> None:

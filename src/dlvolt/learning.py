@@ -30,7 +30,7 @@ from dlvolt.deconvolution import (
 from dlvolt.deconvolution.shifts import HALF_WIDTH
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
-SUPPORT = 0.1  # channels with less of the template's largest channel norm do not belong to it
+SUPPORT = 1.5  # noise standard deviations: channels on which a waveform has less norm do not see the unit
 SAME = 0.2  # relative distance below which two waveforms are one unit
 MAYBE_SAME = 0.6  # and below which the spikes decide
 ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
@@ -100,7 +100,7 @@ def on_support(waveforms: Tensor) -> Tensor:
 def support(waveforms: Tensor) -> Tensor:
     """Return which channels see which unit, shape (K, N), bool."""
     norms = waveforms.norm(dim=2)
-    return norms >= SUPPORT * norms.amax(dim=1, keepdim=True)
+    return norms >= norms.amax(dim=1, keepdim=True).clamp(max=SUPPORT)
 
 
 def learn_waveforms(

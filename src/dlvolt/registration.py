@@ -37,17 +37,21 @@ for class_name, function_name in (("FillNanRecording", "fill_nan"), ("WhitenNois
 
 
 def register(module_name: str) -> None:
-    """Make dlvolt's entries in one imported registry module of SpikeInterface.
+    """Make dlvolt's entries that an imported module has a part in.
 
     Parameters
     ----------
     module_name : str
-        Full name of the module; must be in ``sys.modules``.
+        Full name of a registry module of SpikeInterface or of a module of ours; must be in ``sys.modules``.
     """
     for entry in ENTRIES:
-        if entry.module != module_name:
+        our_module, our_name = entry.ours.split(":")
+        if module_name == entry.module:
+            if our_module in sys.modules and not hasattr(sys.modules[our_module], our_name):
+                continue  # ours is being imported and imports SpikeInterface's; this is called again when it is done
+        elif module_name != our_module or not hasattr(sys.modules.get(entry.module), entry.registry):
             continue
-        registry = getattr(sys.modules[module_name], entry.registry)
+        registry = getattr(sys.modules[entry.module], entry.registry)
         ours = resolve_name(entry.ours)
         if isinstance(registry, dict):
             registry[resolve_name(entry.key) if ":" in entry.key else entry.key] = ours

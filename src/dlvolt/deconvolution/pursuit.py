@@ -50,7 +50,9 @@ def pursue(
     explained away, until no event gains; then each amplitude is maximised once more given all others. Each event
     sits at the sub-sample shift of its template that scores highest. Events that cannot influence each other are
     taken in the same round: time is cut into bins of D samples, and an event is taken when nothing in its own and
-    the two neighbouring bins of overlapping units gains more, so the result is that of the one-by-one order.
+    the two neighbouring bins of overlapping units gains more. The result is that of the one-by-one order where
+    explaining an event away raises no other score (templates that correlate positively), and rarely another where
+    it does.
 
     Parameters
     ----------

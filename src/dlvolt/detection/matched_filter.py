@@ -78,7 +78,8 @@ class MatchedFilterPeakDetector(PeakDetector):
     ) -> tuple[np.ndarray]:
         """Return the peaks of a chunk, shape (T, N), whose margins are cut off."""
         chunk = torch.from_numpy(np.ascontiguousarray(traces.T))  # N×T
-        in_time = torch.conv1d(chunk[:, None], self.prototype[None, None])[:, 0]  # N×(T-D+1)
+        prototypes = self.prototype.expand(len(chunk), 1, -1)
+        in_time = torch.conv1d(chunk[None], prototypes, groups=len(chunk))[0]  # N×(T-D+1)
         score = (self.weights @ in_time).abs() if self.both_signs else self.weights @ in_time
         score = score.amax(dim=0)  # N×(T-D+1)
 
