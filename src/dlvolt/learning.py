@@ -36,6 +36,7 @@ MAYBE_SAME = 0.6  # and below which the spikes decide
 ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
+MIN_EXCESS = 1.0  # and units whose amplitude does not exceed the threshold by so many noise standard deviations
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,15 @@ class Matcher:
         Mean waveforms in noise standard deviations; their norms are the units' typical amplitudes.
     settings : LearningSettings
         Rank, threshold, amplitude bounds and separation.
+    device : str
+        Torch device on which they are pursued; "auto" is CUDA where there is one, else the CPU.
     """
 
-    def __init__(self, waveforms: Tensor, settings: LearningSettings) -> None:
+    def __init__(self, waveforms: Tensor, settings: LearningSettings, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        waveforms = waveforms.to(self.device)
         low, high = settings.amplitude_range
         amplitudes = waveforms.flatten(1).norm(dim=1)
         self.templates: LowRankTemplates = low_rank(on_support(waveforms), settings.rank)
@@ -109,6 +116,7 @@ def learn_waveforms(
     settings: LearningSettings,
     sampling_frequency: float,
     num_sweeps: int,
+    device: str = "auto",
     num_workers: int = 1,
     progress_bar: bool = False,
 ) -> Tensor:
@@ -131,6 +139,8 @@ def learn_waveforms(
         Hz.
     num_sweeps : int
         How often.
+    device : str
+        Torch device of the pursuit.
     num_workers : int
         Threads.
     progress_bar : bool
@@ -145,10 +155,10 @@ def learn_waveforms(
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(waveforms) == 0:
             break
-        matcher = Matcher(waveforms, settings)
+        matcher = Matcher(waveforms, settings, device)
         with threadpool_limits(1), ThreadPoolExecutor(num_workers) as pool:
             events = list(pool.map(matcher.pursue, chunks))
-        sample = _collect(chunks, events, matcher.templates)
+        sample = _collect(chunks, events, matcher.templates.to("cpu"))
         waveforms, kept = _updated(waveforms, sample, settings, min_events=max(3, MIN_RATE_HZ * seconds))
         if sweep < num_sweeps - 1:
             snippets = [sample.features[sample.units == k] for k in torch.nonzero(kept)[:, 0]]
@@ -219,7 +229,8 @@ def _updated(
         typical = sample.amplitudes[sample.units == k].median()
         updated[k] = typical * sample.sums[k] / sample.sums[k].norm()
     amplitudes = updated.flatten(1).norm(dim=1)
-    kept = (counts >= min_events) & ~_echoes(sample, amplitudes, settings.num_before)
+    strong = amplitudes >= settings.threshold + MIN_EXCESS
+    kept = strong & (counts >= min_events) & ~_echoes(sample, amplitudes, settings.num_before)
     return updated[kept], kept
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, Templates, get_noise_levels
@@ -55,13 +53,12 @@ class DlvoltMatching(BaseTemplateMatching):
             noise_levels = get_noise_levels(recording, return_in_uV=False)
         noise_levels = np.where(noise_levels > 0, noise_levels, 1.0)
         self.noise_levels = noise_levels.astype("float32")
-        self.device = resolve_device(device)
         self.num_before = templates.nbefore
         waveforms = (templates.get_dense_templates() / self.noise_levels).transpose(0, 2, 1)  # K×N×D
-        waveforms = torch.from_numpy(np.ascontiguousarray(waveforms, dtype="float32")).to(self.device)
+        waveforms = torch.from_numpy(np.ascontiguousarray(waveforms, dtype="float32"))
         self.width = waveforms.shape[2]
-        self.channels = waveforms.norm(dim=2).argmax(dim=1).cpu().numpy()
-        self.amplitudes = waveforms.flatten(1).norm(dim=1).cpu().numpy()
+        self.channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
+        self.amplitudes = waveforms.flatten(1).norm(dim=1).numpy()
         separation = round(refractory_ms / 1000 * recording.sampling_frequency)
         self.matcher = Matcher(
             waveforms,
@@ -72,6 +69,7 @@ class DlvoltMatching(BaseTemplateMatching):
                 amplitude_range=tuple(amplitude_range),
                 separation=min(max(1, separation), self.width),
             ),
+            device,
         )
 
     def get_margin(self) -> int:
@@ -80,19 +78,11 @@ class DlvoltMatching(BaseTemplateMatching):
 
     def compute_matching(self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int) -> np.ndarray:
         """Return the spikes in traces of shape (T, N); their amplitude is relative to the template."""
-        chunk = torch.from_numpy(np.ascontiguousarray(traces / self.noise_levels, dtype="float32").T)
-        events = self.matcher.pursue(chunk.to(self.device).contiguous())
-        times, units, amplitudes, _ = (field.cpu().numpy() for field in events)
+        chunk = np.ascontiguousarray((traces / self.noise_levels).T, dtype="float32")
+        times, units, amplitudes, _ = (field.numpy() for field in self.matcher.pursue(torch.from_numpy(chunk)))
         spikes = np.zeros(len(times), dtype=self.get_dtype())
         spikes["sample_index"] = times + self.num_before
         spikes["channel_index"] = self.channels[units]
         spikes["cluster_index"] = units
         spikes["amplitude"] = amplitudes / self.amplitudes[units]
         return spikes[np.argsort(spikes["sample_index"], kind="stable")]
-
-
-def resolve_device(device: str) -> Any:
-    """Return the torch device of a name; "auto" is CUDA where there is one, else the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)

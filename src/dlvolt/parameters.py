@@ -20,7 +20,7 @@ class SorterParameters:
         "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1",
     )
     freq_min: float = parameter(300.0, "Corner of the high-pass filter, Hz")
-    common_reference: bool = parameter(True, "Subtract the median over channels, from 32 channels on")
+    common_reference: bool = parameter(True, "Subtract the median over channels, from 64 channels on")
     whitening_radius_um: float = parameter(100.0, "Channels this close are decorrelated, µm")
     peak_sign: str = parameter("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
     detect_threshold: float = parameter(5.0, "Height of peaks and of events, in noise standard deviations")
@@ -36,7 +36,7 @@ class SorterParameters:
     clustering_duration_s: float = parameter(300.0, "Peaks are clustered from so much of the recording, s")
     learning_duration_s: float = parameter(60.0, "Templates are learnt on so much of the recording, s")
     num_sweeps: int = parameter(4, "Sweeps of template learning")
-    min_firing_rate: float = parameter(0.05, "Clusters and units that fire less are dropped, Hz")
+    min_firing_rate: float = parameter(0.1, "Clusters and units that fire less are dropped, Hz")
     device: str = parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
     seed: int = parameter(0, "Same seed, same result")
     job_kwargs: dict | None = parameter(None, "SpikeInterface's job_kwargs; its global ones where nothing is said")

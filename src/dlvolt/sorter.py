@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 
 from dlvolt.parameters import SorterParameters
+
+MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; slower, and a template has too few samples to be shifted by parts of one
+
+MIN_SEGMENT_S = 0.01
 
 
 class DlvoltSorter(ComponentsBasedSorter):
@@ -21,7 +26,6 @@ class DlvoltSorter(ComponentsBasedSorter):
         "template, and finds amplitudes and templates by coordinate ascent on the posterior."
     )
     installation_mesg = "\npip install dlvolt"
-    requires_locations = False  # told with the mend, in _check_params, where it is really needed
     gpu_capability = "nvidia-optional"
     handle_multi_segment = True
     _default_params = SorterParameters.defaults()
@@ -35,12 +39,32 @@ class DlvoltSorter(ComponentsBasedSorter):
         return __version__
 
     @classmethod
+    def initialize_folder(
+        cls, recording: BaseRecording, output_folder: Path | str | None, verbose: bool, remove_existing_folder: bool
+    ) -> Path:
+        """Check the recording, before any folder is made or removed, then make the folder."""
+        if isinstance(recording, BaseRecording):
+            _check_recording(recording)
+        return super().initialize_folder(recording, output_folder, verbose, remove_existing_folder)
+
+    @classmethod
+    def set_params_to_folder(
+        cls, recording: BaseRecording, output_folder: Path, new_params: dict[str, Any], verbose: bool
+    ) -> dict[str, Any]:
+        """Check the parameters and store them; take the new folder away again if they are wrong."""
+        try:
+            return super().set_params_to_folder(recording, output_folder, new_params, verbose)
+        except ValueError:
+            shutil.rmtree(output_folder)
+            raise
+
+    @classmethod
     def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
         SorterParameters(**params)
-        if not recording.has_probe():
+        if not params["freq_min"] < recording.sampling_frequency / 2:
             raise ValueError(
-                "recording: dlvolt needs channel locations; give them with recording.set_probe(…), or with "
-                "recording.set_dummy_probe_from_locations(…)"
+                f"freq_min must be below half the sampling frequency, {recording.sampling_frequency / 2} Hz, "
+                f"not {params['freq_min']}"
             )
         return params
 
@@ -49,6 +73,28 @@ class DlvoltSorter(ComponentsBasedSorter):
         recording = cls.load_recording_from_folder(Path(sorter_output_folder).parent, with_warnings=False)
         sorting = sort(recording, SorterParameters(**params), verbose=verbose)
         sorting.save(folder=Path(sorter_output_folder) / "sorting")
+
+
+def _check_recording(recording: BaseRecording) -> None:
+    if recording.get_num_channels() == 0:
+        raise ValueError("recording: it has no channels")
+    if not recording.has_probe():
+        raise ValueError(
+            "recording: dlvolt needs channel locations; give them with recording.set_probe(…) or "
+            "recording.set_dummy_probe_from_locations(…)"
+        )
+    if recording.sampling_frequency < MIN_SAMPLING_FREQUENCY:
+        raise ValueError(
+            f"recording: it is sampled at {recording.sampling_frequency} Hz; extracellular spikes need at least "
+            f"{MIN_SAMPLING_FREQUENCY} Hz"
+        )
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        if num_samples < MIN_SEGMENT_S * recording.sampling_frequency:
+            raise ValueError(
+                f"recording: segment {segment} has {num_samples} samples only; segments must last "
+                f"{1000 * MIN_SEGMENT_S:g} ms, so leave it out with recording.select_segments(…)"
+            )
 
 
 def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool = False) -> NumpySorting:
@@ -87,4 +133,4 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     say(f"dlvolt: {len(waveforms)} units")
     spikes = stages.deconvolve(whitened, waveforms, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
-    return stages.collect(whitened, waveforms, spikes)
+    return stages.collect(whitened, waveforms, spikes, p)

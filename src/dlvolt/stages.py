@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates
-from spikeinterface.core.base import minimum_spike_dtype
+from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 from spikeinterface.preprocessing import common_reference, highpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
+from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from dlvolt.learning import LearningSettings, learn_waveforms
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, whiten_noise
 
-MIN_CHANNELS_FOR_REFERENCE = 32  # fewer, and the median over channels holds spikes
+MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
 
 
@@ -75,6 +77,10 @@ def detect(
     """Find peaks and the features of their snippets; see `dlvolt.clustering.detect_and_project`."""
     num_before, num_after = template_extent(recording, p)
     snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, num_before, num_after, max_snippets=5000)
+    if len(snippets) == 0:  # nothing to learn from what a spike looks like
+        empty = np.zeros((0, 1, recording.get_num_channels()), dtype="float32")
+        basis = np.zeros((1, num_before + num_after), dtype="float32")
+        return np.zeros(0, dtype=base_peak_dtype), empty, basis, np.eye(recording.get_num_channels(), dtype=bool)
     basis = fit_temporal_basis(snippets, p.num_temporal_components)
     detector = MatchedFilterPeakDetector(
         recording,
@@ -138,6 +144,7 @@ def learn(
         ),
         sampling_frequency=recording.sampling_frequency,
         num_sweeps=p.num_sweeps,
+        device=p.device,
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
     )
@@ -148,7 +155,7 @@ def deconvolve(
 ) -> np.ndarray:
     """Find the spikes of all units in the whole recording."""
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
-        return np.zeros(0, dtype=[("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
+        return np.zeros(0, dtype=_base_matching_dtype)
     templates = Templates(
         templates_array=waveforms.numpy().transpose(0, 2, 1),
         sampling_frequency=recording.sampling_frequency,
@@ -174,18 +181,25 @@ def deconvolve(
     )
 
 
-def collect(recording: BaseRecording, waveforms: Tensor, spikes: np.ndarray) -> NumpySorting:
-    """Make the sorting, units by depth, with their properties."""
+def collect(recording: BaseRecording, waveforms: Tensor, spikes: np.ndarray, p: SorterParameters) -> NumpySorting:
+    """Make the sorting: units that fire enough, by depth, with their properties."""
+    counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
-    order = np.lexsort(recording.get_channel_locations()[peak_channels].T)
-    rank_of = np.argsort(order)
+    by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
+    units = by_depth[counts[by_depth] >= p.min_firing_rate * recording.get_total_duration()]
+    index_of = np.full(len(waveforms), -1)
+    index_of[units] = np.arange(len(units))
+
     vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
     vector["sample_index"] = spikes["sample_index"]
-    vector["unit_index"] = rank_of[spikes["cluster_index"]] if len(spikes) else 0
+    vector["unit_index"] = index_of[spikes["cluster_index"]]
     vector["segment_index"] = spikes["segment_index"]
+    vector = vector[vector["unit_index"] >= 0]
     vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
-    sorting = NumpySorting(vector, recording.sampling_frequency, np.arange(len(waveforms)))
-    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[order]])
-    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[order])
-    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[order])
+    sorting = NumpySorting(vector, recording.sampling_frequency, np.arange(len(units)))
+    for segment in range(sorting.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
+        sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
+    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[units]])
+    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[units])
+    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[units])
     return sorting

@@ -17,6 +17,7 @@ from spikeinterface.core import (
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+NUM_CHUNKS, CHUNK_S = 20, 0.5  # of the recording, from which noise is estimated
 QUIET = 4.0  # noise standard deviations; larger excursions are spikes
 DEAD = 1e-3  # of the noisiest channel's noise; channels with less are dead, and become zero
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
@@ -128,10 +129,11 @@ def estimate_whitening_filters(
         If traces are NaN or infinite.
     """
     sampling_frequency = recording.sampling_frequency
+    segments = range(recording.get_num_segments())
     chunks = get_random_data_chunks(
         recording,
-        num_chunks_per_segment=max(1, 20 // recording.get_num_segments()),
-        chunk_duration="500ms",
+        num_chunks_per_segment=max(1, NUM_CHUNKS // len(segments)),
+        chunk_size=min([round(CHUNK_S * sampling_frequency), *map(recording.get_num_samples, segments)]),
         concatenated=False,
         return_in_uV=False,
         seed=seed,
