@@ -153,14 +153,14 @@ def learn_waveforms(
     """
     seconds = sum(chunk.shape[1] for chunk in chunks) / sampling_frequency
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
-        if len(waveforms) == 0:
-            break
+        if len(waveforms) == 0:  # at the start, or none is left
+            return waveforms
         matcher = Matcher(waveforms, settings, device)
         with threadpool_limits(1), ThreadPoolExecutor(num_workers) as pool:
             events = list(pool.map(matcher.pursue, chunks))
         sample = _collect(chunks, events, matcher.templates.to("cpu"))
         waveforms, kept = _updated(waveforms, sample, settings, min_events=max(3, MIN_RATE_HZ * seconds))
-        if sweep < num_sweeps - 1:
+        if sweep < num_sweeps - 1 and kept.any():
             snippets = [sample.features[sample.units == k] for k in torch.nonzero(kept)[:, 0]]
             waveforms, snippets = _split(waveforms, snippets, sample.basis)
             waveforms = _merge(waveforms, snippets, sample.basis)
