@@ -1,7 +1,14 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch: threads that wait for each other are slow
+
+import hypothesis
 import pytest
+import spikeinterface as si
+
+hypothesis.settings.register_profile("dlvolt", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.load_profile("dlvolt")
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +19,32 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}; set DLVOLT_SHARED_DATA to their folder")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_spikeinterface():
+    """One job and no progress bars, unless a test says so."""
+    si.set_global_job_kwargs(n_jobs=1, progress_bar=False, chunk_duration="1s")
+
+
+@pytest.fixture(scope="session")
+def ground_truth(tmp_path_factory):
+    """Five units on eight channels for twenty seconds: a saved recording and its true sorting."""
+    recording, sorting = si.generate_ground_truth_recording(
+        durations=[20.0],
+        sampling_frequency=30000.0,
+        num_channels=8,
+        num_units=5,
+        generate_sorting_kwargs=dict(firing_rates=8.0, refractory_period_ms=4.0),
+        seed=1,
+    )
+    return recording.save(folder=tmp_path_factory.mktemp("ground_truth") / "recording", verbose=False), sorting
+
+
+@pytest.fixture(scope="session")
+def true_templates(ground_truth):
+    """Mean waveforms of the true units."""
+    recording, sorting = ground_truth
+    analyzer = si.create_sorting_analyzer(sorting, recording, sparse=False)
+    analyzer.compute({"random_spikes": {"seed": 0}, "templates": {"ms_before": 1.0, "ms_after": 2.0}})
+    return analyzer.get_extension("templates").get_data(outputs="Templates")

@@ -1,0 +1,80 @@
+"""What is computed about sorted units before they are written: waveforms, quality metrics, locations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer, create_sorting_analyzer
+from spikeinterface.preprocessing import common_reference, highpass_filter
+
+from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing import fill_nan
+from dlvolt.stages import MIN_CHANNELS_FOR_REFERENCE
+
+QUALITY_METRICS = ("num_spikes", "firing_rate", "snr", "isi_violation", "rp_violation", "amplitude_median", "sd_ratio")
+PRESENCE_BIN_S = 60.0  # SpikeInterface's; a shorter recording has no presence ratio
+
+
+def analyze(
+    sorting: BaseSorting,
+    recording: BaseRecording,
+    parameters: SorterParameters,
+    *,
+    folder: str | Path | None = None,
+    job_kwargs: dict[str, Any] | None = None,
+) -> SortingAnalyzer:
+    """Compute waveforms, quality metrics and locations of sorted units.
+
+    Parameters
+    ----------
+    sorting : BaseSorting
+        The K units; K may be 0.
+    recording : BaseRecording
+        The recording that was sorted; it is filtered and referenced like the sorter does it, but not whitened.
+    parameters : SorterParameters
+        What it was sorted with.
+    folder : path, optional
+        Where to keep the result; by default in memory.
+    job_kwargs : dict, optional
+        SpikeInterface's.
+
+    Returns
+    -------
+    SortingAnalyzer
+        Sparse; with templates (average and std), spike amplitudes, quick quality metrics and unit locations. In µV
+        where the recording knows its gains. Without units it has templates only.
+    """
+    job_kwargs = {"pool_engine": "thread"} | (job_kwargs or {})
+    duration_s = recording.get_total_duration()
+    metric_names = [*QUALITY_METRICS, "presence_ratio"] if duration_s >= PRESENCE_BIN_S else list(QUALITY_METRICS)
+    recording = fill_nan(recording.astype("float32"))
+    if parameters.apply_preprocessing:
+        recording = highpass_filter(recording, freq_min=parameters.freq_min, filter_order=3, dtype="float32")
+        if parameters.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE:
+            recording = common_reference(recording)
+
+    analyzer = create_sorting_analyzer(
+        sorting,
+        recording,
+        format="memory" if folder is None else "binary_folder",
+        folder=folder,
+        sparse=True,
+        return_in_uV=recording.has_scaleable_traces(),
+        seed=parameters.seed,
+        job_kwargs=job_kwargs,
+    )
+    extensions: dict[str, dict] = {
+        "random_spikes": {"seed": parameters.seed},
+        "waveforms": {"ms_before": parameters.ms_before, "ms_after": parameters.ms_after},
+        "templates": {"operators": ["average", "std"]},
+    }
+    if len(sorting.unit_ids) > 0:  # SpikeInterface's other extensions need a spike
+        extensions |= {
+            "noise_levels": {"random_slices_kwargs": {"seed": parameters.seed}},
+            "spike_amplitudes": {},
+            "unit_locations": {},
+            "quality_metrics": {"metric_names": metric_names},
+        }
+    analyzer.compute(extensions, **job_kwargs)
+    return analyzer

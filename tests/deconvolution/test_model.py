@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from problems import random_events, random_templates, tensor
+
+from dlvolt.deconvolution import (
+    AmplitudePrior,
+    Events,
+    compose,
+    dense_scores,
+    log_joint,
+    residual,
+    scores,
+    shift_bank,
+    synthesize,
+)
+
+NUM_UNITS, NUM_CHANNELS, WIDTH, NUM_SAMPLES = 3, 4, 7, 40
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def templates(rng):
+    return random_templates(rng, NUM_UNITS, NUM_CHANNELS, WIDTH)
+
+
+@pytest.fixture
+def events(rng):
+    return random_events(rng, NUM_UNITS, NUM_SAMPLES - WIDTH + 1, separation=3)  # those of one unit overlap
+
+
+@pytest.fixture
+def recording(rng):
+    return tensor(rng.normal(size=(NUM_CHANNELS, NUM_SAMPLES)))
+
+
+def test_synthesize_is_the_double_sum(events, templates):
+    w = compose(templates).numpy()
+    a = np.zeros((NUM_UNITS, NUM_SAMPLES - WIDTH + 1))
+    a[events.units, events.times] = events.amplitudes
+    expected = np.zeros((NUM_CHANNELS, NUM_SAMPLES))
+    for k in range(NUM_UNITS):
+        for n in range(NUM_CHANNELS):
+            expected[n] += np.convolve(a[k], w[k, n])
+    np.testing.assert_allclose(synthesize(events, compose(templates), NUM_SAMPLES), expected, atol=1e-12)
+
+
+def test_synthesize_adds_events_of_the_same_time_and_unit():
+    events = Events(torch.tensor([1, 1]), torch.tensor([0, 0]), tensor([2.0, 3.0]))
+    np.testing.assert_array_equal(synthesize(events, tensor([[[1.0, -1.0]]]), 4), [[0, 5, -5, 0]])
+
+
+def test_no_events(recording, templates):
+    nothing = Events(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), tensor([]))
+    assert not synthesize(nothing, compose(templates), NUM_SAMPLES).any()
+    torch.testing.assert_close(residual(recording, nothing, compose(templates)), recording)
+    expected = -recording.square().sum() / 2
+    torch.testing.assert_close(log_joint(recording, nothing, compose(templates), AmplitudePrior()), expected)
+
+
+def test_residual(recording, events, templates):
+    made = synthesize(events, compose(templates), NUM_SAMPLES)
+    torch.testing.assert_close(residual(recording, events, compose(templates)) + made, recording)
+    assert not residual(made, events, compose(templates)).any()
+
+
+def test_events_in_bank(events, templates):
+    rng = np.random.default_rng(1)
+    events = events._replace(shifts=torch.from_numpy(rng.integers(0, 7, len(events.times))))
+    bank = shift_bank(compose(templates))  # J×K×N×D
+    expected = np.zeros((NUM_CHANNELS, NUM_SAMPLES))
+    for time, unit, amplitude, shift in zip(*events, strict=True):
+        expected[:, time : time + WIDTH] += amplitude.numpy() * bank[shift, unit].numpy()
+    in_bank = events.in_bank(NUM_UNITS)
+    np.testing.assert_allclose(synthesize(in_bank, bank.flatten(0, 1), NUM_SAMPLES), expected, atol=1e-12)
+
+
+def test_select_events(events):
+    chosen = events.select(events.units == 1)
+    assert len(chosen.times) > 0
+    assert set(chosen.units.tolist()) == {1}
+    assert chosen.shifts is None
+    torch.testing.assert_close(chosen.amplitudes, events.amplitudes[events.units == 1])
+
+
+def test_log_joint(recording, events, templates):
+    prior = AmplitudePrior(rate=0.7, noise_variance=1.6, event_cost=2.5)
+    x, w = recording.numpy(), compose(templates).numpy()
+    error = x.copy()
+    for time, unit, amplitude in zip(*(field.numpy() for field in events[:3]), strict=True):
+        error[:, time : time + WIDTH] -= amplitude * w[unit]
+    expected = -(error**2).sum() / (2 * 1.6) - 0.7 * events.amplitudes.sum() - 2.5 * len(events.times)
+    assert float(log_joint(recording, events, compose(templates), prior)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("amplitude", [-0.1, 0.9, 3.1])
+def test_log_joint_outside_the_bounds(recording, templates, amplitude):
+    prior = AmplitudePrior(minimum=tensor([0.0, 1.0, 0.0]), maximum=tensor([5.0, 3.0, 5.0]))
+    one = Events(torch.tensor([2]), torch.tensor([1]), tensor([amplitude]))
+    assert log_joint(recording, one, compose(templates), prior) == -math.inf
+    for inside in (1.0, 3.0):
+        one = one._replace(amplitudes=tensor([inside]))
+        assert torch.isfinite(log_joint(recording, one, compose(templates), prior))
+
+
+def test_dense_scores(recording, templates):
+    x, w = recording.numpy(), compose(templates).numpy()
+    expected = np.zeros((NUM_UNITS, NUM_SAMPLES - WIDTH + 1))
+    for k in range(NUM_UNITS):
+        for t in range(NUM_SAMPLES - WIDTH + 1):
+            for n in range(NUM_CHANNELS):
+                for d in range(WIDTH):
+                    expected[k, t] += x[n, t + d] * w[k, n, d]
+    np.testing.assert_allclose(dense_scores(recording, compose(templates)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_low_rank_scores_equal_dense_ones(rng, rank, dtype, tolerance):
+    templates = random_templates(rng, 6, 9, 31, rank).to(dtype)
+    recording = tensor(rng.normal(size=(9, 200)), dtype)
+    fast = scores(recording, templates)
+    assert fast.dtype == dtype
+    torch.testing.assert_close(fast, dense_scores(recording, compose(templates)), atol=tolerance, rtol=tolerance)

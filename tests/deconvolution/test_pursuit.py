@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import random_events, random_templates, tensor, wavelets
+
+from dlvolt.deconvolution import (
+    AmplitudePrior,
+    Events,
+    compose,
+    cross_correlations,
+    log_joint,
+    low_rank,
+    pursue,
+    shift_bank,
+    synthesize,
+)
+
+WIDTH = 10
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def random_problem(rng, num_units, positive=False, event_cost=4.0, bounded=False):
+    """A noisy recording with overlapping events, its templates and a prior."""
+    templates = random_templates(rng, num_units, 2, WIDTH, positive=positive)
+    num_samples = int(rng.integers(WIDTH, 9 * WIDTH))
+    events = random_events(rng, num_units, num_samples - WIDTH + 1, separation=WIDTH // 2, largest=12.0)
+    recording = synthesize(events, compose(templates), num_samples) + tensor(rng.normal(size=(2, num_samples)))
+    bounds = dict(minimum=tensor(rng.uniform(0, 5, num_units)), maximum=tensor(rng.uniform(7, 12, num_units)))
+    return recording, templates, AmplitudePrior(rate=0.1, event_cost=event_cost, **(bounds if bounded else {}))
+
+
+def greedy(recording, templates, prior, separation):
+    """Best first, one event after the other, with dense templates: what `pursue` is an efficient form of."""
+    w = compose(templates).numpy()
+    left_over = recording.numpy().copy()
+    minimum, maximum = (np.broadcast_to(np.asarray(bound), len(w)) for bound in (prior.minimum, prior.maximum))
+
+    def best_amplitudes_and_gains():  # K×(T-D+1)
+        windows = np.lib.stride_tricks.sliding_window_view(left_over, WIDTH, axis=1)  # N×(T-D+1)×D
+        score = np.einsum("knd,ntd->kt", w, windows)
+        amplitude = np.maximum(score - prior.noise_variance * prior.rate, 0)
+        amplitude = np.where(amplitude < minimum[:, None], 0, np.minimum(amplitude, maximum[:, None]))
+        quadratic = (score * amplitude - amplitude**2 / 2) / prior.noise_variance
+        return amplitude, quadratic - prior.rate * amplitude - prior.event_cost
+
+    found = []
+    free = np.ones((len(w), recording.shape[1] - WIDTH + 1), dtype=bool)
+    while free.any():
+        amplitudes, gains = best_amplitudes_and_gains()
+        gains = np.where(free, gains, -np.inf)
+        k, t = np.unravel_index(gains.argmax(), gains.shape)
+        if gains[k, t] <= 0:
+            break
+        found.append((t, k, amplitudes[k, t]))
+        left_over[:, t : t + WIDTH] -= amplitudes[k, t] * w[k]
+        free[k, max(0, t - separation + 1) : t + separation] = False
+    final = []
+    for t, k, amplitude in found:  # once more, each given all others
+        left_over[:, t : t + WIDTH] += amplitude * w[k]
+        amplitudes, gains = best_amplitudes_and_gains()
+        if gains[k, t] > 0:
+            left_over[:, t : t + WIDTH] -= amplitudes[k, t] * w[k]
+            final.append((t, k, amplitudes[k, t]))
+    return np.array(sorted(final)).reshape(-1, 3)
+
+
+def as_array(events):
+    return torch.stack([events.times.double(), events.units.double(), events.amplitudes.double()], dim=1).numpy()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_correlations(dtype):
+    templates = random_templates(np.random.default_rng(0), 3, 4, 6).to(dtype)
+    w = compose(templates).double().numpy()
+    expected = np.zeros((3, 3, 11))
+    for j in range(3):
+        for k in range(3):
+            for lag in range(-5, 6):
+                for d in range(6):
+                    if 0 <= d + lag < 6:
+                        expected[j, k, 5 + lag] += w[j, :, d + lag] @ w[k, :, d]
+    correlations = cross_correlations(templates)
+    assert correlations.dtype == dtype
+    np.testing.assert_allclose(correlations, expected, atol=1e-6)
+    np.testing.assert_allclose(correlations[range(3), range(3), 5], 1, atol=1e-6)
+
+
+@given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), bounded=st.booleans())
+def test_is_the_one_by_one_greedy_order(seed, num_units, separation, bounded):
+    rng = np.random.default_rng(seed)
+    recording, templates, prior = random_problem(rng, num_units, positive=True, bounded=bounded)
+    events = pursue(recording, templates, prior, separation, num_shifts=1)
+    np.testing.assert_allclose(as_array(events), greedy(recording, templates, prior, separation), atol=1e-9)
+
+
+@given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), num_shifts=st.sampled_from([1, 7]))
+def test_events_obey_separation_and_bounds(seed, num_units, separation, num_shifts):
+    recording, templates, prior = random_problem(np.random.default_rng(seed), num_units, bounded=True, event_cost=1.0)
+    events = pursue(recording, templates, prior, separation, num_shifts)
+    assert torch.all(events.times.diff() >= 0)
+    for unit in range(num_units):
+        assert torch.all(events.times[events.units == unit].diff() >= separation)
+    of_event = prior.select(events.units)
+    assert torch.all(events.amplitudes >= of_event.minimum)
+    assert torch.all(events.amplitudes <= of_event.maximum)
+    assert torch.all((events.times >= 0) & (events.times <= recording.shape[1] - WIDTH))
+    assert torch.all((events.shifts >= 0) & (events.shifts < num_shifts))
+
+
+@given(seed=SEEDS, num_units=st.integers(1, 4), event_cost=st.floats(0, 10))
+def test_log_joint_is_no_less_than_that_of_silence(seed, num_units, event_cost):
+    recording, templates, prior = random_problem(np.random.default_rng(seed), num_units, event_cost=event_cost)
+    events = pursue(recording, templates, prior, WIDTH, num_shifts=1)
+    silence = events.select(torch.zeros_like(events.times, dtype=torch.bool))
+    reached, start = (log_joint(recording, some, compose(templates), prior) for some in (events, silence))
+    assert reached >= start
+    assert len(events.times) == 0 or reached > start
+
+
+def injected(device="cpu", dtype=torch.float64):
+    """Three units on four channels whose events overlap, at sub-sample shifts, in weak noise."""
+    rng = np.random.default_rng(7)
+    width = 41
+    _, pulses = wavelets(width)
+    footprints = tensor([[1, 0.6, 0.2, 0], [0, 0.5, 1, 0.3], [0.3, 0, 0.4, 1.0]])
+    templates = low_rank(footprints[:, :, None] * pulses[:, None], 1)
+    # alone: 0, 42, 180, 359; the others overlap with one of another unit
+    truth = Events(
+        times=torch.tensor([0, 42, 100, 103, 180, 230, 238, 246, 359]),
+        units=torch.tensor([0, 1, 2, 0, 1, 0, 1, 2, 2]),
+        amplitudes=tensor([9, 12, 11, 14, 10, 15, 11, 9, 12]),
+        shifts=torch.tensor([3, 0, 6, 2, 4, 1, 5, 3, 3]),
+    )
+    bank = shift_bank(compose(templates)).flatten(0, 1)
+    recording = synthesize(truth.in_bank(3), bank, 400) + 0.02 * tensor(rng.normal(size=(4, 400)))
+    return recording.to(device, dtype), templates.to(device, dtype), truth
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_injected_events_come_back(device, dtype):
+    recording, templates, truth = injected(device, dtype)
+    events = pursue(recording, templates, AmplitudePrior(rate=0.01, event_cost=12.5), separation=20)
+    assert events.amplitudes.dtype == dtype
+    assert {field.device.type for field in events} == {device}
+    assert events.times.tolist() == truth.times.tolist()
+    assert events.units.tolist() == truth.units.tolist()
+    np.testing.assert_allclose(events.amplitudes.cpu(), truth.amplitudes, rtol=0.05)
+    alone = torch.tensor([0, 1, 4, 8])
+    assert events.shifts.cpu()[alone].tolist() == truth.shifts[alone].tolist()
+    np.testing.assert_allclose(events.amplitudes.cpu()[alone], truth.amplitudes[alone], rtol=0.01)
+
+
+def test_correlations_may_be_given():
+    recording, templates, _ = injected()
+    prior = AmplitudePrior(event_cost=12.5)
+    events = pursue(recording, templates, prior, separation=20)
+    again = pursue(recording, templates, prior, 20, correlations=shift_bank(cross_correlations(templates)))
+    assert all(torch.equal(a, b) for a, b in zip(events, again, strict=True))
+
+
+def test_no_events_in_silence():
+    _, templates, _ = injected()
+    recording = torch.zeros(4, 41, dtype=torch.float64)  # T = D
+    events = pursue(recording, templates, AmplitudePrior(), separation=20)
+    assert [len(field) for field in events] == [0, 0, 0, 0]
+    assert events.amplitudes.dtype == torch.float64

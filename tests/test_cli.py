@@ -1,0 +1,247 @@
+import json
+import re
+import subprocess
+import sys
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+import spikeinterface as si
+from pynwb import NWBHDF5IO, NWBFile
+from pynwb.ecephys import ElectricalSeries
+from spikeinterface.comparison import compare_sorter_to_ground_truth
+from spikeinterface.extractors import read_nwb_sorting
+
+from dlvolt import write_nwb_units
+from dlvolt.cli import main, make_parser
+from dlvolt.parameters import SorterParameters
+
+START = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
+QUICK = ["--quiet", "--n-jobs", "1", "--num-sweeps", "1"]
+STREAM = "Record Node 118#File_Reader-106.0"
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Three loud units on four channels, 5 s."""
+    return si.generate_ground_truth_recording(
+        durations=[5.0],
+        sampling_frequency=30_000.0,
+        num_channels=4,
+        num_units=3,
+        generate_sorting_kwargs=dict(firing_rates=12.0, refractory_period_ms=4.0),
+        generate_unit_locations_kwargs=dict(minimum_z=5.0, maximum_z=10.0, minimum_distance=20.0),
+        noise_kwargs=dict(noise_levels=4.0, strategy="on_the_fly"),
+        seed=3,
+    )
+
+
+def write_recording(path, recording, starting_time):
+    """Write an ElectricalSeries and what belongs to it, as a lab would with pynwb."""
+    nwbfile = NWBFile("a mouse on a wheel", "recording-1", START, experimenter=["Galvani, Luigi"])
+    device = nwbfile.create_device(name="probe", description="a probe")
+    group = nwbfile.create_electrode_group("shank", description="a shank", location="CA1", device=device)
+    for x, y in recording.get_channel_locations():
+        nwbfile.add_electrode(group=group, location="CA1", rel_x=float(x), rel_y=float(y))
+    electrodes = nwbfile.create_electrode_table_region([0, 1, 2, 3], "all electrodes")
+    data = np.round(recording.get_traces() / 0.2).astype("int16")
+    nwbfile.add_acquisition(
+        ElectricalSeries(
+            name="AP",
+            data=data,
+            electrodes=electrodes,
+            rate=30_000.0,
+            starting_time=starting_time,
+            conversion=0.2e-6,
+        )
+    )
+    with NWBHDF5IO(str(path), "w") as io:
+        io.write(nwbfile)
+    return path
+
+
+def in_folder(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "num_channels", "duration_s", "pitch_um"),
+    [
+        ("binary_16ch_40khz", ["--stream", STREAM, "--probe", "linear:25"], 16, 3.06, 25.0),
+        ("legacy_2ch_40khz", [], 2, 10.6, 20.0),
+    ],
+)
+def test_open_ephys(shared_data, tmp_path, capsys, name, options, num_channels, duration_s, pitch_um):
+    out = tmp_path / "spikes.nwb"
+    main(["sort", str(shared_data / "open_ephys" / name), "--out", str(out), *options, *QUICK])
+    printed = capsys.readouterr()
+    assert ("No probe in the source" in printed.err) == (not options)
+    num_units, num_spikes = map(int, re.search(r"(\d+) units, (\d+) spikes", printed.out).groups())
+    assert num_units > 0
+
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert np.ptp(nwbfile.electrodes["rel_y"].data[:]) == pitch_um * (num_channels - 1)
+        units = nwbfile.units.to_dataframe()
+    assert len(units) == num_units
+    assert sum(map(len, units["spike_times"])) == num_spikes
+    for times, intervals in zip(units["spike_times"], units["obs_intervals"], strict=True):
+        assert intervals.shape == (1, 2)
+        assert np.ptp(intervals) == pytest.approx(duration_s, abs=0.01)
+        assert intervals[0, 0] <= times.min() <= times.max() < intervals[0, 1]
+    np.testing.assert_allclose(units["firing_rate"], units["num_spikes"] / duration_s, rtol=0.01)
+    assert units["waveform_mean"].map(np.nanmin).max() < 0  # volts; spikes point downwards
+    assert in_folder(tmp_path) == ["spikes.nwb"]
+
+
+def test_nwb_compared_with_the_truth(tmp_path, capsys, simulated):
+    recording, truth = simulated
+    source = write_recording(tmp_path / "recording.nwb", recording, starting_time=7.0)
+    recording = recording.clone()
+    recording.shift_times(7.0)
+    truth.register_recording(recording)
+    write_nwb_units(truth, tmp_path / "truth.nwb", source=source)
+
+    out, folder = tmp_path / "spikes.nwb", tmp_path / "kept"
+    options = ["--compare", str(tmp_path / "truth.nwb"), "--folder", str(folder), "--detect-threshold", "6"]
+    main(["sort", str(source), "--out", str(out), *options, *QUICK])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+
+    found = read_nwb_sorting(out, sampling_frequency=30_000.0, t_start=7.0)
+    accuracy = compare_sorter_to_ground_truth(truth, found, exhaustive_gt=True).get_performance()["accuracy"]
+    assert accuracy.astype(float).min() > 0.9
+    rows = re.findall(r"^ *(\d+) +(\d+) +(\w+) +(\d+) +([01]\.\d+)$", printed.out, re.MULTILINE)
+    assert len(rows) == len(found.unit_ids)
+    best = {match: float(agreement) for _, _, match, _, agreement in rows}
+    np.testing.assert_allclose([best[str(unit)] for unit in truth.unit_ids], accuracy.astype(float), atol=6e-4)
+
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert nwbfile.session_description == "a mouse on a wheel"
+        assert nwbfile.session_start_time == START
+        assert nwbfile.electrodes["location"][0] == "CA1"
+    parameters = json.loads((folder / "sorter" / "spikeinterface_params.json").read_text())
+    assert parameters["sorter_params"]["detect_threshold"] == 6.0
+    analyzer = si.load(folder / "analyzer")
+    assert analyzer.get_num_units() == len(found.unit_ids)
+    assert analyzer.has_extension("quality_metrics")
+
+
+def test_noise_gives_an_empty_table(tmp_path, capsys):
+    noise = si.generate_recording(num_channels=4, durations=[0.3], seed=0)
+    noise.save(folder=tmp_path / "recording", verbose=False)
+    out = tmp_path / "spikes.nwb"
+    command = ["sort", str(tmp_path / "recording"), "--out", str(out), "--detect-threshold", "20", *QUICK]
+    main([*command, "--session-start-time", START.isoformat(), "--session-description", "silence"])
+    assert "0 units, 0 spikes" in capsys.readouterr().out
+    assert len(read_nwb_sorting(out, t_start=0).unit_ids) == 0
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert nwbfile.session_start_time == START
+        assert nwbfile.session_description == "silence"
+
+    main([*command, "--session-start-time", START.isoformat(), "--overwrite", "--compare", str(out)])
+    assert "none: 0 units against 0" in capsys.readouterr().out
+
+
+def test_every_sorter_parameter_is_a_flag():
+    parser = make_parser()
+    defaults = SorterParameters.defaults()
+    args = parser.parse_args(["sort", "source", "--out", "out.nwb"])
+    for name, default in defaults.items():
+        if name == "job_kwargs":
+            continue
+        assert getattr(args, name) == default
+        flag = name.replace("_", "-")
+        given = [f"--no-{flag}"] if default is True else [f"--{flag}", "pos" if isinstance(default, str) else "7"]
+        changed = getattr(parser.parse_args(["sort", "source", "--out", "out.nwb", *given]), name)
+        assert type(changed) is type(default)
+        assert changed != default
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, simulated):
+    """A working directory with a recording that does not tell its start time; sorting it fails the test."""
+    recording, _ = simulated
+    recording.frame_slice(0, 3000).save(folder=tmp_path / "recording", verbose=False)
+    (tmp_path / "there.nwb").write_text("an earlier file")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("spikeinterface.sorters.run_sorter", lambda *_, **__: pytest.fail("sorted bad input"))
+    return tmp_path
+
+
+START_GIVEN = ["--session-start-time", "2024-05-31"]
+GOOD = ["sort", "recording", "--out", "out.nwb", *START_GIVEN]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], r"required: COMMAND"),
+        (["sort", "recording"], r"required: --out"),
+        (["sort", "nowhere", "--out", "out.nwb"], r"SOURCE: nowhere does not exist"),
+        (["sort", "empty", "--out", "out.nwb"], r"SOURCE: empty is neither an Open Ephys folder nor"),
+        (["sort", "there.nwb", "--out", "out.nwb"], r"SOURCE: there.nwb is not an NWB file"),
+        (["sort", "recording", "--out", "out.nwb"], r"--session-start-time: .* give it, e.g. 20\d\d"),
+        (["sort", "recording", "--out", "there.nwb", *START_GIVEN], r"--out: there.nwb exists; .* --overwrite"),
+        (["sort", "recording", "--out", "no/out.nwb", *START_GIVEN], r"--out: there is no folder .*no"),
+        (["sort", "recording", "--out", "empty", *START_GIVEN], r"--out: empty is a folder"),
+        ([*GOOD, "--stream", "AP"], r"--stream: recording, saved by SpikeInterface, has only one"),
+        ([*GOOD, "--probe", "nowhere.json"], r"--probe: no file nowhere.json; give a probeinterface JSON"),
+        ([*GOOD, "--probe", "linear:x"], r"--probe: 'linear:x' needs a pitch in µm"),
+        ([*GOOD, "--folder", "empty"], r"--folder: empty exists; give the name of a new one"),
+        ([*GOOD, "--compare", "nowhere.nwb"], r"--compare: there is no file nowhere.nwb"),
+        ([*GOOD, "--compare", "there.nwb"], r"--compare: there.nwb is not an NWB file"),
+        ([*GOOD, "--session-start-time", "noon"], r"--session-start-time: 'noon' is not a time like 20\d\d"),
+        ([*GOOD, "--detect-treshold", "6"], r"unknown arguments: --detect-treshold 6; 'dlvolt sort --help'"),
+        ([*GOOD, "--rank", "two"], r"--rank: invalid int value: 'two'"),
+        ([*GOOD, "--rank", "0"], r"rank must be positive"),
+        ([*GOOD, "--peak-sign", "up"], r"peak_sign must be 'neg', 'pos' or 'both', not 'up'"),
+        (["demo", "--out", "there.nwb"], r"--out: there.nwb is a file; give the name of a folder"),
+        (["demo", "--duration", "0"], r"--duration: must be positive"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_work(folder, capsys, arguments, error):
+    before = in_folder(folder)
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"dlvolt: error: .*{error}.*\n", printed.err), printed.err
+    assert in_folder(folder) == before
+    assert (folder / "there.nwb").read_text() == "an earlier file"
+
+
+def test_streams_are_listed(shared_data, folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["sort", str(shared_data / "open_ephys" / "binary_16ch_40khz"), "--out", "out.nwb"])
+    assert re.search(
+        rf"error: --stream: .* choose one of '{STREAM}' \(16 channels, 40000 Hz\); ", capsys.readouterr().err
+    )
+    assert not (folder / "out.nwb").exists()
+
+
+def test_nwb_files_without_what_is_asked_for(shared_data, folder, capsys):
+    nwb = shared_data / "nwb"
+    for arguments, error in (
+        (["sort", str(nwb / "ophys_roi_response_series.nwb"), "--out", "out.nwb"], "SOURCE: .* no ElectricalSeries"),
+        ([*GOOD, "--compare", str(nwb / "ophys_roi_response_series.nwb")], "--compare: .* has no units"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert re.search(f"dlvolt: error: {error}", capsys.readouterr().err)
+
+
+def test_the_command_itself(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from dlvolt.cli import main; main()", "sort", "nowhere", "--out", "out.nwb"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "dlvolt: error: SOURCE: nowhere does not exist.\n"

@@ -1,0 +1,50 @@
+import pytest
+from matplotlib.image import imread
+from pynwb import NWBHDF5IO
+
+from dlvolt.cli import main
+from dlvolt.demo import measure, run_demo, simulate
+
+
+def test_demo(tmp_path, capsys):
+    demo = run_demo(tmp_path / "out", duration_s=8.0, n_jobs=1)
+    assert capsys.readouterr().out == ""
+
+    assert len(demo.performance) == 18
+    assert demo.performance["accuracy"].median() > 0.8
+    pdt_columns = ["true unit", "spikes", "found", "accuracy", "recall", "precision"]
+    assert list(demo.performance.columns) == pdt_columns
+
+    with NWBHDF5IO(str(demo.nwb_file), "r") as io:
+        units = io.read().units.to_dataframe()
+    assert list(units["unit_name"]) == [str(unit) for unit in demo.sorting.unit_ids]
+    assert list(units["num_spikes"]) == list(demo.sorting.count_num_spikes_per_unit(outputs="array"))
+    height, width, _ = imread(demo.figure_file).shape
+    assert min(height, width) > 1000
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dlvolt_demo.nwb", "dlvolt_demo.png"]
+
+
+def test_demo_command_says_what_it_found_and_where(tmp_path, capsys):
+    for _ in range(2):  # also over the files of an earlier demo
+        main(["demo", "--out", str(tmp_path), "--duration", "2", "--n-jobs", "1"])
+        printed = capsys.readouterr().out
+        assert "mean accuracy" in printed
+        assert str(tmp_path / "dlvolt_demo.nwb") in printed
+        assert str(tmp_path / "dlvolt_demo.png") in printed
+
+
+def test_measure():
+    _, truth = simulate(duration_s=2.0)
+    found = truth.select_units(truth.unit_ids[:3], renamed_unit_ids=[10, 11, 12])
+    performance = measure(found, truth)
+    assert list(performance["true unit"]) == list(truth.unit_ids)
+    assert list(performance["found"]) == [10, 11, 12] + ["-"] * 15
+    assert list(performance["accuracy"]) == [1.0] * 3 + [0.0] * 15
+    assert list(performance["spikes"]) == [len(truth.get_unit_spike_train(unit)) for unit in truth.unit_ids]
+
+
+def test_same_seed_same_recording():
+    (recording, truth), (again, truth_again) = simulate(1.0), simulate(1.0)
+    assert (recording.get_traces() == again.get_traces()).all()
+    assert (truth.to_spike_vector() == truth_again.to_spike_vector()).all()
+    assert pytest.approx(8.0, rel=0.3) == recording.get_traces()[:, 0].std()
