@@ -1,4 +1,4 @@
-import pytest
+import numpy as np
 from matplotlib.image import imread
 from pynwb import NWBHDF5IO
 
@@ -12,8 +12,6 @@ def test_demo(tmp_path, capsys):
 
     assert len(demo.performance) == 18
     assert demo.performance["accuracy"].median() > 0.8
-    pdt_columns = ["true unit", "spikes", "found", "accuracy", "recall", "precision"]
-    assert list(demo.performance.columns) == pdt_columns
 
     with NWBHDF5IO(str(demo.nwb_file), "r") as io:
         units = io.read().units.to_dataframe()
@@ -47,4 +45,5 @@ def test_same_seed_same_recording():
     (recording, truth), (again, truth_again) = simulate(1.0), simulate(1.0)
     assert (recording.get_traces() == again.get_traces()).all()
     assert (truth.to_spike_vector() == truth_again.to_spike_vector()).all()
-    assert pytest.approx(8.0, rel=0.3) == recording.get_traces()[:, 0].std()
+    noise = np.median(np.abs(recording.get_traces()), axis=0) / 0.6745  # spikes hardly move the median
+    np.testing.assert_allclose(noise, 8.0, rtol=0.2)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from dlvolt.deconvolution import (
     shift_bank,
 )
 from dlvolt.deconvolution.shifts import HALF_WIDTH
+
+T, U = TypeVar("T"), TypeVar("U")
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 SUPPORT = 1.5  # noise standard deviations: channels on which a waveform has less norm do not see the unit
@@ -156,8 +159,7 @@ def learn_waveforms(
         if len(waveforms) == 0:  # at the start, or none is left
             return waveforms
         matcher = Matcher(waveforms, settings, device)
-        with threadpool_limits(1), ThreadPoolExecutor(num_workers) as pool:
-            events = list(pool.map(matcher.pursue, chunks))
+        events = map_in_threads(matcher.pursue, chunks, num_workers)
         sample = _collect(chunks, events, matcher.templates.to("cpu"))
         waveforms, kept = _updated(waveforms, sample, settings, min_events=max(3, MIN_RATE_HZ * seconds))
         if sweep < num_sweeps - 1 and kept.any():
@@ -166,6 +168,28 @@ def learn_waveforms(
             waveforms = _merge(waveforms, snippets, sample.basis)
         waveforms = _recentred(waveforms, settings.num_before)
     return waveforms
+
+
+def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:
+    """Call a function in threads that do not start threads of their own.
+
+    Parameters
+    ----------
+    function : callable
+        Of one argument; lets go of the interpreter lock most of the time.
+    arguments : iterable
+        One for each call.
+    num_workers : int
+        Threads.
+
+    Returns
+    -------
+    list
+        What the calls return, in order.
+    """
+    # OpenMP's limit is each thread's own, so it is set in every worker; the limits outside are put back at the end.
+    with threadpool_limits(1), ThreadPoolExecutor(num_workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+        return list(pool.map(function, arguments))
 
 
 class CleanSnippets(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,11 @@ from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 from spikeinterface.preprocessing import common_reference, highpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
-from dlvolt.learning import LearningSettings, learn_waveforms
+from dlvolt.learning import LearningSettings, learn_waveforms, map_in_threads
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, whiten_noise
 
@@ -61,8 +59,7 @@ def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[st
         traces = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
         return np.ascontiguousarray(traces)
 
-    with threadpool_limits(1), ThreadPoolExecutor(job_kwargs["n_jobs"]) as pool:
-        return list(pool.map(load, slices))
+    return map_in_threads(load, slices, job_kwargs["n_jobs"])
 
 
 def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:

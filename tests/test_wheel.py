@@ -1,0 +1,86 @@
+"""The wheel, built and installed outside the checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BIN = "Scripts" if os.name == "nt" else "bin"
+
+
+def run(*command, cwd):
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=CHECKOUT)
+    (path,) = folder.glob("dlvolt-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A new environment with the wheel, and behind it, for the dependencies, the packages of this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder)
+    (site_packages,) = folder.glob("[Ll]ib/**/site-packages")
+    # A plain path, so that none of the .pth files there is read: an editable dlvolt stays out of the way.
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    python = folder / BIN / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
+    return folder
+
+
+def test_wheel_holds_the_package_and_the_hook(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = archive.read("dlvolt-0.1.0.dist-info/entry_points.txt").decode()
+    source = CHECKOUT / "src"
+    package = {path.relative_to(source).as_posix() for path in (source / "dlvolt").rglob("*.py")}
+    assert package <= names
+    assert {"_dlvolt_autoload.py", "dlvolt_autoload.pth"} <= names
+    assert "dlvolt = dlvolt.cli:main" in entry_points
+    assert {name.split("/")[0] for name in names} == {
+        "dlvolt",
+        "dlvolt-0.1.0.dist-info",
+        "_dlvolt_autoload.py",
+        "dlvolt_autoload.pth",
+    }
+
+
+def test_spikeinterface_knows_dlvolt_outside_the_checkout(environment, tmp_path):
+    code = (
+        "import sys, spikeinterface.sorters as sorters; assert 'dlvolt' in sorters.installed_sorters(); "
+        "print(sys.modules['dlvolt'].__file__)"
+    )
+    found = run(environment / BIN / "python", "-c", code, cwd=tmp_path)
+    assert Path(found.strip()).is_relative_to(environment)
+
+
+def test_demo_outside_the_checkout(environment, tmp_path):
+    run(environment / BIN / "dlvolt", "demo", "--quiet", "--duration", "2", "--n-jobs", "1", cwd=tmp_path)
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    assert written == ["dlvolt_demo/dlvolt_demo.nwb", "dlvolt_demo/dlvolt_demo.png"]
+
+
+def test_uninstalling_leaves_nothing(wheel, environment, tmp_path):
+    python = environment / BIN / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "uninstall", "-q", "-y", "dlvolt", cwd=tmp_path)
+    try:
+        assert not [path for path in environment.rglob("*dlvolt*") if "__pycache__" not in path.parts]
+        run(python, "-c", "pass", cwd=tmp_path)
+    finally:
+        run(
+            *(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel),
+            cwd=tmp_path,
+        )
