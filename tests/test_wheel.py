@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import dlvolt
+
 CHECKOUT = Path(__file__).resolve().parents[1]
+DIST_INFO = f"dlvolt-{dlvolt.__version__}.dist-info"
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
@@ -34,28 +37,23 @@ def environment(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     (site_packages,) = folder.glob("[Ll]ib/**/site-packages")
-    # A plain path, so that none of the .pth files there is read: an editable dlvolt stays out of the way.
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     python = folder / BIN / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
+    # Only now, else pip would take the dlvolt there for installed here. None of the .pth files there is read.
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
 
 def test_wheel_holds_the_package_and_the_hook(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        entry_points = archive.read("dlvolt-0.1.0.dist-info/entry_points.txt").decode()
+        entry_points = archive.read(f"{DIST_INFO}/entry_points.txt").decode()
     source = CHECKOUT / "src"
     package = {path.relative_to(source).as_posix() for path in (source / "dlvolt").rglob("*.py")}
     assert package <= names
     assert {"_dlvolt_autoload.py", "dlvolt_autoload.pth"} <= names
     assert "dlvolt = dlvolt.cli:main" in entry_points
-    assert {name.split("/")[0] for name in names} == {
-        "dlvolt",
-        "dlvolt-0.1.0.dist-info",
-        "_dlvolt_autoload.py",
-        "dlvolt_autoload.pth",
-    }
+    assert {name.split("/")[0] for name in names} == {"dlvolt", DIST_INFO, "_dlvolt_autoload.py", "dlvolt_autoload.pth"}
 
 
 def test_spikeinterface_knows_dlvolt_outside_the_checkout(environment, tmp_path):
@@ -73,14 +71,8 @@ def test_demo_outside_the_checkout(environment, tmp_path):
     assert written == ["dlvolt_demo/dlvolt_demo.nwb", "dlvolt_demo/dlvolt_demo.png"]
 
 
-def test_uninstalling_leaves_nothing(wheel, environment, tmp_path):
+def test_uninstalling_leaves_nothing(environment, tmp_path):  # last, as it takes the environment apart
     python = environment / BIN / "python"
     run(sys.executable, "-m", "pip", "--python", python, "uninstall", "-q", "-y", "dlvolt", cwd=tmp_path)
-    try:
-        assert not [path for path in environment.rglob("*dlvolt*") if "__pycache__" not in path.parts]
-        run(python, "-c", "pass", cwd=tmp_path)
-    finally:
-        run(
-            *(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel),
-            cwd=tmp_path,
-        )
+    assert not [path for path in environment.rglob("*dlvolt*") if "__pycache__" not in path.parts]
+    assert run(python, "-W", "error", "-c", "print('still starts')", cwd=tmp_path) == "still starts\n"

@@ -48,6 +48,8 @@ class DlvoltMatching(BaseTemplateMatching):
         noise_levels: np.ndarray | None = None,
         device: str = "auto",
     ) -> None:
+        if len(templates.unit_ids) == 0:
+            raise ValueError("templates: there is none, so there is nothing to match")
         super().__init__(recording, templates, return_output=return_output)
         if noise_levels is None:
             noise_levels = get_noise_levels(recording, return_in_uV=False)
@@ -78,10 +80,12 @@ class DlvoltMatching(BaseTemplateMatching):
 
     def compute_matching(self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int) -> np.ndarray:
         """Return the spikes in traces of shape (T, N); their amplitude is relative to the template."""
-        chunk = np.ascontiguousarray((traces / self.noise_levels).T, dtype="float32")
+        # The bins of the pursuit lie on one grid over the recording, wherever the chunk starts.
+        offset = start_frame % self.width
+        chunk = np.pad((traces / self.noise_levels).T.astype("float32"), ((0, 0), (offset, 0)))
         times, units, amplitudes, _ = (field.numpy() for field in self.matcher.pursue(torch.from_numpy(chunk)))
         spikes = np.zeros(len(times), dtype=self.get_dtype())
-        spikes["sample_index"] = times + self.num_before
+        spikes["sample_index"] = times - offset + self.num_before
         spikes["channel_index"] = self.channels[units]
         spikes["cluster_index"] = units
         spikes["amplitude"] = amplitudes / self.amplitudes[units]

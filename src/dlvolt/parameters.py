@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any
+
+KINDS = {
+    bool: (bool, "True or False"),
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    str: (str, "a string"),
+    NoneType: (dict | None, "a dict or None"),
+}  # by the type of a default: what a value must be, and what that is called
 
 
 def parameter(default: Any, description: str) -> Any:
@@ -49,6 +59,19 @@ class SorterParameters:
         ValueError
             Naming the parameter and what it may be.
         """
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kind, called = KINDS[type(each.default)]
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{each.name} must be {called}, not {value!r}")
+            if each.name in ("seed", "min_firing_rate") and not value >= 0:
+                raise ValueError(f"{each.name} must not be negative, not {value!r}")
+            if (
+                kind in (Real, Integral)
+                and each.name not in ("seed", "min_firing_rate", "amplitude_min")
+                and not value > 0
+            ):
+                raise ValueError(f"{each.name} must be positive, not {value!r}")
         if self.peak_sign not in ("neg", "pos", "both"):
             raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {self.peak_sign!r}")
         if not 0 <= self.amplitude_min < 1 < self.amplitude_max:
@@ -56,23 +79,6 @@ class SorterParameters:
                 "amplitude_min and amplitude_max must lie on either side of 1, "
                 f"not {self.amplitude_min} and {self.amplitude_max}"
             )
-        for name in (
-            "freq_min",
-            "whitening_radius_um",
-            "detect_threshold",
-            "detection_radius_um",
-            "ms_before",
-            "ms_after",
-            "radius_um",
-            "num_temporal_components",
-            "rank",
-            "refractory_ms",
-            "clustering_duration_s",
-            "learning_duration_s",
-            "num_sweeps",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

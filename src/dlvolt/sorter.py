@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spikeinterface.core import BaseRecording, NumpySorting
-from spikeinterface.core.job_tools import fix_job_kwargs
+from spikeinterface.core.job_tools import fix_job_kwargs, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
+from threadpoolctl import threadpool_limits
 
 from dlvolt.parameters import SorterParameters
 
@@ -61,6 +62,11 @@ class DlvoltSorter(ComponentsBasedSorter):
     @classmethod
     def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
         SorterParameters(**params)
+        _check_device(params["device"])
+        if unknown := set(params["job_kwargs"] or ()) - set(job_keys):
+            raise ValueError(
+                f"job_kwargs has no {', '.join(sorted(unknown))}; SpikeInterface knows {', '.join(job_keys)}"
+            )
         if not params["freq_min"] < recording.sampling_frequency / 2:
             raise ValueError(
                 f"freq_min must be below half the sampling frequency, {recording.sampling_frequency / 2} Hz, "
@@ -73,6 +79,17 @@ class DlvoltSorter(ComponentsBasedSorter):
         recording = cls.load_recording_from_folder(Path(sorter_output_folder).parent, with_warnings=False)
         sorting = sort(recording, SorterParameters(**params), verbose=verbose)
         sorting.save(folder=Path(sorter_output_folder) / "sorting")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        known = device == "auto" or torch.device(device).type == "cpu"
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}") from error
+    if not known and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but there is no CUDA here; take 'auto' or 'cpu'")
 
 
 def _check_recording(recording: BaseRecording) -> None:
@@ -97,6 +114,7 @@ def _check_recording(recording: BaseRecording) -> None:
             )
 
 
+@threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way
 def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool = False) -> NumpySorting:
     """Sort the spikes of an extracellular recording.
 

@@ -108,14 +108,14 @@ def cluster(
     neighbours: np.ndarray,
     p: SorterParameters,
 ) -> Tensor:
-    """Cluster the peaks; return the mean waveform of each cluster, shape (K, N, D)."""
+    """Cluster the peaks; return the median waveform of each cluster, shape (K, N, D)."""
     seconds = min(recording.get_total_duration(), p.clustering_duration_s)
     labels = split_locally(peaks, features, neighbours, min_size=max(10, round(p.min_firing_rate * seconds)))
     waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), basis.shape[1]), dtype="float32")
     for label in range(len(waveforms)):
         members = labels == label
         channels = np.flatnonzero(neighbours[peaks["channel_index"][members][0]])
-        waveforms[label, channels] = features[members][:, :, : len(channels)].mean(axis=0).T @ basis
+        waveforms[label, channels] = np.median(features[members][:, :, : len(channels)], axis=0).T @ basis
     return torch.from_numpy(waveforms)
 
 

@@ -69,3 +69,11 @@ def test_split_locally_clusters_all_channels_at_once_where_all_see_each_other():
 def test_no_peaks_no_labels():
     none = np.zeros(0, dtype=[("channel_index", int)])
     assert len(split_locally(none, np.zeros((0, 3, 2)), np.eye(2, dtype=bool), min_size=10)) == 0
+
+
+def test_points_that_occur_twice_do_not_hang():
+    rng = np.random.default_rng(6)
+    for size in range(10, 40):
+        once = rng.normal(size=(size, 1)) * 6
+        assert len(isosplit_recursive(np.concatenate([once, once]))) == 2 * size
+    assert isosplit_recursive(np.ones((60, 3))).max() == 0

@@ -141,6 +141,11 @@ def test_far_channels_are_left_out(noise):
     np.testing.assert_array_equal(spatial != 0, distance <= 1)
 
 
+def test_a_loud_channel_does_not_drown_the_others(noise):
+    white = whiten_noise(recording_of(noise * [1, 1, 1, 500])).get_traces()
+    np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=0.05)
+
+
 def test_same_seed_same_filters(noise, spikes):
     recording = recording_of(noise + spikes)
     a, b, c = (whiten_noise(recording, seed=seed) for seed in (1, 1, 2))

@@ -7,13 +7,23 @@ J. F. Magland, A. H. Barnett, "Unimodal clustering using isotonic regression: IS
 
 from __future__ import annotations
 
+import isosplit6
 import numpy as np
-from isosplit6 import isosplit6
 from scipy.linalg import eigh
 
 NUM_COMPONENTS = 8
 MIN_SPLIT_SIZE = 25  # fewer points do not show two modes
 MAX_DEPTH = 3
+
+
+def isosplit(points: np.ndarray) -> np.ndarray:
+    """Return ISO-SPLIT's labels 0, 1, … of points, shape (P, F).
+
+    Equal points (a recording played twice, say) can make it run for ever, so ties are broken by a little noise.
+    """
+    spread = points.std() or 1.0
+    noise = np.random.default_rng(0).normal(scale=1e-3 * spread, size=points.shape)
+    return isosplit6.isosplit6(points + noise) - 1
 
 
 def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarray:
@@ -34,7 +44,7 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
     labels = np.zeros(len(features), dtype=int)
     if len(features) < MIN_SPLIT_SIZE:
         return labels
-    first = isosplit6(principal_components(features, NUM_COMPONENTS)) - 1
+    first = isosplit(principal_components(features, NUM_COMPONENTS))
     if first.max() == 0 or depth == 0:
         return first
     num_labels = 0
@@ -96,7 +106,7 @@ def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
     projections = np.concatenate([a, b]) @ direction
     if len(projections) < MIN_SPLIT_SIZE:
         return True
-    return bool(isosplit6(projections[:, None]).max() == 1)
+    return bool(isosplit(projections[:, None]).max() == 0)
 
 
 def principal_components(features: np.ndarray, num_components: int) -> np.ndarray:

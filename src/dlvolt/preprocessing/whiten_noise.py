@@ -119,7 +119,8 @@ def estimate_whitening_filters(
     Returns
     -------
     spatial : np.ndarray, shape (N, N)
-        Rows c of Σ^(-1/2) over the channels within `radius_um` of channel c.
+        Rows c of P^(-1/2) V^(-1/2), P the correlations and V the variances of the noise, over the channels within
+        `radius_um` of channel c; so a loud channel does not drown the others.
     temporal : np.ndarray, shape (2 L + 1,)
         Zero-phase filter whose power response is one over the noise spectrum.
 
@@ -153,7 +154,8 @@ def estimate_whitening_filters(
     counts = sum(mask.T.astype(float) @ mask for mask in quiet)  # N×N samples where both channels are quiet
     covariance = sum(x.T @ x for x in noise) / np.maximum(counts, 1)
     neighbours = (get_channel_distances(recording) <= radius_um) & alive & alive[:, None]
-    spatial = _local_zca(covariance, neighbours)
+    deviations = np.sqrt(np.where(alive, covariance.diagonal(), 1))
+    spatial = _local_zca(covariance / np.outer(deviations, deviations), neighbours) / deviations
 
     num_lags = round(temporal_ms / 1000 * sampling_frequency)  # L
     autocorrelation = np.zeros(2 * num_lags + 1)
@@ -168,12 +170,12 @@ def estimate_whitening_filters(
     return spatial, _inverse_root_filter(autocorrelation, num_lags)
 
 
-def _local_zca(covariance: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Return a matrix whose row c is that of the inverse square root of the covariance around channel c."""
-    whitening = np.zeros_like(covariance)
+def _local_zca(correlation: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Return a matrix whose row c is that of the inverse square root of the correlations around channel c."""
+    whitening = np.zeros_like(correlation)
     for channel in np.flatnonzero(neighbours.diagonal()):  # all but the dead ones
         local = np.flatnonzero(neighbours[channel])
-        variances, directions = np.linalg.eigh(covariance[np.ix_(local, local)])
+        variances, directions = np.linalg.eigh(correlation[np.ix_(local, local)])
         variances = np.maximum(variances, RELATIVE_FLOOR * variances[-1])
         row = directions[list(local).index(channel)]
         whitening[channel, local] = (row / np.sqrt(variances)) @ directions.T
