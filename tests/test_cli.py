@@ -17,7 +17,8 @@ from dlvolt.cli import main, make_parser
 from dlvolt.parameters import SorterParameters
 
 START = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
-QUICK = ["--quiet", "--n-jobs", "1", "--num-sweeps", "1"]
+PLAIN = ["--quiet", "--n-jobs", "1"]
+QUICK = [*PLAIN, "--num-sweeps", "1"]
 STREAM = "Record Node 118#File_Reader-106.0"
 
 
@@ -73,7 +74,7 @@ def in_folder(folder):
 )
 def test_open_ephys(shared_data, tmp_path, capsys, name, options, num_channels, duration_s, pitch_um):
     out = tmp_path / "spikes.nwb"
-    main(["sort", str(shared_data / "open_ephys" / name), "--out", str(out), *options, *QUICK])
+    main(["sort", str(shared_data / "open_ephys" / name), "--out", str(out), *options, *PLAIN])
     printed = capsys.readouterr()
     assert ("No probe in the source" in printed.err) == (not options)
     num_units, num_spikes = map(int, re.search(r"(\d+) units, (\d+) spikes", printed.out).groups())

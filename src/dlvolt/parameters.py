@@ -14,6 +14,7 @@ KINDS = {
     str: (str, "a string"),
     NoneType: (dict | None, "a dict or None"),
 }  # by the type of a default: what a value must be, and what that is called
+MAY_BE_ZERO = ("seed", "min_firing_rate", "amplitude_min")
 
 
 def parameter(default: Any, description: str) -> Any:
@@ -64,14 +65,9 @@ class SorterParameters:
             kind, called = KINDS[type(each.default)]
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise ValueError(f"{each.name} must be {called}, not {value!r}")
-            if each.name in ("seed", "min_firing_rate") and not value >= 0:
-                raise ValueError(f"{each.name} must not be negative, not {value!r}")
-            if (
-                kind in (Real, Integral)
-                and each.name not in ("seed", "min_firing_rate", "amplitude_min")
-                and not value > 0
-            ):
-                raise ValueError(f"{each.name} must be positive, not {value!r}")
+            least = "not be negative" if each.name in MAY_BE_ZERO else "be positive"
+            if kind in (Integral, Real) and not (value > 0 or (value == 0 and each.name in MAY_BE_ZERO)):
+                raise ValueError(f"{each.name} must {least}, not {value!r}")
         if self.peak_sign not in ("neg", "pos", "both"):
             raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {self.peak_sign!r}")
         if not 0 <= self.amplitude_min < 1 < self.amplitude_max:
