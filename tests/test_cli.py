@@ -246,3 +246,29 @@ def test_the_command_itself(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "dlvolt: error: SOURCE: nowhere does not exist.\n"
+
+
+def test_metadata_from_a_json_file(shared_data, tmp_path):
+    metadata = tmp_path / "session.json"
+    metadata.write_text('{"NWBFile": {"session_description": "a nap"}, "Subject": {"subject_id": "cat-1"}}')
+    out = tmp_path / "spikes.nwb"
+    source = str(shared_data / "open_ephys" / "legacy_2ch_40khz")
+    main(["sort", source, "--out", str(out), "--probe", "linear", "--metadata", str(metadata), *QUICK])
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert nwbfile.session_description == "a nap"
+        assert nwbfile.subject.subject_id == "cat-1"
+
+
+@pytest.mark.parametrize("text", [None, "not JSON", "[1, 2]", '{"NWBFile": 3}'])
+def test_bad_metadata_is_told_before_any_work(shared_data, tmp_path, capsys, text):
+    metadata = tmp_path / "session.json"
+    if text is not None:
+        metadata.write_text(text)
+    out = tmp_path / "spikes.nwb"
+    source = str(shared_data / "open_ephys" / "legacy_2ch_40khz")
+    with pytest.raises(SystemExit) as leave:
+        main(["sort", source, "--out", str(out), "--probe", "linear", "--metadata", str(metadata), *QUICK])
+    assert leave.value.code == 2
+    assert "dlvolt: error: --metadata:" in capsys.readouterr().err
+    assert not out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import warnings
@@ -82,6 +83,12 @@ def make_parser() -> Parser:
         help=f"when the session started, e.g. {EXAMPLE_TIME}; needed where the source does not tell",
     )
     add("--session-description", metavar="TEXT", help="what was recorded; default: the source's")
+    add(
+        "--metadata",
+        type=Path,
+        metavar="JSON",
+        help='a JSON file {"NWBFile": {…}, "Subject": {…}} with what archives ask for and the source does not tell',
+    )
     add_job_arguments(command)
     parameters = command.add_argument_group("sorter parameters")
     types = get_type_hints(SorterParameters)
@@ -192,17 +199,33 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
 def session_metadata(args: argparse.Namespace, recording: BaseRecording) -> dict[str, dict[str, Any]]:
     """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
-    session = {}
+    given = {} if args.metadata is None else read_json(args.metadata)
+    session = dict(given.get("NWBFile", {}))
     if args.session_start_time is not None:
         session["session_start_time"] = args.session_start_time
-    elif not args.source.is_file() and recording.get_annotation("session_start_time") is None:
+    elif (
+        "session_start_time" not in session
+        and not args.source.is_file()
+        and recording.get_annotation("session_start_time") is None
+    ):
         raise ValueError(
             f"--session-start-time: {args.source} does not tell when its session started, which NWB asks for; "
             f"give it, e.g. {EXAMPLE_TIME}"
         )
     if args.session_description is not None:
         session["session_description"] = args.session_description
-    return {"NWBFile": session}
+    return given | {"NWBFile": session}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the file of --metadata."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--metadata: {path} is not a JSON file that can be read: {error}") from error
+    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
+        raise ValueError(f'--metadata: {path} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
+    return given
 
 
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
@@ -210,9 +233,9 @@ def check_destination(path: Path, recording: BaseRecording, destination: dict[st
     from spikeinterface.core import NumpySorting
 
     from dlvolt.io import write_nwb_units
-    from dlvolt.io.nwb_units import _check_target
+    from dlvolt.io.nwb_units import check_target
 
-    _check_target(path, destination["source"], destination["overwrite"])
+    check_target(path, destination["source"], destination["overwrite"])
     empty = NumpySorting.from_unit_dict([{}] * recording.get_num_segments(), recording.sampling_frequency)
     empty.register_recording(recording)
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ class DlvoltSorter(ComponentsBasedSorter):
     def _run_from_folder(cls, sorter_output_folder: Path, params: dict[str, Any], verbose: bool) -> None:
         recording = cls.load_recording_from_folder(Path(sorter_output_folder).parent, with_warnings=False)
         sorting = sort(recording, SorterParameters(**params), verbose=verbose)
-        sorting.save(folder=Path(sorter_output_folder) / "sorting")
+        with warnings.catch_warnings():  # the sorting is all there is to save; where it came from is known
+            warnings.filterwarnings("ignore", message="The extractor is not serializable")
+            sorting.save(folder=Path(sorter_output_folder) / "sorting")
 
 
 def _check_device(device: str) -> None:

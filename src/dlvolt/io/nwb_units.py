@@ -86,7 +86,7 @@ def write_nwb_units(
     so give it in `metadata`.
     """
     path = Path(path)
-    _check_target(path, source, overwrite)
+    check_target(path, source, overwrite)
     if isinstance(sorting_or_analyzer, SortingAnalyzer):
         analyzer, sorting = sorting_or_analyzer, sorting_or_analyzer.sorting
         has_recording = analyzer.has_recording() or analyzer.has_temporary_recording()
@@ -121,7 +121,8 @@ def write_nwb_units(
     return path
 
 
-def _check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
+def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
+    """Raise what `write_nwb_units` raises where `path` or `source` will not do, before any work."""
     if source is not None and not Path(source).is_file():
         raise FileNotFoundError(f"source: there is no NWB file {source}.")
     if source is not None and path.exists() and path.samefile(source):
