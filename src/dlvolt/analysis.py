@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer, create_sorting_analyzer
-from spikeinterface.preprocessing import common_reference, highpass_filter
 
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan
-from dlvolt.stages import MIN_CHANNELS_FOR_REFERENCE
+from dlvolt.stages import filter_and_reference
 
 QUALITY_METRICS = ("num_spikes", "firing_rate", "snr", "isi_violation", "rp_violation", "amplitude_median", "sd_ratio")
 PRESENCE_BIN_S = 60.0  # SpikeInterface's; a shorter recording has no presence ratio
@@ -48,11 +46,7 @@ def analyze(
     job_kwargs = {"pool_engine": "thread"} | (job_kwargs or {})
     duration_s = recording.get_total_duration()
     metric_names = [*QUALITY_METRICS, "presence_ratio"] if duration_s >= PRESENCE_BIN_S else list(QUALITY_METRICS)
-    recording = fill_nan(recording.astype("float32"))
-    if parameters.apply_preprocessing:
-        recording = highpass_filter(recording, freq_min=parameters.freq_min, filter_order=3, dtype="float32")
-        if parameters.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE:
-            recording = common_reference(recording)
+    recording = filter_and_reference(recording, parameters)
 
     analyzer = create_sorting_analyzer(
         sorting,

@@ -24,15 +24,22 @@ MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spi
 CHUNK_S = 1.0
 
 
-def preprocess(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
-    """Filter, reference and whiten."""
-    recording = recording.astype("float32")
-    recording = fill_nan(recording)
+def filter_and_reference(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
+    """Fill what is not a number, filter and reference."""
+    recording = fill_nan(recording.astype("float32"))
     if not p.apply_preprocessing:
         return recording
     recording = highpass_filter(recording, freq_min=p.freq_min, filter_order=3, dtype="float32")
     if p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE:
         recording = common_reference(recording)
+    return recording
+
+
+def preprocess(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
+    """Filter, reference and whiten."""
+    recording = filter_and_reference(recording, p)
+    if not p.apply_preprocessing:
+        return recording
     return whiten_noise(recording, radius_um=p.whitening_radius_um, seed=p.seed)
 
 
