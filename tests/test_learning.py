@@ -116,3 +116,12 @@ def test_matcher_finds_the_spikes_of_overlapping_units():
             # spikes of one unit closer than the refractory period cannot both be found
             assert near.mean() > 0.9
             assert len(times) <= len(expected) + 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_matcher_takes_and_gives_cpu_tensors_whatever_its_device():
+    (chunk,), _ = record(TRUE, num_chunks=1)
+    on_cpu, on_cuda = (Matcher(TRUE, SETTINGS, device=device).pursue(chunk) for device in ("cpu", "cuda"))
+    assert on_cuda.times.device.type == "cpu"
+    assert torch.equal(on_cuda.times, on_cpu.times)
+    assert torch.equal(on_cuda.units, on_cpu.units)

@@ -57,7 +57,7 @@ class LearningSettings:
     amplitude_range : (float, float)
         Smallest and largest amplitude of an event, relative to the typical one of its unit.
     separation : int
-        Events of one unit lie at least so many samples apart.
+        Events of one unit lie at least so many samples apart; at least 1 and at most D are taken.
     """
 
     rank: int
@@ -94,12 +94,14 @@ class Matcher:
             minimum=low * amplitudes,
             maximum=high * amplitudes,
         )
-        self.separation = settings.separation
+        self.separation = min(max(1, settings.separation), waveforms.shape[2])
         self.correlations = shift_bank(cross_correlations(self.templates))
 
     def pursue(self, chunk: Tensor) -> Events:
-        """Return the events in a chunk, shape (N, T)."""
-        return pursue(chunk, self.templates, self.prior, self.separation, NUM_SHIFTS, correlations=self.correlations)
+        """Return the events in a chunk, shape (N, T), on the chunk's own device."""
+        on_device = chunk.to(self.device)
+        events = pursue(on_device, self.templates, self.prior, self.separation, correlations=self.correlations)
+        return Events(*(field.to(chunk.device) for field in events))
 
 
 def on_support(waveforms: Tensor) -> Tensor:

@@ -61,7 +61,6 @@ class DlvoltMatching(BaseTemplateMatching):
         self.width = waveforms.shape[2]
         self.channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
         self.amplitudes = waveforms.flatten(1).norm(dim=1).numpy()
-        separation = round(refractory_ms / 1000 * recording.sampling_frequency)
         self.matcher = Matcher(
             waveforms,
             LearningSettings(
@@ -69,7 +68,7 @@ class DlvoltMatching(BaseTemplateMatching):
                 num_before=self.num_before,
                 threshold=detect_threshold,
                 amplitude_range=tuple(amplitude_range),
-                separation=min(max(1, separation), self.width),
+                separation=round(refractory_ms / 1000 * recording.sampling_frequency),
             ),
             device,
         )

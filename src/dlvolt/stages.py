@@ -135,7 +135,6 @@ def learn(
 ) -> Tensor:
     """Improve the waveforms by coordinate ascent on the sample."""
     num_before, num_after = template_extent(recording, p)
-    separation = round(p.refractory_ms / 1000 * recording.sampling_frequency)
     return learn_waveforms(
         [torch.from_numpy(chunk.T).contiguous() for chunk in sample if len(chunk) >= num_before + num_after],
         waveforms,
@@ -144,7 +143,7 @@ def learn(
             num_before=num_before,
             threshold=p.detect_threshold,
             amplitude_range=(p.amplitude_min, p.amplitude_max),
-            separation=min(max(1, separation), num_before + num_after),
+            separation=round(p.refractory_ms / 1000 * recording.sampling_frequency),
         ),
         sampling_frequency=recording.sampling_frequency,
         num_sweeps=p.num_sweeps,
