@@ -1,0 +1,330 @@
+"""The face of torch networks towards scikit-learn; skorch keeps the training loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import f1_score
+from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping, ProgressBar
+from skorch.dataset import Dataset
+from torch import nn
+
+SAMPLES_PER_BATCH = 2**16  # when predicting: large enough for a GPU, small enough for a cache
+POLARITIES = ("positive", "any")
+
+
+class TraceNetwork(ClassifierMixin, NeuralNet):
+    """A network that gives every sample of a window the probability of a spike, as a scikit-learn classifier.
+
+    In scikit-learn's terms it is a multilabel classifier: a sample is a window of a trace, and its labels are "spike
+    at time t". Hence ``clone``, ``GridSearchCV`` and ``scoring="f1_micro"`` work. Make one with
+    `dlvolt.networks.create`.
+
+    Spikes are rare, so their part of the cross-entropy is weighted by the square root of the imbalance, √(negatives /
+    positives) in the training labels. Without a weight the first epochs learn nothing but "never"; with the full
+    ratio, what is a spike once in a hundred times is called one, and precision is gone. A weight w raises the log
+    odds that are learnt by log w, exactly; after training that is taken off the bias of the head, so that
+    probabilities are probabilities and 0.5 means as likely as not. (`dlvolt.training.fit` then looks for the
+    threshold with the best F1.) A network that is trained already goes on from its weights where ``warm_start=True``.
+
+    Parameters
+    ----------
+    module : type
+        The architecture, a `torch.nn.Module` whose last layer is ``head``.
+    sampling_frequency : float, optional
+        Of the traces, in Hz.
+    window_samples, overlap_samples, prune_samples : int
+        Length of a window, overlap of neighbours, and what is left unused at either end of a window.
+    threshold : float
+        Probability from which on `predict` says spike.
+    shadow_ms : float
+        A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
+    rate_range_hz : tuple of float, optional
+        Lowest and highest sampling frequency of recordings that it serves, by resampling; by default from a fifth of
+        its own on.
+    spike_polarity : {"any", "positive"}
+        "positive": made for upward spikes, so callers flip traces whose spikes go down. "any": traces are used as
+        they are.
+    name, version : str
+        For people.
+    lr, max_epochs, batch_size
+        Of Adam.
+    patience : int
+        Training stops after so many epochs without a lower validation loss, and goes back to the best one.
+    positive_weight : float or "sqrt"
+        Weight of the samples with a spike.
+    seed : int
+        Of the initial weights, the order of windows, and dropout. Same seed, same result.
+    device : str
+        "auto" takes CUDA where there is one.
+    verbose : int
+        1 prints the losses of every epoch, and a bar.
+    **kwargs
+        What else skorch takes: ``module__…`` for the architecture, ``optimizer__…``, ``callbacks``, …
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        Once fitted or loaded.
+    history : skorch.history.History
+        Losses by epoch.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *,
+        sampling_frequency: float | None = None,
+        window_samples: int = 500,
+        overlap_samples: int = 50,
+        prune_samples: int = 0,
+        threshold: float = 0.5,
+        shadow_ms: float = 2.0,
+        rate_range_hz: tuple[float, float] | None = None,
+        spike_polarity: str = "any",
+        name: str = "",
+        version: str = "",
+        lr: float = 1e-3,
+        max_epochs: int = 50,
+        batch_size: int = 32,
+        patience: int = 10,
+        positive_weight: float | str = "sqrt",
+        seed: int = 0,
+        device: str = "auto",
+        verbose: int = 0,
+        criterion: type[nn.Module] = nn.BCEWithLogitsLoss,
+        optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+        train_split: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("iterator_train__shuffle", True)
+        super().__init__(
+            module,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            train_split=train_split,
+            device=choose_device(device),
+            verbose=verbose,
+            **kwargs,
+        )
+        self.sampling_frequency = sampling_frequency
+        self.window_samples = window_samples
+        self.overlap_samples = overlap_samples
+        self.prune_samples = prune_samples
+        self.threshold = threshold
+        self.shadow_ms = shadow_ms
+        self.rate_range_hz = rate_range_hz
+        self.spike_polarity = spike_polarity
+        self.name = name
+        self.version = version
+        self.patience = patience
+        self.positive_weight = positive_weight
+        self.seed = seed
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, as `dlvolt.networks.create` knows it."""
+        return self.module.architecture
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        best = EarlyStopping(patience=self.patience, load_best=True)
+        bar = [("progress_bar", ProgressBar())] if self.verbose else []
+        return [*super()._default_callbacks, ("early_stopping", best), *bar]
+
+    def initialize_module(self) -> TraceNetwork:
+        """Make the torch module; one that filters is told the sampling frequency.
+
+        Raises
+        ------
+        ValueError
+            If it needs one and there is none.
+        """
+        settings = self.get_params_for("module")
+        if "sampling_frequency" in inspect.signature(self.module).parameters:
+            if self.sampling_frequency is None:
+                raise ValueError(
+                    f"sampling_frequency: the filters of {self.architecture!r} need one; "
+                    f"create({self.architecture!r}, sampling_frequency=…)"
+                )
+            settings["sampling_frequency"] = self.sampling_frequency
+        self.module_ = self.module(**settings)
+        return self
+
+    def initialize(self) -> TraceNetwork:
+        """Make everything, with weights drawn by the seed."""
+        with seeded(self.seed, self.device):
+            return super().initialize()
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> TraceNetwork:
+        """Train on windows.
+
+        Parameters
+        ----------
+        X : array, shape (B, T)
+            Windows of traces.
+        y : array, shape (B, T)
+            1 where there is a spike, else 0. Targets in between are allowed.
+        validation : tuple of arrays (X, y), optional
+            Windows that say when to stop; by default the last fifth of `X`, or all of it where there are fewer than
+            five windows.
+
+        Returns
+        -------
+        TraceNetwork
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not match, something is not finite, or there is no spike in `y`.
+        """
+        X, y = check_windows(X, y)
+        if validation is None:
+            num_held_out = len(X) // 5
+            validation = (X[-num_held_out:], y[-num_held_out:])  # all where it is zero
+            X, y = (X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)
+        else:
+            validation = check_windows(*validation, "validation")
+        if not y.any():
+            raise ValueError("y: there is not a single spike in the training windows; label some")
+        if y.all():
+            raise ValueError("y: every sample of the training windows is a spike; label the samples of spikes only")
+        weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
+        if not (isinstance(weight, Real) and weight > 0):
+            raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
+        log_odds = float(np.log(weight))
+
+        self.classes_ = np.arange(y.shape[1])
+        self.validation_, self.loss_weight_ = Dataset(*validation), float(weight)
+        if self.warm_start and self.initialized_:
+            self._shift_log_odds(log_odds)
+        with seeded(self.seed, self.device):
+            super().fit(X, y)
+        self._shift_log_odds(-log_odds)
+        del self.validation_
+        self.module_.eval()
+        return self
+
+    def _shift_log_odds(self, log_odds: float) -> None:
+        with torch.no_grad():
+            self.module_.head.bias += log_odds
+
+    def get_split_datasets(self, X: Any, y: Any = None, **kwargs: Any) -> tuple[Dataset, Dataset]:
+        """Return what skorch trains on and what it validates on."""
+        return self.get_dataset(X, y), self.validation_
+
+    def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:
+        """Return the weighted cross-entropy per sample."""
+        weight = y_pred.new_tensor(self.loss_weight_)
+        return F.binary_cross_entropy_with_logits(y_pred, y_true.to(y_pred), pos_weight=weight)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
+        self.check_is_fitted()
+        X, _ = check_windows(X)
+        self.module_.eval()
+        size = max(1, SAMPLES_PER_BATCH // X.shape[1])
+        with torch.inference_mode():
+            batches = torch.from_numpy(X).split(size)
+            parts = [self.module_(batch.to(self.device)).sigmoid().cpu() for batch in batches]
+        return torch.cat(parts).numpy()
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return 1 where the probability reaches the threshold, else 0, shape (B, T)."""
+        return (self.predict_proba(X) >= self.threshold).astype(int)
+
+    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
+        """Return F1 over all samples of all windows."""
+        return f1_score(np.ravel(y), self.predict(X).ravel(), zero_division=0.0)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the weights."""
+        self.check_is_fitted()
+        return {key: value.cpu().contiguous() for key, value in self.module_.state_dict().items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> TraceNetwork:
+        """Take weights from elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If they are those of another architecture, or of other settings.
+        """
+        self.initialize()
+        check_shapes(state, {key: tuple(value.shape) for key, value in self.module_.state_dict().items()})
+        self.module_.load_state_dict(state)
+        self.module_.eval()
+        return self
+
+
+def choose_device(device: str) -> str:
+    """Return the torch device that a name stands for; "auto" is CUDA where there is one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Seed torch and NumPy, and give them their former state back afterwards."""
+    former = np.random.get_state()  # noqa: NPY002  (torch's samplers and skorch's splits know no generator)
+    with torch.random.fork_rng([] if device == "cpu" else [device]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(former)  # noqa: NPY002
+
+
+def check_windows(X: np.ndarray, y: np.ndarray | None = None, what: str = "") -> tuple[np.ndarray, np.ndarray | None]:
+    """Return windows and targets as float32.
+
+    Raises
+    ------
+    ValueError
+        If windows are not (B, T) and finite, or targets not of the same shape and between 0 and 1.
+    """
+    prefix = f"{what}: " if what else ""
+    X = np.require(X, dtype="float32", requirements=["C", "W"])
+    if X.ndim != 2 or X.size == 0:
+        raise ValueError(f"{prefix}X must be windows of shape (B, T), not {X.shape}; see dlvolt.training.windows")
+    if not np.isfinite(X).all():
+        raise ValueError(f"{prefix}X has samples that are NaN or infinite; fill them")
+    if y is None:
+        return X, None
+    y = np.require(y, dtype="float32", requirements=["C", "W"])
+    if y.shape != X.shape:
+        raise ValueError(f"{prefix}y must have one value per sample of X, shape {X.shape}, not {y.shape}")
+    if not ((y >= 0) & (y <= 1)).all():
+        raise ValueError(f"{prefix}y must be 1 where there is a spike and 0 elsewhere")
+    return X, y
+
+
+def check_shapes(state: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+    """Compare the shapes of weights with those that a network has.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that differs.
+    """
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            raise ValueError(f"{key} should be {expected.get(key, 'absent')} but is {found.get(key, 'absent')}")

@@ -1,0 +1,125 @@
+"""What every network does first: normalise its window, and spread it over feature channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+FEATURES = ("raw", "smoothed", "highpass", "derivative", "median")
+SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
+BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
+MEDIAN_MS = 10.0  # length of the median filter
+TRUNCATION = 3.0  # standard deviations, where Gaussians end
+GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
+
+
+def normalise(x: torch.Tensor) -> torch.Tensor:
+    """Subtract the median of each window and divide by its noise.
+
+    The noise is read off the steps from sample to sample, which slow swings and bleaching hardly touch, and by their
+    median, which spikes hardly touch. Where more than half of the steps are zero (coarsely digitised traces), it is
+    read off their mean.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, T)
+        Windows.
+
+    Returns
+    -------
+    torch.Tensor, shape (B, T)
+        Windows of median 0 whose white noise, if that is what they have, has variance 1; zeros for a constant window.
+    """
+    steps = x.diff(dim=-1).abs()  # B×(T-1)
+    if steps.shape[-1] == 0:  # a single sample
+        return torch.zeros_like(x)
+    typical = steps.median(dim=-1, keepdim=True).values / GAUSSIAN_MAD
+    scale = torch.where(typical > 0, typical, steps.mean(dim=-1, keepdim=True)) / math.sqrt(2)
+    centred = x - x.median(dim=-1, keepdim=True).values
+    return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+
+
+def feature_channels(
+    x: torch.Tensor, sampling_frequency: float, features: Sequence[str] = FEATURES
+) -> torch.Tensor:  # B×T -> B×C×T
+    """Filter windows in up to five ways; the filters end, and beyond a window its last sample goes on.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, T)
+        Windows.
+    sampling_frequency : float
+        In Hz.
+    features : sequence of str
+        Which channels, out of "raw", "smoothed" (Gaussian, 1 ms standard deviation), "highpass" (minus a Gaussian
+        average, 10 ms standard deviation), "derivative" (central difference, per ms) and "median" (over 10 ms).
+
+    Returns
+    -------
+    torch.Tensor, shape (B, C, T)
+        One channel per feature, in the order asked for.
+
+    Raises
+    ------
+    ValueError
+        If a feature has another name.
+    """
+    filters = {
+        "raw": lambda x: x,
+        "smoothed": lambda x: smooth(x, SMOOTHING_MS, sampling_frequency),
+        "highpass": lambda x: x - smooth(x, BASELINE_MS, sampling_frequency),
+        "derivative": lambda x: derivative(x, sampling_frequency),
+        "median": lambda x: median_filter(x, MEDIAN_MS, sampling_frequency),
+    }
+    if unknown := [name for name in features if name not in filters]:
+        raise ValueError(f"features: there is no {unknown[0]!r}; take from {', '.join(FEATURES)}")
+    return torch.stack([filters[name](x) for name in features], dim=1)
+
+
+def feature_margin(sampling_frequency: float) -> int:
+    """Return how many samples to either side the feature at one sample depends on."""
+    return max(
+        len(gaussian(BASELINE_MS, sampling_frequency)) // 2,
+        len(gaussian(SMOOTHING_MS, sampling_frequency)) // 2,
+        odd_length(MEDIAN_MS, sampling_frequency) // 2,
+        1,  # of the derivative
+    )
+
+
+def smooth(x: torch.Tensor, deviation_ms: float, sampling_frequency: float) -> torch.Tensor:
+    """Return windows (B, T) convolved with a Gaussian."""
+    kernel = gaussian(deviation_ms, sampling_frequency).to(x)  # 2L+1
+    return F.conv1d(extend(x, len(kernel) // 2)[:, None], kernel[None, None])[:, 0]
+
+
+def derivative(x: torch.Tensor, sampling_frequency: float) -> torch.Tensor:
+    """Return the central differences of windows (B, T), per ms."""
+    padded = extend(x, 1)
+    return (padded[:, 2:] - padded[:, :-2]) * (sampling_frequency / 2000)
+
+
+def median_filter(x: torch.Tensor, length_ms: float, sampling_frequency: float) -> torch.Tensor:
+    """Return the running median of windows (B, T)."""
+    length = odd_length(length_ms, sampling_frequency)
+    return extend(x, length // 2).unfold(-1, length, 1).median(dim=-1).values
+
+
+def gaussian(deviation_ms: float, sampling_frequency: float) -> torch.Tensor:
+    """Return a Gaussian of unit sum, cut off at three standard deviations, shape (2 L + 1,), float64."""
+    deviation = deviation_ms / 1000 * sampling_frequency
+    num_lags = math.ceil(TRUNCATION * deviation)
+    weights = torch.exp(-0.5 * (torch.arange(-num_lags, num_lags + 1, dtype=torch.float64) / deviation) ** 2)
+    return weights / weights.sum()
+
+
+def odd_length(length_ms: float, sampling_frequency: float) -> int:
+    """Return the odd number of samples, at least three, that comes closest to a duration."""
+    return max(3, 2 * int(length_ms / 1000 * sampling_frequency // 2) + 1)
+
+
+def extend(x: torch.Tensor, margin: int) -> torch.Tensor:
+    """Repeat the first and the last sample of windows (B, T), so that they get `margin` longer at both ends."""
+    return F.pad(x[:, None], (margin, margin), mode="replicate")[:, 0]

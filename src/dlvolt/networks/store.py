@@ -1,0 +1,197 @@
+"""Networks by name: make one, write it to a folder, read it back."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .bilstm import BiLSTM
+from .estimator import TraceNetwork
+from .fcn import FCN
+from .inference import hop_and_kept
+from .mel_svm import MelSVM
+from .tcn import TCN
+from .transformer import Transformer
+from .unet import UNet
+
+CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "MODEL_CARD.md"
+
+LONG = dict(window_samples=500, overlap_samples=50)
+SHORT = dict(window_samples=100, overlap_samples=50, prune_samples=10)  # 100 ms at 1 kHz
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "mel_svm": LONG,
+    "tcn": dict(LONG, lr=1e-3, weight_decay=1e-4, batch_size=32, max_epochs=50, patience=10),
+    "transformer": dict(LONG, lr=1e-3, batch_size=32, max_epochs=100, patience=20),
+    "bilstm": dict(LONG, lr=1e-3, batch_size=32, max_epochs=50, patience=10),
+    "fcn": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
+    "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
+}
+MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet)}
+OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
+
+
+def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
+    """Make an untrained network with the published settings, or others.
+
+    Parameters
+    ----------
+    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet"}
+        Which.
+    **settings
+        Of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its windows
+        (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures are
+        called ``module__hidden_size``.
+
+    Returns
+    -------
+    TraceNetwork or MelSVM
+        A scikit-learn classifier of windows.
+
+    Raises
+    ------
+    ValueError
+        If the name or a setting is unknown, or windows would leave samples out.
+
+    Examples
+    --------
+    >>> from dlvolt.networks import create
+    >>> create("bilstm", hidden_size=32, sampling_frequency=1000.0).get_params()["module__hidden_size"]
+    32
+    """
+    if architecture not in PUBLISHED:
+        raise ValueError(f"architecture must be one of {', '.join(PUBLISHED)}, not {architecture!r}")
+    settings = {"name": architecture, **PUBLISHED[architecture], **settings}
+    known = setting_names(architecture)
+    if unknown := [name for name in settings if name not in known and name not in OF_THE_RUN]:
+        raise ValueError(f"{architecture!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    routed = {known.get(name, name): value for name, value in settings.items()}
+    model = MelSVM(**routed) if architecture == "mel_svm" else TraceNetwork(MODULES[architecture], **routed)
+    hop_and_kept(model)  # checks the windows
+    return model
+
+
+def save(model: TraceNetwork | MelSVM, folder: str | Path, card: str | None = None) -> Path:
+    """Write a trained network to a folder.
+
+    Parameters
+    ----------
+    model : TraceNetwork or MelSVM
+        Fitted.
+    folder : path
+        Made if need be; files in it are replaced, each in one go.
+    card : str, optional
+        Text of a model card: what trained it, how to train it again, its scores.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    folder = Path(folder)
+    state, config = model.state(), {"architecture": model.architecture, **settings_of(model)}
+    text = json.dumps(config, indent=2, default=np.generic.item) + "\n"  # settings may be NumPy's numbers
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / WEIGHTS, lambda path: save_file(state, path))
+    _replace(folder / CONFIG, lambda path: path.write_text(text))
+    if card is not None:
+        _replace(folder / CARD, lambda path: path.write_text(card))
+    return folder
+
+
+def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM:
+    """Read a trained network.
+
+    Parameters
+    ----------
+    name : str or path
+        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote.
+    device : str
+        Where it will run; "auto" takes CUDA where there is one.
+
+    Returns
+    -------
+    TraceNetwork or MelSVM
+        Fitted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such name or folder, or a file is missing.
+    ValueError
+        If a file is damaged or does not fit the other.
+    """
+    folder = _packaged() / str(name) if str(name) in available() else Path(name)
+    if not folder.is_dir():
+        names = ", ".join(available()) or "none"
+        raise FileNotFoundError(f"{str(name)!r} is not a folder, nor among the weights of dlvolt ({names})")
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder} has no {file}; save the model there again (dlvolt.networks.save)")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+        model = create(**config, device=device)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a network of dlvolt ({error}); save it again") from error
+    try:
+        return model.load_state(load_file(folder / WEIGHTS))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged, or not the weights of the {model.architecture!r} that {CONFIG} describes "
+            f"({error}); copy or save the model again"
+        ) from error
+
+
+def available() -> list[str]:
+    """Return the names of the weights that come with dlvolt."""
+    return sorted(path.parent.name for path in _packaged().glob(f"*/{CONFIG}"))
+
+
+def settings_of(model: TraceNetwork | MelSVM) -> dict[str, Any]:
+    """Return what `create` needs to make the same network again, by plain names, defaults included."""
+    given = model.get_params(deep=False)
+    defaults = {} if isinstance(model, MelSVM) else inspect.signature(model.module).parameters
+    values = {
+        name: given[key] if key in given else defaults[name].default
+        for name, key in setting_names(model.architecture).items()
+        if key in given or name in defaults
+    }
+    first = ("name", "version", "sampling_frequency")  # what people look for
+    return {name: values[name] for name in sorted(values, key=lambda name: name not in first)}
+
+
+def setting_names(architecture: str) -> dict[str, str]:
+    """Return the settings of an architecture, its training and its windows: plain names, and the estimator's."""
+    if architecture == "mel_svm":
+        return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
+    own = [name for name in _arguments(MODULES[architecture]) if name != "sampling_frequency"]
+    skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
+    shared = [name for name in _arguments(TraceNetwork) if name not in skorch]
+    return {
+        **{name: name for name in shared},
+        "weight_decay": "optimizer__weight_decay",
+        **{name: f"module__{name}" for name in own},
+    }
+
+
+def _arguments(kind: type) -> list[str]:
+    return list(inspect.signature(kind).parameters)
+
+
+def _packaged() -> Path:
+    return Path(str(files("dlvolt") / "weights"))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside a file and rename into its place, so that there is never half a file."""
+    beside = path.with_name(path.name + ".part")
+    write(beside)
+    os.replace(beside, path)

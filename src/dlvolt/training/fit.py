@@ -1,0 +1,195 @@
+"""Train a network on labelled traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit, logit
+from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support
+
+from dlvolt.networks import MelSVM, TraceNetwork, trace_probability
+from dlvolt.networks.inference import hop_and_kept
+
+from .labels import targets
+from .windows import split_in_time, windows
+
+FRACTIONS = (0.7, 0.15, 0.15)  # of time: training, validation, test
+CERTAIN = (1e-7, 1 - 1e-7)  # log odds end here
+
+
+def fit(
+    model: TraceNetwork | MelSVM,
+    traces: ArrayLike | Sequence[ArrayLike],
+    labels: ArrayLike | Sequence[ArrayLike],
+    *,
+    sampling_frequency: float,
+    kind: str = "auto",
+    seed: int = 0,
+    verbose: bool = False,
+) -> TraceNetwork | MelSVM:
+    """Train a network on labelled traces, choose its threshold, and test it.
+
+    Each trace is split in time: 70 % to train on, 15 % that say when to stop and which threshold on the probability
+    gives the best F1, and the last 15 % to test on. Everything is checked before training starts. A model that is
+    trained already starts afresh, unless it was made with ``warm_start=True``.
+
+    Parameters
+    ----------
+    model : TraceNetwork or MelSVM
+        From `dlvolt.networks.create` or `dlvolt.networks.load`; it is trained in place.
+    traces : array, shape (T,) or (T, N), or list of arrays, shapes (T,)
+        One trace per cell. Lengths in a list may differ.
+    labels : array or list of arrays
+        Spike times in seconds, spike frames, or 0/1 traces, one array per trace; see `targets`.
+    sampling_frequency : float
+        Of the traces, in Hz.
+    kind : {"auto", "seconds", "frames", "trace"}
+        What labels are.
+    seed : int
+        Same seed, same result.
+    verbose : bool
+        Print the losses of every epoch, and a bar.
+
+    Returns
+    -------
+    TraceNetwork or MelSVM
+        The model, with its ``threshold`` set, and with ``test_scores_``: precision, recall and F1 of the test parts
+        per sample, and how many samples with a spike they hold. Where the validation parts hold no spike, the
+        threshold is 0.5.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument and the mend: traces that are shorter than a window, constant or not finite; labels that
+        do not fit them or hold no spike in the training parts; a sampling frequency that is not the model's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dlvolt.networks import create
+    >>> from dlvolt.training import fit
+    >>> trace = np.random.default_rng(0).normal(size=2000)
+    >>> trace[30::40] += 20
+    >>> model = create("fcn", channels=(8,), batch_size=8, max_epochs=20, lr=0.01)
+    >>> fit(model, trace, np.arange(0.03, 2.0, 0.04), sampling_frequency=1000.0).test_scores_["f1"] > 0.9
+    True
+    """
+    training, validation, test = prepare(model, traces, labels, sampling_frequency, kind)
+    model.set_params(sampling_frequency=float(sampling_frequency), seed=seed, verbose=int(verbose))
+    X, y = training.windows(model)
+    return fit_parts(model, X, y, validation, test)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Traces and 0/1 labels of one part of time."""
+
+    traces: list[np.ndarray]
+    labels: list[np.ndarray]
+
+    def windows(self, model: TraceNetwork | MelSVM) -> tuple[np.ndarray, np.ndarray]:
+        """Return the windows a model takes, X and y of shape (B, T)."""
+        return windows(self.traces, self.labels, model.window_samples, model.overlap_samples)
+
+    def probability(self, model: TraceNetwork | MelSVM) -> np.ndarray:
+        """Return the probability of all samples, one trace after the other."""
+        return np.concatenate(
+            [
+                trace_probability(model, lambda start, end, x=trace: x[start:end, None], len(trace))[:, 0]
+                for trace in self.traces
+            ]
+        )
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The labels of all samples, one trace after the other."""
+        return np.concatenate(self.labels)
+
+
+def prepare(
+    model: TraceNetwork | MelSVM,
+    traces: ArrayLike | Sequence[ArrayLike],
+    labels: ArrayLike | Sequence[ArrayLike],
+    sampling_frequency: float,
+    kind: str = "auto",
+) -> tuple[Part, Part, Part]:
+    """Check everything and split it into training, validation and test part; see `fit`."""
+    if not (isinstance(sampling_frequency, Real) and 0 < sampling_frequency < np.inf):
+        raise ValueError(f"sampling_frequency must be positive, in Hz, not {sampling_frequency!r}")
+    own = model.sampling_frequency
+    if own is not None and not np.isclose(own, sampling_frequency, rtol=1e-3):
+        raise ValueError(
+            f"sampling_frequency: the model works at {own:g} Hz but the traces come at {sampling_frequency:g} Hz; "
+            f"resample them, or train a new model (dlvolt.networks.create({model.architecture!r}))"
+        )
+    hop_and_kept(model)
+    traces = checked_traces(traces, model.window_samples)
+    spikes = targets(labels, [len(trace) for trace in traces], sampling_frequency, kind)
+    if not any(map(np.any, spikes)):
+        raise ValueError("labels: there is not a single spike in them; label some")
+    parts = tuple(map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS)))
+    if not parts[0].truth.any():
+        raise ValueError("labels: no spike lies in the first 70 % of any trace, which are trained on; label some there")
+    return parts
+
+
+def checked_traces(traces: ArrayLike | Sequence[ArrayLike], window_samples: int) -> list[np.ndarray]:
+    """Return a list of traces (T,), float32, each finite, not constant, and at least a window long."""
+    if isinstance(traces, np.ndarray) and traces.dtype != object:
+        if traces.ndim not in (1, 2):
+            raise ValueError(f"traces must have the shape (T,) or (T, N), not {traces.shape}")
+        traces = [traces] if traces.ndim == 1 else list(traces.T)
+    checked = [np.ascontiguousarray(trace, dtype="float32") for trace in traces]
+    if not checked:
+        raise ValueError("traces: there is none")
+    for index, trace in enumerate(checked):
+        name = f"traces: trace {index}"
+        if trace.ndim != 1:
+            raise ValueError(f"{name} of the list has the shape {trace.shape}; give each trace as (T,)")
+        if len(trace) < window_samples:
+            raise ValueError(
+                f"{name} has {len(trace)} samples, fewer than a window ({window_samples}); "
+                "leave it out, or create the model with smaller window_samples and overlap_samples"
+            )
+        if not np.isfinite(trace).all():
+            raise ValueError(f"{name} has samples that are NaN or infinite; fill them (dlvolt.preprocessing.fill_nan)")
+        if np.ptp(trace) == 0:
+            raise ValueError(f"{name} is constant, so there is nothing to learn from it; leave it out")
+    return checked
+
+
+def fit_parts(
+    model: TraceNetwork | MelSVM, X: np.ndarray, y: np.ndarray, validation: Part, test: Part
+) -> TraceNetwork | MelSVM:
+    """Train on windows (B, T), choose the threshold on one part and test on the other."""
+    model.fit(X, y, validation=validation.windows(model))
+    threshold = best_threshold(validation.truth, validation.probability(model))
+    model.set_params(threshold=threshold)
+    model.test_scores_ = scores(test.truth, test.probability(model), threshold)
+    return model
+
+
+def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold with the best F1 per sample, or 0.5 where there is nothing to find.
+
+    Every threshold between two neighbouring probabilities does equally well; the one taken is half way in log odds.
+    So where spikes stand clear of the rest, the threshold lies between the two and not at the weakest spike.
+    """
+    if not truth.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(truth, probability)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    best = int(np.argmax(f1[:-1]))
+    neighbours = np.clip(thresholds[[max(best - 1, 0), best]].astype("float64"), *CERTAIN)
+    return float(expit(logit(neighbours).mean()))
+
+
+def scores(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
+    """Return precision, recall and F1 per sample; without a spike to find, 1 if none is found."""
+    found = probability >= threshold
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, found, average="binary", zero_division=1.0)
+    return dict(precision=float(precision), recall=float(recall), f1=float(f1), num_spike_samples=int(truth.sum()))
