@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -9,11 +10,14 @@ import pytest
 import spikeinterface as si
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectricalSeries
+from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.extractors import read_nwb_sorting
 
 from dlvolt import write_nwb_units
 from dlvolt.cli import main, make_parser
+from dlvolt.evaluation import event_scores
+from dlvolt.networks import load
 from dlvolt.parameters import SorterParameters
 
 START = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
@@ -234,6 +238,195 @@ def test_nwb_files_without_what_is_asked_for(shared_data, folder, capsys):
         with pytest.raises(SystemExit):
             main(arguments)
         assert re.search(f"dlvolt: error: {error}", capsys.readouterr().err)
+
+
+RATE = ["--sampling-frequency", "500"]
+SMALL = ["--model", "fcn", "--epochs", "12", "--lr", "0.02", "--set", "channels=[8, 8]", "--set", "batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def voltage(tmp_path_factory):
+    """Three traces of 20 s with clear spikes, the last without any: their files, spike times, and a trained model."""
+    folder = tmp_path_factory.mktemp("voltage")
+    rng = np.random.default_rng(0)
+    traces = rng.normal(size=(10_000, 3))
+    frames = [np.arange(20 + 30 * n, 9_990, 97) for n in range(2)]
+    for n, of_trace in enumerate(frames):
+        traces[of_trace, n] += 12
+        traces[of_trace + 1, n] += 6
+    np.save(folder / "traces.npy", traces)
+    np.save(folder / "upside_down.npy", traces * [1, -1, 1])
+    rows = [(n, frame / 500) for n, of_trace in enumerate(frames) for frame in of_trace]
+    np.savetxt(folder / "spikes.csv", rows, delimiter=",", header="channel,time_s", comments="")
+    command = ["train", str(folder / "traces.npy"), "--labels", str(folder / "spikes.csv"), *RATE, *SMALL, "--quiet"]
+    main([*command, "--set", "spike_polarity=positive", "--out", str(folder / "my_model")])
+    return folder, [of_trace / 500 for of_trace in frames]
+
+
+def test_train_then_detect(voltage, tmp_path, capsys):
+    folder, times = voltage
+    model = load(folder / "my_model")
+    assert model.get_params()["module__channels"] == (8, 8)
+    assert model.sampling_frequency == 500.0
+    assert "precision" in (folder / "my_model" / "MODEL_CARD.md").read_text()
+
+    out = tmp_path / "spikes.nwb"
+    command = ["detect", str(folder / "upside_down.npy"), *RATE, "--model", str(folder / "my_model")]
+    main([*command, "--out", str(out), *START_GIVEN, *PLAIN])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert re.search(rf"3 units, \d+ spikes: {out}", printed.out)
+    with NWBHDF5IO(str(out), "r") as io:
+        units = io.read().units.to_dataframe()
+    assert list(units["unit_name"]) == ["0", "1", "2"]
+    assert list(units["polarity"][:2]) == ["positive", "negative"]
+    assert set(units["model_name"]) == {"my_model"}
+    for found, true in zip(units["spike_times"], times, strict=False):
+        assert event_scores(true, found).f1 > 0.97
+    assert len(units["spike_times"][2]) < 5
+    assert units["obs_intervals"][2].tolist() == [[0, 20]]
+    assert in_folder(tmp_path) == ["spikes.nwb"]
+
+
+def test_detect_in_an_nwb_file(voltage, tmp_path):
+    folder, times = voltage
+    nwbfile = NWBFile("a fish", "recording-1", START)
+    plane = nwbfile.create_imaging_plane(
+        name="plane",
+        description="a plane",
+        device=nwbfile.create_device(name="microscope", description="a microscope"),
+        optical_channel=OpticalChannel(name="green", description="green light", emission_lambda=520.0),
+        excitation_lambda=488.0,
+        indicator="zArchon1",
+        location="spinal cord",
+    )
+    device = nwbfile.create_device(name="amplifier", description="an amplifier")
+    group = nwbfile.create_electrode_group("pipette", description="a pipette", location="tail", device=device)
+    nwbfile.add_electrode(group=group, location="tail", rel_x=0.0, rel_y=0.0)
+    module = nwbfile.create_processing_module("ophys", "optical physiology")
+    segmentation = ImageSegmentation()
+    module.add(segmentation)
+    cells = segmentation.create_plane_segmentation("all cells", plane, name="cells")
+    for _ in range(3):
+        cells.add_roi(image_mask=np.ones((2, 2)))
+    fluorescence = Fluorescence()
+    module.add(fluorescence)
+    fluorescence.create_roi_response_series(
+        name="Voltage",
+        data=np.load(folder / "traces.npy"),
+        unit="a.u.",
+        rois=cells.create_roi_table_region("all cells", region=[0, 1, 2]),
+        rate=500.0,
+        starting_time=100.0,
+    )
+    source = tmp_path / "recording.nwb"
+    with NWBHDF5IO(str(source), "w") as io:
+        io.write(nwbfile)
+
+    out = tmp_path / "spikes.nwb"
+    main(["detect", str(source), "--model", str(folder / "my_model"), "--threshold", "1", "--out", str(out), *PLAIN])
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert (nwbfile.session_description, nwbfile.session_start_time) == ("a fish", START)
+        units = nwbfile.units.to_dataframe()
+    assert list(map(len, units["spike_times"])) == [0, 0, 0]  # nothing is certain
+
+    options = ["--polarity", "positive", "--shadow-ms", "20", "--out", str(out), "--overwrite"]
+    main(["detect", str(source), "--model", str(folder / "my_model"), *options, *PLAIN])
+    with NWBHDF5IO(str(out), "r") as io:
+        units = io.read().units.to_dataframe()
+    assert set(units["polarity"]) == {"positive"}
+    for found, true in zip(units["spike_times"], times, strict=False):
+        assert event_scores(100 + true, found).f1 > 0.97
+        assert np.diff(found).min() > 0.02
+
+
+def test_train_is_repeatable_and_replaces_only_when_told(voltage, tmp_path, capsys):
+    folder, _ = voltage
+    np.save(tmp_path / "trace.npy", np.load(folder / "traces.npy")[:, 0])
+    labels = np.zeros(10_000, dtype=int)
+    labels[20:9_990:97] = 1
+    np.save(tmp_path / "labels.npy", labels)
+    files = [str(tmp_path / "trace.npy"), "--labels", str(tmp_path / "labels.npy")]
+    weights = []
+    for seed in ("1", "1", "2"):
+        options = ["--epochs", "2", "--seed", seed, "--out", str(tmp_path / "model"), "--overwrite", "--quiet"]
+        main(["train", *files, *RATE, *SMALL, *options])
+        weights.append((tmp_path / "model" / "weights.safetensors").read_bytes())
+        printed = capsys.readouterr()
+        assert re.fullmatch(r"test, per sample: precision [\d.]+, recall [\d.]+, F1 [\d.]+; .*\n", printed.out)
+        assert printed.err == ""
+    assert weights[0] == weights[1] != weights[2]
+    with pytest.raises(SystemExit):
+        main(["train", *files, *RATE, *SMALL, "--out", str(tmp_path / "model")])
+    assert re.search(r"error: --out: .*model exists; .* --overwrite$", capsys.readouterr().err)
+
+
+DETECT = ["detect", "traces.npy", "--model", "my_model", *RATE, "--out", "out.nwb", *START_GIVEN, "--quiet"]
+TRAIN = ["train", "traces.npy", "--labels", "spikes.csv", *RATE, "--model", "fcn", "--out", "new", "--quiet"]
+
+
+def changed(command, **flags):
+    """Return a command with some flags changed, or left out where they are None."""
+    command = list(command)
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        if flag in command:
+            del command[command.index(flag) : command.index(flag) + 2]
+        command += [] if value is None else [flag, value]
+    return command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([*DETECT[:1], "nowhere.npy", *DETECT[2:]], r"SOURCE: nowhere.npy does not exist"),
+        ([*DETECT[:1], "nan.npy", *DETECT[2:]], r"SOURCE: samples between .* are NaN or infinite"),
+        (changed(DETECT, sampling_frequency=None), r"--sampling-frequency: traces.npy does not tell how many"),
+        (changed(DETECT, sampling_frequency="0"), r"--sampling-frequency: must be positive, not 0"),
+        (changed(DETECT, sampling_frequency="5"), r"SOURCE: model 'my_model' serves sampling frequencies from"),
+        (changed(DETECT, session_start_time=None), r"--session-start-time: traces.npy does not tell when"),
+        (changed(DETECT, model="nowhere"), r"nowhere' is not a folder, nor among the weights"),
+        (changed(DETECT, model="damaged"), r"damaged.weights.safetensors is damaged"),
+        (changed(DETECT, threshold="1.5"), r"threshold must be a probability above 0, not 1.5"),
+        (changed(DETECT, shadow_ms="-1"), r"shadow_ms must be a duration"),
+        (changed(DETECT, polarity="up"), r"--polarity: invalid choice: 'up'"),
+        (changed(DETECT, stream="trace"), r"--stream: traces.npy holds one array"),
+        (changed(DETECT, out="my_model"), r"--out: my_model is a folder"),
+        (changed(DETECT, out="traces.npy"), r"--out: traces.npy exists; .* --overwrite"),
+        (changed(TRAIN, labels="nowhere.csv"), r"--labels: there is no file nowhere.csv"),
+        (changed(TRAIN, labels="silent.npy"), r"--labels: there is not a single spike in them"),
+        (changed(TRAIN, labels="short.npy"), r"--labels: there are 3 traces, so give"),
+        (changed(TRAIN, labels="traces.npy"), r"labels\[0\] must be|labels\[0\]: the spike at .* lies outside"),
+        (changed(TRAIN, model="lstm"), r"architecture must be one of mel_svm, .*, not 'lstm'"),
+        (changed(TRAIN, set="hidden=3"), r"'fcn' has no setting 'hidden'"),
+        (changed(TRAIN, set="hidden"), r"--set: 'hidden' is not NAME=VALUE"),
+        (changed(TRAIN, set="channels=few"), r".+"),
+        (changed(TRAIN, epochs="0"), r"--epochs: must be positive, not 0"),
+        (changed(TRAIN, lr="fast"), r"--lr: invalid float value: 'fast'"),
+        (changed(TRAIN, set="window_samples=20000"), r"SOURCE: trace 0 has 10000 samples, fewer than a window"),
+        (changed(TRAIN, out="my_model"), r"--out: my_model exists; give the name of a new folder, or --overwrite"),
+        (changed(TRAIN, out="no/model"), r"--out: there is no folder .*no to put model in"),
+    ],
+)
+def test_bad_traces_labels_and_models_are_one_line(voltage, tmp_path, monkeypatch, capsys, arguments, error):
+    folder, _ = voltage
+    for name in ("traces.npy", "spikes.csv", "my_model"):
+        (tmp_path / name).symlink_to(folder / name)
+    shutil.copytree(folder / "my_model", tmp_path / "damaged")
+    (tmp_path / "damaged" / "weights.safetensors").write_bytes(b"half")
+    np.save(tmp_path / "nan.npy", np.full((1000, 1), np.nan))
+    np.save(tmp_path / "silent.npy", np.zeros((10_000, 3)))
+    np.save(tmp_path / "short.npy", np.ones((5_000, 3)))
+    monkeypatch.chdir(tmp_path)
+    before = in_folder(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"dlvolt: error: .*({error}).*\n", printed.err), printed.err
+    assert in_folder(tmp_path) == before
 
 
 def test_the_command_itself(tmp_path):

@@ -1,4 +1,4 @@
-"""The command line: ``dlvolt sort`` and ``dlvolt demo``."""
+"""The command line: ``dlvolt sort``, ``detect``, ``train`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -7,21 +7,40 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import Field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
+from dlvolt import __version__
 from dlvolt.parameters import SorterParameters
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording, BaseSorting
 
-FLAGS = {"source": "SOURCE", "folder": "SOURCE", "stream_name": "--stream", "probe": "--probe", "path": "--out"}
+FLAGS = {  # what the Python functions call a flag
+    "source": "SOURCE",
+    "folder": "SOURCE",
+    "recording": "SOURCE",
+    "traces": "SOURCE",
+    "stream_name": "--stream",
+    "sampling_frequency": "--sampling-frequency",
+    "probe": "--probe",
+    "path": "--out",
+    "labels": "--labels",
+    "model": "--model",
+}
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
+
+CARD = """# {out.name}
+
+`{model}` of dlvolt {version}, trained on {source.name} with the labels {labels.name}, seed {seed}, settings {settings}.
+
+Tested on the last 15 % of each trace, per sample: {scores}.
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> Parser:
     """Return the parser of the command line; each sorter parameter is a flag."""
-    parser = Parser("dlvolt", description="Spike sorting for SpikeInterface and NWB.", allow_abbrev=False)
+    parser = Parser(
+        "dlvolt", description="Spike sorting and spike detection for SpikeInterface and NWB.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     command = commands.add_parser(
@@ -70,25 +91,11 @@ def make_parser() -> Parser:
     command.set_defaults(run=sort)
     add = command.add_argument
     add("source", metavar="SOURCE", type=Path, help="Open Ephys folder, NWB file, or folder saved by SpikeInterface")
-    add("--out", type=Path, required=True, metavar="FILE", help="the NWB file to write")
-    add("--overwrite", action="store_true", help="replace the NWB file if it exists")
-    add("--stream", metavar="NAME", help="the stream or ElectricalSeries to sort, where there are several")
+    add_stream_argument(command, "the stream or ElectricalSeries to sort")
     add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
     add("--compare", type=Path, metavar="FILE", help="an NWB file whose units are compared with those found")
     add("--folder", type=Path, help="keep SpikeInterface's sorter folder and SortingAnalyzer in this new folder")
-    add(
-        "--session-start-time",
-        type=iso_time,
-        metavar="ISO",
-        help=f"when the session started, e.g. {EXAMPLE_TIME}; needed where the source does not tell",
-    )
-    add("--session-description", metavar="TEXT", help="what was recorded; default: the source's")
-    add(
-        "--metadata",
-        type=Path,
-        metavar="JSON",
-        help='a JSON file {"NWBFile": {…}, "Subject": {…}} with what archives ask for and the source does not tell',
-    )
+    add_nwb_arguments(command)
     add_job_arguments(command)
     parameters = command.add_argument_group("sorter parameters")
     types = get_type_hints(SorterParameters)
@@ -102,6 +109,71 @@ def make_parser() -> Parser:
         parameters.add_argument(flag, default=parameter.default, help=described, **kind)
 
     command = commands.add_parser(
+        "detect",
+        allow_abbrev=False,
+        help="detect the spikes of each trace with a network and write them to an NWB file",
+        description="Detect spikes in voltage imaging traces, each on its own, and write a unit for each trace to a "
+        "new NWB file.",
+        epilog="Example: dlvolt detect traces.npy --sampling-frequency 500 --model voltage --out spikes.nwb "
+        "--session-start-time 2024-05-31T14:30:00+02:00",
+    )
+    command.set_defaults(run=detect)
+    add_trace_arguments(command)
+    add = command.add_argument
+    add("--model", default="voltage", metavar="NAME", help="pretrained weights or a model's folder; default: voltage")
+    add("--threshold", type=float, help="least spike probability; default: the model's")
+    add("--shadow-ms", type=float, metavar="MS", help="a spike suppresses weaker ones so near; default: the detector's")
+    add(
+        "--polarity",
+        choices=("auto", "positive", "negative"),
+        default="auto",
+        help="which way spikes point; default: auto, inferred for each trace",
+    )
+    add_nwb_arguments(command)
+    add_job_arguments(command)
+
+    command = commands.add_parser(
+        "train",
+        allow_abbrev=False,
+        help="train a network on labelled traces",
+        description="Train a network on the first 70 % of labelled traces, choose when to stop and the threshold by "
+        "the next 15 %, test on the last 15 %, and save it for 'dlvolt detect --model'.",
+        epilog="Example: dlvolt train traces.npy --labels spikes.csv --sampling-frequency 500 --model bilstm "
+        "--out my_model --set hidden_size=32",
+    )
+    command.set_defaults(run=train)
+    add_trace_arguments(command)
+    add = command.add_argument
+    add(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV or .npz with 'channel' (0, 1, …) and 'time_s' of each spike, or 0/1 traces (.npy, .npz, .csv)",
+    )
+    add(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="the architecture: mel_svm, tcn, transformer, bilstm, fcn or unet",
+    )
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the new folder for the model")
+    add("--overwrite", action="store_true", help="replace the model in the folder if there is one")
+    add("--epochs", type=positive(int), dest="max_epochs", metavar="N", help="at most so many; default: as published")
+    add("--lr", type=positive(float), metavar="RATE", help="learning rate; default: as published")
+    add("--seed", type=int, default=0, metavar="N", help="same seed, same model; default: 0")
+    add(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="another setting of the model, e.g. hidden_size=32; may be given several times",
+    )
+    add("--quiet", action="store_true", help="no progress, only results")
+
+    command = commands.add_parser(
         "demo",
         allow_abbrev=False,
         help="sort a simulated recording and show how right that is",
@@ -113,6 +185,47 @@ def make_parser() -> Parser:
     command.add_argument("--duration", type=float, default=60.0, metavar="SECONDS", help="default: 60")
     add_job_arguments(command)
     return parser
+
+
+def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
+    """Add the flag that chooses one of several streams."""
+    command.add_argument("--stream", metavar="NAME", help=f"{what}, where there are several")
+
+
+def add_trace_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the source of traces and what tells how to read it."""
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="NWB file with a RoiResponseSeries or an ElectricalSeries, Open Ephys folder, folder saved by "
+        "SpikeInterface, or .npy, .npz or .csv file of shape (samples, traces)",
+    )
+    add_stream_argument(command, "the series, stream or array to read")
+    command.add_argument(
+        "--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz and .csv files"
+    )
+    command.add_argument("--probe", help="of electrodes, as for 'dlvolt sort'; default: the source's")
+
+
+def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say which NWB file is written and what is known about its session."""
+    add = command.add_argument
+    add("--out", type=Path, required=True, metavar="FILE", help="the NWB file to write")
+    add("--overwrite", action="store_true", help="replace the NWB file if it exists")
+    add(
+        "--session-start-time",
+        type=iso_time,
+        metavar="ISO",
+        help=f"when the session started, e.g. {EXAMPLE_TIME}; needed where the source does not tell",
+    )
+    add("--session-description", metavar="TEXT", help="what was recorded; default: the source's")
+    add(
+        "--metadata",
+        type=Path,
+        metavar="JSON",
+        help='a JSON file {"NWBFile": {…}, "Subject": {…}} with what archives ask for and the source does not tell',
+    )
 
 
 def add_job_arguments(command: argparse.ArgumentParser) -> None:
@@ -129,17 +242,41 @@ def iso_time(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time like {EXAMPLE_TIME}") from error
 
 
+def positive(kind: type) -> Callable[[str], float]:
+    """Return what reads a positive number."""
+
+    def read(text: str) -> float:
+        if not (number := kind(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be positive, not {text}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse names it when the text is no number
+    return read
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; values are JSON (64, 0.1, true, [32, 64]) or else plain words."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, tuple(parsed) if isinstance(parsed, list) else parsed
+
+
 def sorter_parameters() -> list[Field]:
     """List the sorter's parameters that are flags: all but ``job_kwargs``, which --n-jobs and --quiet make."""
     return [parameter for parameter in fields(SorterParameters) if parameter.name != "job_kwargs"]
 
 
 @contextmanager
-def one_line_errors(parser: Parser) -> Iterator[None]:
+def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, *kinds) as error:
         parser.error(in_flags(error))
 
 
@@ -172,12 +309,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         if args.folder is not None and args.folder.exists():
             raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
         recording = read_recording(args.source, stream_name=args.stream, probe=args.probe)
-        destination = dict(
-            source=args.source if args.source.is_file() else None,
-            metadata=session_metadata(args, recording),
-            overwrite=args.overwrite,
-        )
-        check_destination(args.out, recording, destination)
+        destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
 
     from spikeinterface.sorters import run_sorter
@@ -197,7 +329,84 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         print(agreement(read_units(args.out, recording), other))
 
 
-def session_metadata(args: argparse.Namespace, recording: BaseRecording) -> dict[str, dict[str, Any]]:
+def detect(parser: Parser, args: argparse.Namespace) -> None:
+    """Run ``dlvolt detect``: check everything that can be wrong, then detect and write."""
+    from spikeinterface.core import NumpySorting
+    from spikeinterface.core.node_pipeline import run_node_pipeline
+
+    from dlvolt.detection import NetworkPeakDetector
+    from dlvolt.io import write_nwb_units
+
+    job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
+    with one_line_errors(parser):
+        recording = read_trace_source(args)
+        destination = nwb_destination(args, recording)
+        detector = NetworkPeakDetector(recording, args.model, args.threshold, args.shadow_ms, args.polarity)
+        peaks = run_node_pipeline(recording, [detector], job_kwargs, job_name="detect spikes")
+
+    sorting = NumpySorting.from_peaks(peaks, recording.sampling_frequency, recording.channel_ids)
+    sorting.register_recording(recording)
+    num_units = len(sorting.unit_ids)
+    sorting.set_property("polarity", detector.polarity)
+    for name in ("model_name", "model_version"):
+        sorting.set_property(name, [detector.probability.get_annotation(name)] * num_units)
+    write_nwb_units(sorting, args.out, **destination)
+    print(f"{num_units} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
+
+
+def train(parser: Parser, args: argparse.Namespace) -> None:
+    """Run ``dlvolt train``: check everything that can be wrong, then train, test and save."""
+    from dlvolt.io import read_label_file
+
+    with one_line_errors(parser):
+        if not args.out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--out: there is no folder {args.out.absolute().parent} to put {args.out.name} in")
+        if args.out.exists() and not (args.out.is_dir() and args.overwrite):
+            raise FileExistsError(f"--out: {args.out} exists; give the name of a new folder, or --overwrite")
+        recording = read_trace_source(args)
+        labels = read_label_file(args.labels, recording.get_num_channels())
+
+        from dlvolt.networks import create, save
+        from dlvolt.training import fit
+
+        given = {name: getattr(args, name) for name in ("max_epochs", "lr") if getattr(args, name) is not None}
+        model = create(args.model, name=args.out.name, **given | dict(args.settings))
+    with one_line_errors(parser, TypeError, RuntimeError):  # in which odd values of --set end
+        fit(
+            model,
+            recording.get_traces(),
+            labels,
+            sampling_frequency=recording.sampling_frequency,
+            seed=args.seed,
+            verbose=not args.quiet,
+        )
+    scores = "precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}".format(**model.test_scores_)
+    save(model, args.out, card=CARD.format(version=__version__, scores=scores, **vars(args)))
+    print(f"test, per sample: {scores}; threshold {model.threshold:.3f}: {args.out}")
+
+
+def read_trace_source(args: argparse.Namespace) -> BaseRecording:
+    """Open the source of ``detect`` or ``train``."""
+    from dlvolt.io import read_traces
+
+    return read_traces(
+        args.source, stream_name=args.stream, sampling_frequency=args.sampling_frequency, probe=args.probe
+    )
+
+
+def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
+    """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
+    import h5py
+
+    source = args.source if h5py.is_hdf5(args.source) else None
+    destination = dict(source=source, metadata=session_metadata(args, source, recording), overwrite=args.overwrite)
+    check_destination(args.out, recording, destination)
+    return destination
+
+
+def session_metadata(
+    args: argparse.Namespace, source: Path | None, recording: BaseRecording
+) -> dict[str, dict[str, Any]]:
     """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
     given = {} if args.metadata is None else read_json(args.metadata)
     session = dict(given.get("NWBFile", {}))
@@ -205,7 +414,7 @@ def session_metadata(args: argparse.Namespace, recording: BaseRecording) -> dict
         session["session_start_time"] = args.session_start_time
     elif (
         "session_start_time" not in session
-        and not args.source.is_file()
+        and source is None
         and recording.get_annotation("session_start_time") is None
     ):
         raise ValueError(

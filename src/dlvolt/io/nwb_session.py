@@ -50,7 +50,7 @@ def new_file(
     if unknown := set(metadata) - {"NWBFile", "Subject"}:
         raise ValueError(f"metadata: has {sorted(unknown)}; its keys are 'NWBFile' and 'Subject'.")
 
-    session = {"session_description": "Units found by spike sorting."}
+    session = {"session_description": "Units found by spike sorting or spike detection."}
     if source_file is not None:
         session |= {name: source_file.fields.get(name) for name in SESSION_FIELDS}
     elif recording is not None:
@@ -117,9 +117,10 @@ def add_electrodes(
         _carry_devices(source_file, nwbfile)
         if source_file.electrodes is not None:
             nwbfile.electrodes = _copy_electrodes(source_file.electrodes, nwbfile.electrode_groups)
-            return None if channels is None else _match_electrodes(nwbfile.electrodes, channels)
     if channels is None or (isinstance(channels, BaseRecording) and not channels.has_probe()):
-        return None
+        return None  # ROIs, for instance, are no electrodes
+    if nwbfile.electrodes is not None:
+        return _match_electrodes(nwbfile.electrodes, channels)
     _describe_electrodes(nwbfile, channels)
     return np.arange(channels.get_num_channels())
 

@@ -102,7 +102,7 @@ def write_nwb_units(
         nwbfile = new_file(source_file, recording, metadata or {})
         channels = recording if analyzer is None else analyzer
         electrode_rows = add_electrodes(nwbfile, source_file, channels)
-        description = "Units found by spike sorting."
+        description = "Units found by spike sorting or spike detection."
         if source_file is not None:
             description += f" The recording is in the NWB file '{source_file.identifier}'."
         nwbfile.units = Units(

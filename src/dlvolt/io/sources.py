@@ -1,4 +1,4 @@
-"""A recording from whatever the user has: an Open Ephys folder, an NWB file, a SpikeInterface folder."""
+"""A recording from whatever the user has: Open Ephys folders, NWB files, SpikeInterface folders, plain trace files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
+from dlvolt.io.trace_files import TRACE_SUFFIXES, read_trace_file
 
 
 def read_recording(
@@ -55,6 +56,88 @@ def read_recording(
         recording = _load_spikeinterface(source, stream_name)
     attach_probe(recording, probe)
     return recording
+
+
+def read_traces(
+    source: str | Path,
+    *,
+    stream_name: str | None = None,
+    sampling_frequency: float | None = None,
+    probe: ProbeLike | None = None,
+) -> BaseRecording:
+    """Open traces that are read one by one: of ROIs, line scans or electrodes.
+
+    Parameters
+    ----------
+    source : path
+        An NWB file with a RoiResponseSeries or an ElectricalSeries, an Open Ephys folder, a folder saved by
+        SpikeInterface, or a plain file, see `dlvolt.io.read_trace_file`.
+    stream_name : str, optional
+        The path of the series (NWB, e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``), the stream (Open
+        Ephys) or the array (``.npz``) to read; needed only where there are several.
+    sampling_frequency : float, optional
+        Samples per second; for plain files, which do not tell.
+    probe : Probe, ProbeGroup, path or str, optional
+        The probe, where the traces are those of electrodes, as for `read_recording`.
+
+    Returns
+    -------
+    BaseRecording
+        A channel for each trace. Traces of anything but electrodes have no probe.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` does not exist.
+    ValueError
+        If `source` is of no known kind or holds no traces, if there are several streams and no `stream_name`, if
+        there is no such stream, if the sampling frequency is missing or given where the source tells it, or if the
+        `probe` does not fit.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"source: {source} does not exist.")
+    if source.suffix in TRACE_SUFFIXES and source.is_file():
+        recording = read_trace_file(source, sampling_frequency, stream_name=stream_name)
+    elif sampling_frequency is not None:
+        raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
+    elif source.is_file():
+        recording = _read_nwb_traces(source, stream_name)
+    elif is_open_ephys(source.absolute()):
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
+    else:
+        recording = _load_spikeinterface(source, stream_name)
+    if probe is not None:
+        attach_probe(recording, probe)
+    return recording
+
+
+def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
+    if not h5py.is_hdf5(path):
+        kinds = ", ".join(TRACE_SUFFIXES)
+        raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
+    optical, electrical = _series_paths(path, "RoiResponseSeries"), _series_paths(path, "ElectricalSeries")
+    listed = ", ".join(f"'{name}'" for name in optical + electrical)
+    if not listed:
+        raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
+    if stream_name is None and len(optical + electrical) > 1:
+        raise ValueError(f"stream_name: {path} has several series; choose one of {listed}.")
+    if stream_name is not None and stream_name not in optical + electrical:
+        raise ValueError(f"stream_name: there is no '{stream_name}' in {path}; it has {listed}.")
+    stream_name = stream_name or (optical + electrical)[0]
+    if stream_name in electrical:
+        return _read_nwb(path, stream_name)
+    return read_nwb_timeseries(path, timeseries_path=stream_name)
+
+
+def _series_paths(path: Path, neurodata_type: str) -> list[str]:
+    """List the paths of all series of a type in an NWB file."""
+    found = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.append(name) if item.attrs.get("neurodata_type") == neurodata_type else None
+        )
+    return found
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:

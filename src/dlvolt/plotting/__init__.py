@@ -1,8 +1,13 @@
-"""Pictures of recordings and their units, with matplotlib."""
+"""Pictures of recordings, their units and what models make of them: matplotlib for papers, plotly to look around."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"sorting_summary": ["plot_sorting_summary"]},
+    submod_attrs={
+        "interactive_traces": ["interactive_traces"],
+        "scores": ["plot_learning_curve", "plot_model_comparison", "plot_threshold_sweep"],
+        "mel_pca": ["plot_mel_pca"],
+        "sorting_summary": ["plot_sorting_summary"],
+    },
 )

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import BaseSorting, SortingAnalyzer
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe, Ito: safe for all eyes
-TRUTH_COLOUR = "#333333"
+from dlvolt.plotting.colours import COLOURS, DARK
+
+TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
 VISIBLE = 0.3  # of a unit's largest peak-to-peak amplitude: channels with less are not drawn
 BAND_COLOUR = "#F5F5F5"

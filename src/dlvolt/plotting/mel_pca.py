@@ -1,0 +1,73 @@
+"""How well the mel bands of a trace tell spikes from the rest."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+from sklearn.decomposition import PCA
+
+from dlvolt.networks import MelSVM
+from dlvolt.plotting.colours import GREY, RED
+
+
+def plot_mel_pca(
+    traces: ArrayLike,
+    labels: ArrayLike,
+    sampling_frequency: float,
+    *,
+    max_samples: int = 20_000,
+    seed: int = 0,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw the first two principal components of the log power in mel bands around each sample.
+
+    These are the features of `dlvolt.networks.MelSVM`, of one frame: where the two colours lie apart, an SVM will do.
+
+    Parameters
+    ----------
+    traces : array_like, shape (T,) or (T, N)
+        Raw traces.
+    labels : array_like, the same shape, bool or 0/1
+        1 where there is a spike.
+    sampling_frequency : float
+        Samples per second.
+    max_samples : int, default: 20,000
+        At most so many samples are drawn, at random, with the share of spikes that all have.
+    seed : int, default: 0
+        Of that draw.
+    axes : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    traces, labels = np.asarray(traces, dtype="float32"), np.asarray(labels)
+    if traces.shape != labels.shape or traces.ndim not in (1, 2):
+        raise ValueError(f"labels: have shape {labels.shape}, the traces {traces.shape}; both must be (T,) or (T, N).")
+    windows = np.atleast_2d(traces.T)  # a window is a whole trace
+    features = MelSVM(sampling_frequency=sampling_frequency, num_frames=1, device="cpu").features(windows).numpy()
+    spike = np.ravel(labels.T) > 0.5
+    if len(features) > max_samples:
+        drawn = np.random.default_rng(seed).choice(len(features), max_samples, replace=False)
+        features, spike = features[drawn], spike[drawn]
+    pca = PCA(n_components=2).fit(features)
+    points = pca.transform(features)  # samples × 2
+
+    if axes is None:
+        _, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    for chosen, colour, name in ((~spike, GREY, "no spike"), (spike, RED, "spike")):
+        axes.scatter(*points[chosen].T, s=4, c=colour, linewidths=0, label=f"{name} ({chosen.sum():,} samples)")
+    first, second = 100 * pca.explained_variance_ratio_
+    axes.set(title="Mel bands", xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, markerscale=3)
+    return axes

@@ -1,0 +1,197 @@
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+import spikeinterface as si
+from pynwb import NWBHDF5IO, NWBFile, TimeSeries
+from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel, RoiResponseSeries
+
+from dlvolt.io import read_label_file, read_traces
+
+TRACES = np.random.default_rng(0).normal(size=(50, 3))
+
+
+def save_csv(path, array, header=""):
+    np.savetxt(path, array, delimiter=",", header=header, comments="")
+
+
+@pytest.mark.parametrize("traces", [TRACES, TRACES[:, 0], TRACES.astype("float32"), (100 * TRACES).astype("int16")])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_arrays_come_back(tmp_path, traces, suffix):
+    path = tmp_path / f"traces{suffix}"
+    save = {".npy": np.save, ".npz": lambda path, array: np.savez(path, anything=array), ".csv": save_csv}[suffix]
+    save(path, traces)
+    recording = read_traces(path, sampling_frequency=400.0)
+    np.testing.assert_array_equal(recording.get_traces(), traces.reshape(50, -1))
+    assert recording.sampling_frequency == 400.0
+    assert list(recording.channel_ids) == list(range(recording.get_num_channels()))
+
+
+def test_columns_of_a_csv_name_the_channels(tmp_path):
+    save_csv(tmp_path / "traces.csv", TRACES, "soma,dendrite,axon")
+    recording = read_traces(tmp_path / "traces.csv", sampling_frequency=1000.0)
+    assert list(recording.channel_ids) == ["soma", "dendrite", "axon"]
+    np.testing.assert_array_equal(recording.get_traces(), TRACES)
+
+
+def test_one_of_several_arrays(shared_data):
+    path = shared_data / "voltage" / "volpy_l1_neuron.npz"
+    with pytest.raises(ValueError, match=r"stream_name: .*'trace' \(20000,\), 'volpy_spike_frames' .* choose one"):
+        read_traces(path, sampling_frequency=400.0)
+    with pytest.raises(ValueError, match=r"stream_name: there is no 'traces' .* it holds 'trace'"):
+        read_traces(path, sampling_frequency=400.0, stream_name="traces")
+    recording = read_traces(path, sampling_frequency=400.0, stream_name="trace")
+    assert recording.get_traces().shape == (20_000, 1)
+
+
+def write_nwb(path, *names):
+    nwbfile = NWBFile("a mouse", "recording-1", datetime(2024, 5, 31, tzinfo=timezone.utc))
+    plane = nwbfile.create_imaging_plane(
+        name="plane",
+        description="a plane",
+        device=nwbfile.create_device(name="microscope", description="a microscope"),
+        optical_channel=OpticalChannel(name="green", description="green light", emission_lambda=520.0),
+        excitation_lambda=488.0,
+        indicator="ASAP3",
+        location="V1",
+    )
+    module = nwbfile.create_processing_module("ophys", "optical physiology")
+    segmentation = ImageSegmentation()
+    module.add(segmentation)
+    rois = segmentation.create_plane_segmentation("all cells", plane, name="cells")
+    for _ in range(3):
+        rois.add_roi(image_mask=np.ones((2, 2)))
+    for name in names:
+        region = rois.create_roi_table_region("all cells", region=[0, 1, 2])
+        series = RoiResponseSeries(name=name, data=TRACES, unit="a.u.", rois=region, rate=500.0, starting_time=2.0)
+        if "Fluorescence" not in module.data_interfaces:
+            module.add(Fluorescence())
+        module["Fluorescence"].add_roi_response_series(series)
+    nwbfile.add_acquisition(TimeSeries(name="wheel", data=np.zeros(50), unit="m/s", rate=500.0))
+    with NWBHDF5IO(str(path), "w") as io:
+        io.write(nwbfile)
+    return path
+
+
+def test_the_only_roi_response_series_is_found(tmp_path):
+    recording = read_traces(write_nwb(tmp_path / "a.nwb", "Voltage"))
+    np.testing.assert_array_equal(recording.get_traces(), TRACES)
+    assert (recording.sampling_frequency, recording.get_start_time()) == (500.0, 2.0)
+
+
+def test_several_series_are_listed(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", "Voltage", "Reference")
+    listed = "'processing/ophys/Fluorescence/Reference', 'processing/ophys/Fluorescence/Voltage'"
+    with pytest.raises(ValueError, match=rf"stream_name: .* several series; choose one of {listed}\.$"):
+        read_traces(path)
+    with pytest.raises(ValueError, match=rf"stream_name: there is no 'Voltage' in .*; it has {listed}"):
+        read_traces(path, stream_name="Voltage")
+    recording = read_traces(path, stream_name="processing/ophys/Fluorescence/Voltage")
+    assert recording.get_num_channels() == 3
+
+
+def test_real_nwb_files(shared_data):
+    rois = read_traces(
+        shared_data / "nwb" / "ophys_roi_response_series.nwb",
+        stream_name="processing/ophys/Fluorescence/RoiResponseSeries",
+    )
+    assert rois.get_traces().shape == (250, 15)
+    assert rois.sampling_frequency == pytest.approx(10.0)
+    with pytest.raises(ValueError, match=r"choose one of .*'acquisition/ElectricalSeries'"):
+        read_traces(shared_data / "nwb" / "ecephys_tutorial_v2.5.0.nwb")
+
+
+def test_folders(shared_data, tmp_path):
+    with pytest.warns(UserWarning, match="vertical line"):
+        recording = read_traces(shared_data / "open_ephys" / "legacy_2ch_40khz")
+    assert recording.get_num_channels() == 2
+    recording = read_traces(shared_data / "open_ephys" / "legacy_2ch_40khz", probe="linear:30")
+    assert recording.get_channel_locations()[:, 1].tolist() == [0, 30]
+    saved = si.NumpyRecording([TRACES], 400.0).save(folder=tmp_path / "saved", verbose=False)
+    recording = read_traces(tmp_path / "saved")
+    np.testing.assert_array_equal(recording.get_traces(), saved.get_traces())
+    assert not recording.has_probe()
+    assert read_traces(tmp_path / "saved", probe="linear").has_probe()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("good.npy", TRACES)
+    np.save("across.npy", TRACES.T)
+    np.save("cube.npy", np.zeros((3, 3, 3)))
+    np.save("words.npy", np.array(["a", "b"]))
+    np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
+    np.savez("none.npz")
+    (tmp_path / "words.csv").write_text("a,b\nc,d\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "empty.npy").write_text("")
+    np.savez("whole.npz", TRACES)
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:500])
+    (tmp_path / "notes.txt").write_text("notes")
+    write_nwb(tmp_path / "series.nwb")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "error"),
+    [
+        ("good.npy", {"sampling_frequency": None}, "sampling_frequency: good.npy does not tell how many"),
+        ("good.npy", {"sampling_frequency": -1}, "sampling_frequency: must be positive, in Hz, not -1"),
+        ("good.npy", {"stream_name": "trace"}, "stream_name: good.npy holds one array; leave it out"),
+        ("across.npy", {}, "source: across.npy has 50 traces of 3 samples; transpose it"),
+        ("cube.npy", {}, r"source: cube.npy must hold numbers of shape .* not float64 of shape \(3, 3, 3\)"),
+        ("words.npy", {}, "source: words.npy must hold numbers"),
+        ("objects.npy", {}, "source: objects.npy cannot be read as .npy: .*pickle"),
+        ("none.npz", {}, "stream_name: none.npz holds nothing"),
+        ("words.csv", {}, "source: words.csv must hold numbers"),
+        ("empty.csv", {}, "source: empty.csv cannot be read as .csv"),
+        ("empty.npy", {}, "source: empty.npy cannot be read as .npy"),
+        ("broken.npz", {}, "source: broken.npz cannot be read as .npz"),
+        ("notes.txt", {"sampling_frequency": None}, "source: notes.txt is neither an NWB file nor one of .npy, .npz"),
+        ("series.nwb", {}, "sampling_frequency: series.nwb tells its own; leave it out"),
+        ("series.nwb", {"sampling_frequency": None}, "source: series.nwb has neither a RoiResponseSeries nor an"),
+        ("nowhere.npy", {}, "source: nowhere.npy does not exist"),
+        (".", {"sampling_frequency": None}, "source: . is neither an Open Ephys folder nor"),
+    ],
+)
+def test_bad_sources(folder, source, settings, error):
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        read_traces(source, **{"sampling_frequency": 400.0} | settings)
+
+
+def test_spike_tables(tmp_path):
+    channel, time_s = np.array([1, 0, 1]), np.array([0.3, 0.2, 0.1])
+    (tmp_path / "spikes.csv").write_text("time_s,channel\n0.3,1\n0.2,0\n0.1,1\n")
+    np.savez(tmp_path / "spikes.npz", channel=channel, time_s=time_s)
+    for name in ("spikes.csv", "spikes.npz"):
+        labels = read_label_file(tmp_path / name, 3)
+        assert [times.tolist() for times in labels] == [[0.2], [0.1, 0.3], []]
+        with pytest.raises(ValueError, match=r"labels: .* has spikes on channel 1; the traces are 0 to 0"):
+            read_label_file(tmp_path / name, 1)
+
+
+def test_label_arrays(tmp_path):
+    masks = (np.arange(12).reshape(4, 3) % 2).astype(bool)
+    np.save(tmp_path / "masks.npy", masks)
+    np.savez(tmp_path / "masks.npz", labels=masks)
+    save_csv(tmp_path / "masks.csv", masks)
+    for suffix in ("npy", "npz", "csv"):
+        np.testing.assert_array_equal(read_label_file(tmp_path / f"masks.{suffix}", 3), masks)
+    save_csv(tmp_path / "times.csv", [0.1, 0.25], "time_s")
+    np.testing.assert_array_equal(read_label_file(tmp_path / "times.csv", 1), [0.1, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("nowhere.csv", "labels: there is no file nowhere.csv"),
+        ("notes.txt", "labels: notes.txt must be one of .npy, .npz, .csv"),
+        ("words.csv", "labels: words.csv must hold the columns channel and time_s, or 0 and 1"),
+        ("broken.npz", "labels: broken.npz cannot be read"),
+        ("none.npz", "labels: none.npz holds nothing; leave one, or 'channel' and 'time_s'"),
+    ],
+)
+def test_bad_labels(folder, name, error):
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        read_label_file(name, 3)
