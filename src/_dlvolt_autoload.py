@@ -17,6 +17,7 @@ REGISTRY_MODULES = frozenset(
         "spikeinterface.sorters.sorterlist",
         "spikeinterface.preprocessing.preprocessing_classes",
         "spikeinterface.preprocessing.pipeline",
+        "spikeinterface.sortingcomponents.peak_detection.method_list",
         "spikeinterface.sortingcomponents.matching.method_list",
     }
 )

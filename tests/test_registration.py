@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import spikeinterface.full as si
+from matched_network import bumps, save_matched_network
 from spikeinterface.core import BaseRecording
 from spikeinterface.preprocessing.pipeline import (
     PreprocessingPipeline,
@@ -18,7 +19,15 @@ from spikeinterface.preprocessing.pipeline import (
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 
 import _dlvolt_autoload
-from dlvolt.preprocessing import FillNanRecording, WhitenNoiseRecording, fill_nan, whiten_noise
+from dlvolt.preprocessing import (
+    FillNanRecording,
+    WhitenNoiseRecording,
+    delta_f_over_f,
+    fill_nan,
+    notch_comb,
+    spike_probability,
+    whiten_noise,
+)
 from dlvolt.registration import ENTRIES
 from dlvolt.sorter import DlvoltSorter
 
@@ -63,11 +72,13 @@ from spikeinterface.sorters import sorter_dict
 from spikeinterface.preprocessing.preprocessing_classes import _all_preprocesser_dict, preprocessor_dict
 from spikeinterface.preprocessing.pipeline import pp_names_to_functions
 from spikeinterface.sortingcomponents.matching.method_list import matching_methods
-print("dlvolt" in sorter_dict, "dlvolt" in matching_methods, "whiten_noise" in pp_names_to_functions,
+from spikeinterface.sortingcomponents.peak_detection.method_list import detect_peak_methods
+print("dlvolt" in sorter_dict, "dlvolt" in matching_methods, "dlvolt" in detect_peak_methods,
+      {"whiten_noise", "spike_probability"} <= set(pp_names_to_functions),
       "FillNanRecording" in preprocessor_dict, "FillNanRecording" in {c.__name__ for c in _all_preprocesser_dict})
 """
-ALL_KNOWN = " ".join(["True"] * 5)
-NONE_KNOWN = " ".join(["False"] * 5)
+ALL_KNOWN = " ".join(["True"] * 6)
+NONE_KNOWN = " ".join(["False"] * 6)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +88,8 @@ NONE_KNOWN = " ".join(["False"] * 5)
         # modules of ours that import SpikeInterface's registries while they are imported themselves
         "dlvolt.sorter",
         "dlvolt.matching",
-        "dlvolt.preprocessing.whiten_noise",
+        "dlvolt.preprocessing.spike_probability",
+        "dlvolt.detection.network",
     ],
 )
 def test_known_whatever_is_imported_first(first):
@@ -110,9 +122,12 @@ def test_nothing_heavy_is_loaded_before_it_is_needed():
     assert loaded == "[]"
 
 
+SLOW = ("torch", "sklearn", "scipy.signal", "scipy.linalg")
+
+
 @pytest.mark.parametrize("module", ["spikeinterface.sorters", "spikeinterface.preprocessing"])
-def test_importing_spikeinterface_does_not_import_torch_through_dlvolt(module):
-    script = f"import sys, {module}; print('torch' in sys.modules, 'sklearn' in sys.modules)"
+def test_importing_spikeinterface_imports_nothing_slow_through_dlvolt(module):
+    script = f"import sys, {module}; print([m for m in {SLOW} if m in sys.modules])"
     with_dlvolt, _ = in_fresh_interpreter(script)
     without, _ = in_fresh_interpreter(script, DLVOLT_AUTOLOAD="0")
     assert with_dlvolt == without
@@ -160,6 +175,32 @@ def test_preprocessors_by_name(tmp_path):
     by_hand = whiten_noise(si.highpass_filter(fill_nan(recording, value=1.0)), temporal_ms=0.2)
     np.testing.assert_array_equal(piped.get_traces(), by_hand.get_traces())
     assert "whiten_noise" in repr(PreprocessingPipeline(steps))
+
+
+def test_imaging_preprocessors_by_name(tmp_path):
+    rate, spikes = 500.0, np.arange(0.2, 3.8, 0.3)
+    turned = np.array([1, -1]) * bumps(spikes, round(4 * rate), rate)[:, None]
+    traces = 50 + 3 * turned + np.random.default_rng(0).normal(scale=0.2, size=turned.shape)
+    recording = si.NumpyRecording(traces, rate)
+    model = save_matched_network(tmp_path / "model")
+    steps = [
+        {"name": "notch_comb", "params": {"freq": 60.0}},
+        {"name": "delta_f_over_f", "params": {"window_s": 2.0}},
+        {"name": "spike_probability", "params": {"model": model}},
+    ]
+    piped = apply_preprocessing_pipeline(recording, steps)
+    by_hand = spike_probability(delta_f_over_f(notch_comb(recording, freq=60.0), window_s=2.0), model=model)
+    np.testing.assert_array_equal(piped.get_traces(), by_hand.get_traces())
+    assert piped.get_property("polarity").tolist() == ["positive", "negative"]
+
+    # What was inferred from one recording is inferred anew from another, unless it is to be applied as it is.
+    steps[-1]["params"]["inferred_polarity"] = ["negative", "positive"]
+    for as_it_is, polarity in ((True, ["negative", "positive"]), (False, ["positive", "negative"])):
+        again = apply_preprocessing_pipeline(recording, steps, apply_precomputed_kwargs=as_it_is)
+        assert again.get_property("polarity").tolist() == polarity
+
+    spread = apply_preprocessing_pipeline(recording, [{"name": "feature_channels"}, {"name": "mel_spectrogram"}])
+    assert spread.channel_ids[[0, -1]].tolist() == ["0:raw:mel0", "1:median:mel6"]
 
 
 @pytest.mark.parametrize("ending", ["json", "pkl"])

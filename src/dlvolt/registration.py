@@ -19,14 +19,24 @@ class Entry(NamedTuple):
 SORTERS = "spikeinterface.sorters.sorterlist"
 PREPROCESSORS = "spikeinterface.preprocessing.preprocessing_classes"
 PIPELINE = "spikeinterface.preprocessing.pipeline"
+DETECTION = "spikeinterface.sortingcomponents.peak_detection.method_list"
 MATCHING = "spikeinterface.sortingcomponents.matching.method_list"
 
 ENTRIES = [
     Entry(SORTERS, "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(SORTERS, "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
+    Entry(DETECTION, "detect_peak_methods", "dlvolt", "dlvolt.detection.network:NetworkPeakDetector"),
     Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
 ]
-for class_name, function_name in (("FillNanRecording", "fill_nan"), ("WhitenNoiseRecording", "whiten_noise")):
+for class_name, function_name in (
+    ("DeltaFOverFRecording", "delta_f_over_f"),
+    ("FeatureChannelsRecording", "feature_channels"),
+    ("FillNanRecording", "fill_nan"),
+    ("MelSpectrogramRecording", "mel_spectrogram"),
+    ("NotchCombRecording", "notch_comb"),
+    ("SpikeProbabilityRecording", "spike_probability"),
+    ("WhitenNoiseRecording", "whiten_noise"),
+):
     our_class = f"dlvolt.preprocessing.{function_name}:{class_name}"
     our_function = f"dlvolt.preprocessing.{function_name}:{function_name}"
     ENTRIES += [

@@ -1,8 +1,13 @@
-"""From traces to peaks, in SpikeInterface's peak dtype."""
+"""From traces to peaks, in SpikeInterface's peak dtype; and, beside it, what networks are compared with."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"]},
+    submod_attrs={
+        "baselines": ["adaptive_matched_filter", "adaptive_threshold", "gaussian_threshold"],
+        "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
+        "network": ["NetworkPeakDetector"],
+        "shadowing": ["shadow"],
+    },
 )

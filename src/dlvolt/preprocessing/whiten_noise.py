@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import toeplitz
-from scipy.ndimage import maximum_filter1d
 from spikeinterface.core import (
     BaseRecording,
     BaseRecordingSegment,
@@ -129,6 +127,8 @@ def estimate_whitening_filters(
     ValueError
         If traces are NaN or infinite.
     """
+    from scipy.ndimage import maximum_filter1d  # slow, and SpikeInterface imports this module with its own
+
     sampling_frequency = recording.sampling_frequency
     segments = range(recording.get_num_segments())
     chunks = get_random_data_chunks(
@@ -184,6 +184,8 @@ def _local_zca(correlation: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
 
 def _inverse_root_filter(autocorrelation: np.ndarray, num_lags: int) -> np.ndarray:
     """Return a symmetric filter of 2 L + 1 taps that whitens noise of this autocorrelation (2 L + 1 lags)."""
+    from scipy.linalg import toeplitz
+
     if autocorrelation[0] == 0:  # all channels are dead
         return np.eye(1, 2 * num_lags + 1, num_lags)[0]
     num_frequencies = 1024

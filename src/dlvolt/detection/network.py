@@ -1,0 +1,139 @@
+"""Peak detector: ``detect_peaks(method="dlvolt")`` finds spikes with a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from spikeinterface.core import BaseRecording
+from spikeinterface.core.node_pipeline import PeakDetector
+
+from dlvolt.preprocessing.spike_probability import load_model, spike_probability
+
+from .shadowing import shadow_chunk
+
+MARGIN = 8  # shadows, read beside a chunk at first; more where it depends on what is further away
+
+
+class NetworkPeakDetector(PeakDetector):
+    """Detect spikes where the probability that a network gives peaks.
+
+    Stronger detections suppress weaker ones within the shadow, strongest first (see `dlvolt.detection.shadow`).
+    Which way spikes go is inferred per channel unless given, and recorded: as `polarity` here, and as the channel
+    property "polarity" of the recording. Peaks do not depend on how the recording is cut into chunks.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Fluorescence or voltage, one ROI or electrode per channel.
+    model : str or path, default: "voltage"
+        Weights that come with dlvolt (`dlvolt.networks.available`), or the folder of a saved model.
+    threshold : float, optional
+        Least probability of a detection; by default the model's own.
+    shadow_ms : float, optional
+        By default the model's own.
+    polarity : str or list of str, default: "auto"
+        As for `dlvolt.preprocessing.spike_probability`.
+    device : str, default: "auto"
+        Torch device; "auto" takes CUDA where there is one.
+    seed : int, default: 0
+        Of the sample from which polarity is inferred.
+    return_output : bool, default: True
+        Whether the pipeline returns the peaks.
+
+    Attributes
+    ----------
+    polarity : list of str
+        "positive", "negative" or, for a model that does not care, "any", of each channel.
+    probability : BaseRecording
+        What the network says at every sample.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model.
+    ValueError
+        If a parameter is out of range, or the model cannot serve the recording's sampling frequency.
+    """
+
+    name = "dlvolt"
+    preferred_mp_context = "spawn" if torch.cuda.is_available() else None  # a forked process cannot use CUDA
+    need_noise_levels = False
+    params_doc = """
+    model : str or path, default: "voltage"
+        Weights that come with dlvolt, or the folder of a saved model.
+    threshold : float or None, default: None
+        Least probability of a detection; None takes the model's own.
+    shadow_ms : float or None, default: None
+        A detection suppresses less confident ones so close; None takes the model's own.
+    polarity : "auto" | "positive" | "negative" | list, default: "auto"
+        Which way spikes go, of all channels or of each; "auto" infers it. The recording's channel property "polarity"
+        tells what was found.
+    device : str, default: "auto"
+        Torch device; "auto" takes CUDA where there is one.
+    seed : int, default: 0
+        Of the sample from which polarity is inferred.
+    """
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        model: str | Path = "voltage",
+        threshold: float | None = None,
+        shadow_ms: float | None = None,
+        polarity: str | Sequence[str] = "auto",
+        device: str = "auto",
+        seed: int = 0,
+        return_output: bool = True,
+    ) -> None:
+        super().__init__(recording, return_output=return_output)
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be a probability above 0, not {threshold}")
+        if shadow_ms is not None and not shadow_ms >= 0:
+            raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")
+        self.probability = spike_probability(recording, model, polarity, device, seed)
+        network = load_model(self.probability._kwargs["model"], device)
+        shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
+        self.threshold = network.threshold if threshold is None else threshold
+        self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
+        self.polarity = self.probability.get_property("polarity").tolist()
+        recording.set_property("polarity", self.polarity)
+
+    def get_margin(self) -> int:
+        """Return 0: margins are read from the probabilities, not from the traces."""
+        return 0
+
+    def compute(
+        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
+    ) -> tuple[np.ndarray]:
+        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude."""
+        frames, channels = self.detect(segment_index, start_frame, end_frame)
+        peaks = np.zeros(len(frames), dtype=self.get_dtype())
+        peaks["sample_index"] = frames - start_frame
+        peaks["channel_index"] = channels
+        peaks["amplitude"] = traces[frames - start_frame, channels]
+        peaks["segment_index"] = segment_index
+        return (peaks,)
+
+    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames and channels of the detections of a chunk.
+
+        Whether a detection stays may depend on a stronger one beside it, and that on the next. So the margin grows
+        until all that lies in the chunk is sure.
+        """
+        segment = self.probability.segments[segment_index]
+        num_samples = segment.get_num_samples()
+        margin = MARGIN * self.shadow_samples + 1
+        while True:
+            low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
+            probability = segment.get_traces(low, high, None)
+            frames, channels, sure = shadow_chunk(
+                probability, self.threshold, self.shadow_samples, low > 0, high < num_samples
+            )
+            frames += low
+            inside = (frames >= start_frame) & (frames < end_frame)
+            if sure[inside].all():
+                return frames[inside], channels[inside]
+            margin *= 2

@@ -1,0 +1,78 @@
+"""What all preprocessors of imaging traces share: finite input, units dropped, and which way spikes point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+POLARITIES = ("positive", "negative")
+UNITS = ("gain_to_uV", "offset_to_uV", "gain_to_physical_unit", "offset_to_physical_unit", "physical_unit")
+
+
+class FiniteRecording(BasePreprocessor):
+    """Pass traces on, and refuse those that are NaN or infinite, which filters and networks would spread.
+
+    It stands between a recording and the segments of a preprocessor, and is never saved.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Any traces.
+    step : str
+        Name of the preprocessor, for the message.
+    """
+
+    def __init__(self, recording: BaseRecording, step: str) -> None:
+        BasePreprocessor.__init__(self, recording)
+        for segment in recording.segments:
+            self.add_recording_segment(FiniteSegment(segment, step))
+
+
+class FiniteSegment(BasePreprocessorSegment):
+    """One segment of a `FiniteRecording`."""
+
+    def __init__(self, parent: BaseRecordingSegment, step: str) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.step = step
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the traces, shape (T, N).
+
+        Raises
+        ------
+        ValueError
+            If they are NaN or infinite.
+        """
+        traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
+        if not np.isfinite(traces).all():
+            raise ValueError(
+                f"recording: samples between frames {start_frame} and {end_frame} are NaN or infinite; "
+                f"put fill_nan(recording) before {self.step}"
+            )
+        return traces
+
+
+def drop_units(recording: BaseRecording) -> None:
+    """Forget the gains and offsets that a preprocessor took over from its parent: its values are no voltages."""
+    for key in set(UNITS) & set(recording.get_property_keys()):
+        recording.delete_property(key)
+
+
+def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:
+    """Return the polarity of each channel.
+
+    Raises
+    ------
+    ValueError
+        If it is not "positive" or "negative", once or for every channel.
+    """
+    each = [polarity] * num_channels if isinstance(polarity, str) else [str(one) for one in polarity]
+    if len(each) != num_channels or not set(each) <= set(POLARITIES):
+        raise ValueError(
+            f"polarity must be 'positive' or 'negative', or a list of these for {num_channels} channels, "
+            f"not {polarity!r}"
+        )
+    return each

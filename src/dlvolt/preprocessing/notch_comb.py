@@ -1,0 +1,93 @@
+"""Take the mains hum out of a recording, with all its harmonics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin
+from spikeinterface.core.core_tools import define_function_handling_dict_from_class
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+from .finite import FiniteRecording
+
+DECAYS = 14  # time constants of a notch; (1 + 14) exp(-14) < 2e-5 of the hum is left of a chunk's border
+
+
+class NotchCombRecording(BasePreprocessor):
+    """Notch out a frequency and its harmonics, without shifting phases.
+
+    All notches have the same width in Hz, ``freq / q``, so they never merge, however many there are. Anything else,
+    the mean included, passes.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Traces of any type; they become float32.
+    freq : float, default: 50.0
+        Fundamental in Hz; 60.0 in the Americas.
+    harmonics : list of int, optional
+        Multiples of `freq` to take out, 1 for itself; by default all below half the sampling frequency.
+    q : float, default: 30.0
+        Quality of the first notch. A chunk is read with 14 of its time constants, 4.5 q / freq, on either side.
+
+    Raises
+    ------
+    ValueError
+        If a frequency is not between 0 and half the sampling frequency, or, later, if traces are NaN or infinite.
+    """
+
+    _precomputable_kwarg_names: Sequence[str] = []
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        freq: float = 50.0,
+        harmonics: Sequence[int] | None = None,
+        q: float = 30.0,
+    ) -> None:
+        from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module with its own
+
+        sampling_frequency = recording.sampling_frequency
+        nyquist = sampling_frequency / 2
+        if not 0 < freq < nyquist:
+            raise ValueError(f"freq must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq}")
+        if not q > 0.5:
+            raise ValueError(f"q must be above 0.5, so that a notch is narrower than its distance to 0 Hz, not {q}")
+        multiples = np.arange(1, np.ceil(nyquist / freq)) if harmonics is None else np.asarray(harmonics)
+        if len(multiples) == 0 or not np.all((multiples > 0) & (multiples * freq < nyquist)):
+            raise ValueError(
+                f"harmonics must be multiples of freq between 0 and {nyquist:g} Hz, half the sampling "
+                f"frequency, not {harmonics}"
+            )
+        notches = [tf2sos(*iirnotch(k * freq, k * q, fs=sampling_frequency)) for k in multiples]
+        margin = int(np.ceil(DECAYS * q / (np.pi * freq) * sampling_frequency))
+
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        for segment in FiniteRecording(recording, "notch_comb").segments:
+            self.add_recording_segment(NotchCombSegment(segment, np.concatenate(notches), margin))
+        self._kwargs = dict(
+            recording=recording, freq=freq, harmonics=None if harmonics is None else list(harmonics), q=q
+        )
+
+
+class NotchCombSegment(BasePreprocessorSegment):
+    """One segment of a `NotchCombRecording`."""
+
+    def __init__(self, parent: BaseRecordingSegment, sections: np.ndarray, margin: int) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.sections, self.margin = sections, margin
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the filtered traces, shape (T, N)."""
+        from scipy.signal import sosfiltfilt
+
+        traces, left, right = get_chunk_with_margin(
+            self.parent_recording_segment, start_frame, end_frame, channel_indices, self.margin
+        )
+        padding = min(len(traces) - 1, 6 * len(self.sections))  # SciPy's, where there is so much
+        filtered = sosfiltfilt(self.sections, traces.astype("float64"), axis=0, padlen=padding)
+        return filtered[left : len(traces) - right].astype("float32")
+
+
+notch_comb = define_function_handling_dict_from_class(source_class=NotchCombRecording, name="notch_comb")

@@ -1,0 +1,313 @@
+"""The probability of a spike at every sample, as a recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.core.core_tools import define_function_handling_dict_from_class
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+from spikeinterface.preprocessing.resample import get_polyphase_resampled_traces
+
+from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
+
+if TYPE_CHECKING:
+    from dlvolt.networks import MelSVM, TraceNetwork
+
+RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency so much off, and simple ratios are fast
+SLOWEST = 1 / 5  # of a model's sampling frequency, that it serves if it does not say which it does
+SAMPLE_S, PIECE_S = 20.0, 2.0  # of the recording, and in pieces of this length, that polarity is inferred from
+IMPORTED_IN = os.getpid()
+CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
+
+
+class SpikeProbabilityRecording(BasePreprocessor):
+    """Give the probability of a spike at every sample, as a network sees it.
+
+    Traces are turned so that spikes point the way the weights expect, resampled to the sampling frequency of the
+    weights, and the probabilities brought back to the recording's own samples: by linear interpolation where the
+    recording is faster, as the largest around a sample where it is slower. The network normalises traces itself.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Fluorescence or voltage, one ROI or electrode per channel.
+    model : str or path, default: "voltage"
+        Weights that come with dlvolt (`dlvolt.networks.available`), or the folder of a saved model.
+    polarity : str or list of str, default: "auto"
+        Which way spikes go, of all channels or of each: "positive" or "negative". "auto" infers it with the network,
+        see `infer_polarity`. It is kept as the channel property "polarity". Where a model takes traces as they are
+        ("any") nothing is turned, and "auto" becomes "any".
+    device : str, default: "auto"
+        Torch device; "auto" takes CUDA where there is one.
+    seed : int, default: 0
+        Of the sample from which polarity is inferred.
+    inferred_polarity : list of str, optional
+        What "auto" has found, if it is known already.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model.
+    ValueError
+        If the model cannot serve the sampling frequency, or a parameter is out of range; on reading, if traces are
+        NaN or infinite.
+    """
+
+    _precomputable_kwarg_names: Sequence[str] = ["inferred_polarity"]
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        model: str | Path = "voltage",
+        polarity: str | Sequence[str] = "auto",
+        device: str = "auto",
+        seed: int = 0,
+        inferred_polarity: Sequence[str] | None = None,
+    ) -> None:
+        from dlvolt.networks.estimator import choose_device
+
+        model = locate_model(model)
+        network = load_model(model, device)
+        ratio = rate_ratio(recording.sampling_frequency, network)
+        num_channels = recording.get_num_channels()
+        if polarity != "auto":
+            each = check_polarity(polarity, num_channels)
+            polarity = polarity if isinstance(polarity, str) else each
+        elif network.spike_polarity == "any":
+            each = ["any"] * num_channels
+        else:
+            if inferred_polarity is None:
+                inferred_polarity = infer_polarity(recording, model, device, seed)
+            each = inferred_polarity = check_polarity(inferred_polarity, num_channels)
+        turn = network.spike_polarity != "any"
+        signs = np.array([-1 if turn and one != network.spike_polarity else 1 for one in each], dtype="float32")
+
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        drop_units(self)
+        self.set_property("polarity", np.array(each))
+        self.annotate(model_name=network.name, model_version=network.version)
+        if choose_device(device) != "cpu":
+            self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
+
+        for segment in FiniteRecording(recording, "spike_probability").segments:
+            self.add_recording_segment(SpikeProbabilitySegment(segment, ratio, signs, model, device))
+        self._kwargs = dict(
+            recording=recording,
+            model=model,
+            polarity=polarity,
+            device=device,
+            seed=seed,
+            inferred_polarity=inferred_polarity,
+        )
+
+
+class SpikeProbabilitySegment(BasePreprocessorSegment):
+    """One segment of a `SpikeProbabilityRecording`."""
+
+    def __init__(
+        self,
+        parent: BaseRecordingSegment,
+        ratio: Fraction,
+        signs: np.ndarray,
+        model: str,
+        device: str,
+    ) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.up, self.down = ratio.numerator, ratio.denominator
+        self.taps, self.margin = resampling_filter(self.up, self.down)
+        self.signs, self.model, self.device = signs, model, device
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return probabilities, shape (T, N)."""
+        channels = slice(None) if channel_indices is None else channel_indices
+        if end_frame <= start_frame:
+            return np.zeros((0, len(self.signs[channels])), dtype="float32")
+        up, down = self.up, self.down
+        if up > down:  # sample t has the model's samples from (t - 1/2) up / down on
+            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down)).clip(max=0)
+            probability = self._at_model_rate(edges[0], edges[-1], channels)
+            return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
+        before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
+        after = np.minimum(before + 1, self._num_samples_at_model_rate() - 1)
+        probability = self._at_model_rate(before[0], after[-1] + 1, channels)
+        weight = (remainder / down)[:, None].astype("float32")
+        return (1 - weight) * probability[before - before[0]] + weight * probability[after - before[0]]
+
+    def _num_samples_at_model_rate(self) -> int:
+        return -(-int(self.get_num_samples()) * self.up // self.down)
+
+    def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return the probabilities of a stretch of the resampled traces, shape (end - start, N)."""
+        from dlvolt.networks import trace_probability  # here, because SpikeInterface imports this module with its own
+
+        def read(start: int, end: int) -> np.ndarray:
+            parent = self.parent_recording_segment
+            traces = get_polyphase_resampled_traces(
+                parent, start, end, channels, self.up, self.down, self.margin, "float64", self.taps
+            )
+            return traces * self.signs[channels]
+
+        if os.getpid() != IMPORTED_IN:
+            import torch
+
+            torch.set_num_threads(1)  # other OpenMP threads do not survive a fork, and it would wait for them
+        network = load_model(self.model, self.device)
+        return trace_probability(network, read, self._num_samples_at_model_rate(), int(start), int(end))
+
+
+spike_probability = define_function_handling_dict_from_class(
+    source_class=SpikeProbabilityRecording, name="spike_probability"
+)
+
+
+def infer_polarity(
+    recording: BaseRecording, model: str | Path = "voltage", device: str = "auto", seed: int = 0
+) -> list[str]:
+    """Find out which way the spikes of each channel go: the way a network sees more of them.
+
+    The network reads a sample of the recording, up to 20 s in pieces of 2 s, as it is and upside down.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        As for `spike_probability`.
+    model, device
+        Likewise; a model with a preferred polarity.
+    seed : int, default: 0
+        Draws the pieces.
+
+    Returns
+    -------
+    list of str
+        "positive" or "negative" for each of the N channels: the way with the larger sum of the log odds of detections,
+        in which one sure spike outweighs the two doubtful ones that its undershoots make upside down.
+    """
+    pieces = draw_pieces(recording, seed)
+    threshold = load_model(locate_model(model), device).threshold
+
+    def evidence(polarity: str) -> np.ndarray:
+        probability = SpikeProbabilityRecording(recording, model, polarity, device)
+        none = np.zeros(recording.get_num_channels())
+        return sum((confidence(probability.get_traces(*piece), threshold) for piece in pieces), start=none)  # N
+
+    return np.where(evidence("positive") >= evidence("negative"), *POLARITIES).tolist()
+
+
+def draw_pieces(recording: BaseRecording, seed: int) -> list[tuple[int, int, int]]:
+    """Draw a sample of a recording: a list of (segment, start, end)."""
+    length = max(1, round(PIECE_S * recording.sampling_frequency))
+    pieces = [
+        (segment, start, min(start + length, num_samples))
+        for segment in range(recording.get_num_segments())
+        for num_samples in [recording.get_num_samples(segment)]
+        for start in range(0, num_samples, length)
+    ]
+    drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(SAMPLE_S / PIECE_S)]
+    return [pieces[index] for index in sorted(drawn)]
+
+
+def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the sum of log odds at peaks, as far as above a threshold, and the highest ones, of each of N channels."""
+    from scipy.special import logit
+
+    log_odds = logit(np.clip(probability, CERTAIN, 1 - CERTAIN)) - logit(threshold)  # T×N
+    return np.sum(log_odds * peak_mask(probability, threshold), axis=0) + log_odds.max(axis=0)
+
+
+def peak_mask(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return where a probability (T, N) is at a threshold or above, and at a local maximum or the start of one."""
+    around = np.pad(probability, ((1, 1), (0, 0)), constant_values=-np.inf)
+    return (probability > around[:-2]) & (probability >= around[2:]) & (probability >= threshold)
+
+
+def locate_model(model: str | Path) -> str:
+    """Return the name of packaged weights as it is, and of a folder the absolute path: workers may be elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if not isinstance(model, str | Path):
+        raise ValueError(
+            f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
+            "save it first: dlvolt.networks.save(model, folder)"
+        )
+    from dlvolt.networks import available
+
+    return str(model) if str(model) in available() else str(Path(model).absolute())
+
+
+def load_model(model: str, device: str) -> TraceNetwork | MelSVM:
+    """Load a model, once per process and version of its folder."""
+    config = Path(model) / "config.json"
+    return _load(model, device, config.stat().st_mtime_ns if config.is_file() else 0)
+
+
+@lru_cache(maxsize=8)
+def _load(model: str, device: str, modified: int) -> TraceNetwork | MelSVM:
+    from dlvolt.networks import load  # here, because SpikeInterface imports this module with its own preprocessors
+
+    return load(model, device)
+
+
+def rate_ratio(sampling_frequency: float, network: TraceNetwork | MelSVM) -> Fraction:
+    """Return the simplest ratio of a model's sampling frequency to a recording's, within one percent.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot serve such a recording.
+    """
+    rate = network.sampling_frequency
+    if rate is None:
+        raise ValueError(f"model: {network.name!r} does not know its sampling frequency; fit it with one")
+    lowest, highest = network.rate_range_hz or (SLOWEST * rate, np.inf)
+    if not lowest <= sampling_frequency <= highest:
+        raise ValueError(
+            f"recording: model {network.name!r} serves sampling frequencies from {lowest:g} to {highest:g} Hz, not "
+            f"{sampling_frequency:g} Hz; take other weights, or train some at this rate (dlvolt.training.fit)"
+        )
+    return resampling_ratio(rate, sampling_frequency)
+
+
+def resampling_ratio(wanted_hz: float, sampling_frequency: float) -> Fraction:
+    """Return the simplest ratio of a wanted sampling frequency to a present one, within one percent."""
+    wanted = wanted_hz / sampling_frequency
+    return next(
+        Fraction(round(wanted * down), down)
+        for down in count(1)
+        if abs(round(wanted * down) / down / wanted - 1) <= RATE_TOLERANCE
+    )
+
+
+def resampling_filter(up: int, down: int) -> tuple[np.ndarray, int]:
+    """Design the low-pass filter for resampling by up / down.
+
+    It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged: otherwise the
+    brightness of a trace, a hundred times its noise or more, comes through as a ripple.
+
+    Returns
+    -------
+    taps : np.ndarray, shape (2 L + 1,)
+        Of unit sum.
+    margin : int
+        Samples before resampling that it reaches to either side, a multiple of `down`.
+    """
+    from scipy.signal import firwin  # slow, and SpikeInterface imports this module with its own
+
+    if up == down:
+        return np.ones(1), 0
+    half_length = 10 * max(up, down)
+    taps = firwin(2 * half_length + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    for phase in range(up):
+        taps[phase::up] /= up * taps[phase::up].sum()
+    return taps, -(-half_length // (up * down)) * down
