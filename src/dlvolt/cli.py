@@ -338,6 +338,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     from dlvolt.io import write_nwb_units
 
     job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
+    job_kwargs["chunk_memory"] = "20M"  # long chunks: a network reads whole windows, also where a chunk ends
     with one_line_errors(parser):
         recording = read_trace_source(args)
         destination = nwb_destination(args, recording)

@@ -17,7 +17,11 @@ def around(trace, frames, before=5, after=8):
 
 
 @given(
-    st.integers(1, 3), st.floats(0.1, 2), st.sampled_from([200, 333.3, 1000, 5000]), st.integers(0, 10**6), st.booleans()
+    st.integers(1, 3),
+    st.floats(0.1, 2),
+    st.sampled_from([200, 333.3, 1000, 5000]),
+    st.integers(0, 10**6),
+    st.booleans(),
 )
 @settings(max_examples=20)
 def test_any_traces_are_finite_and_their_spikes_lie_within(num_traces, duration, rate, seed, up):

@@ -184,7 +184,7 @@ class MelSVM(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return Σ α exp(-γ |x - s|²) + b at every sample of windows (B, T), shape (B, T), float64."""
+        """Return Σ α exp(-γ ‖x - s‖²) + b at every sample of windows (B, T), shape (B, T), float64."""
         check_is_fitted(self, "state_")
         X, _ = check_windows(X)
         return np.concatenate([self._decide(self.features(batch)) for batch, _ in self._batches(X)]).reshape(X.shape)

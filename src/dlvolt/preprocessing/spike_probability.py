@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency so much off, and simple ratios are fast
 SLOWEST = 1 / 5  # of a model's sampling frequency, that it serves if it does not say which it does
-SAMPLE_S, PIECE_S = 20.0, 2.0  # of the recording, and in pieces of this length, that polarity is inferred from
+SAMPLE_S, PIECE_S = 20.0, 5.0  # of the recording, and in pieces of this length, that polarity is inferred from
 IMPORTED_IN = os.getpid()
 CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
 
@@ -173,7 +173,7 @@ def infer_polarity(
 ) -> list[str]:
     """Find out which way the spikes of each channel go: the way a network sees more of them.
 
-    The network reads a sample of the recording, up to 20 s in pieces of 2 s, as it is and upside down.
+    The network reads a sample of the recording, up to 20 s in pieces of 5 s, as it is and upside down.
 
     Parameters
     ----------

@@ -67,8 +67,8 @@ class ExtracellularSettings:
     amplitude_deviation: Range = (0.0, 0.2)
     "Standard deviation of the heights of a unit's spikes."
     noise_level: Range = (0.5, 2.0)
-    noise_exponent: Range = (0.0, 1.2)
-    "β of the spectrum 1 / f^β, from white to pink."
+    noise_exponent: Range = (0.0, 1.8)
+    "β of the spectrum 1 / f^β above the spike band's lower end, from white to nearly brown."
     common_noise: Range = (0.0, 0.7)
     "Fraction of the noise's variance that all channels share."
     slow: Range = (0.3, 100.0)
@@ -84,9 +84,9 @@ def simulate_extracellular(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate a short recording, raw or filtered, of 1 to 16 electrodes.
 
-    Units near and far fire alone, in bursts and on top of each other, mostly downwards. Noise is white to pink, in
+    Units near and far fire alone, in bursts and on top of each other, mostly downwards. Noise is white to brown, in
     part shared by all channels; field potential, drift and line noise add to it. Most recordings are band-pass
-    filtered, with zero or with minimum phase, and some are referenced to the median of the channels. The spikes of a
+    filtered, with zero or with minimum phase, and some are referenced to the mean of the channels. The spikes of a
     unit count on the channels where the peak of its template is at least 3.5 standard deviations of the noise, both
     between 300 and 6000 Hz; fainter ones are in the traces, but do not count.
 
@@ -107,7 +107,14 @@ def simulate_extracellular(
         Of N channels.
     spikes : np.ndarray, shape (T, N), bool
         True at the extremum of each spike that counts.
+
+    Raises
+    ------
+    ValueError
+        If the sampling frequency is too low for spikes.
     """
+    if sampling_frequency <= 2 * SPIKE_BAND_HZ[1]:
+        raise ValueError(f"sampling_frequency must be above {2 * SPIKE_BAND_HZ[1]:g} Hz, not {sampling_frequency:g}")
     settings = settings or ExtracellularSettings()
     rng = np.random.default_rng(seed)
     num_channels = int(rng.integers(*settings.num_channels, endpoint=True))
@@ -116,28 +123,29 @@ def simulate_extracellular(
 
     band = draw_filter(sampling_frequency, rng)
     noise = band(draw_noise(length, num_channels, sampling_frequency, settings, rng), axis=0)  # T×N
-    level = spike_band(noise, sampling_frequency, axis=0).std(axis=0)  # N
     templates = band(draw_templates(num_channels, sampling_frequency, settings, rng), axis=1)  # U×L×N×J
+    if num_channels >= 4 and rng.random() < 0.3:  # the mean of the channels is the reference
+        noise -= noise.mean(axis=1, keepdims=True)
+        templates -= templates.mean(axis=2, keepdims=True)
+    level = spike_band(noise, sampling_frequency, axis=0).std(axis=0)  # N
     snr = np.abs(spike_band(templates[..., 0], sampling_frequency, axis=1)).max(axis=1) / level  # U×N
     gain = log_uniform(settings.snr, rng, len(templates)) / snr.max(axis=1)  # U
     frames, units, heights = draw_spikes(len(templates), length, sampling_frequency, settings, rng)
 
-    center = round(BEFORE_MS / 1000 * sampling_frequency)
-    padded = np.pad(noise, ((templates.shape[1], templates.shape[1]), (0, 0)))
-    starts = frames - center + templates.shape[1]
+    center, width = round(BEFORE_MS / 1000 * sampling_frequency), templates.shape[1]
+    traces = np.pad(noise, ((width, width), (0, 0)))
     between = rng.integers(JITTER, size=len(frames))
-    for start, unit, jitter, height in zip(starts, units, between, heights * gain[units], strict=True):
-        padded[start : start + templates.shape[1]] += height * templates[unit, ..., jitter]
-    traces = padded[templates.shape[1] : -templates.shape[1]]
-    events, channels = np.nonzero((snr * gain[:, None] >= VISIBLE)[units])
+    for start, unit, jitter, height in zip(frames + width - center, units, between, heights * gain[units], strict=True):
+        traces[start : start + width] += height * templates[unit, ..., jitter]
+    traces = traces[width:-width]
+
     extrema = np.abs(templates[..., 0]).argmax(axis=1) - center  # U×N
+    events, channels = np.nonzero((snr * gain[:, None] >= VISIBLE)[units])
     samples = frames[events] + extrema[units[events], channels]
     inside = (samples >= 0) & (samples < length)
     spikes = np.zeros(traces.shape, dtype=bool)
     spikes[samples[inside], channels[inside]] = True
 
-    if num_channels >= 4 and rng.random() < 0.3:
-        traces -= np.median(traces, axis=1, keepdims=True)
     turn = -1 if rng.random() < settings.upward else 1
     cut = slice(margin, margin + num_samples)
     step = turn * log_uniform(settings.step, rng) * level.min()
@@ -271,7 +279,8 @@ def extracellular_windows(
         Traces, and targets: 1 at the extremum of each spike that counts (see `simulate_extracellular`), and what a
         Gaussian of 0.1 ms standard deviation leaves of it beside.
     """
-    deviation = DEVIATION_S * sampling_frequency
+    blur = partial(gaussian_filter1d, sigma=DEVIATION_S * sampling_frequency, axis=0, mode="constant")
+    at_spike = blur(np.eye(1, 101, 50)[0]).max()
     seeds = np.random.default_rng(seed)
     X, y = (np.empty((num_windows, window_samples), dtype="float32") for _ in range(2))
     first = 0
@@ -279,11 +288,10 @@ def extracellular_windows(
         traces, spikes = simulate_extracellular(
             WINDOWS * window_samples, sampling_frequency, seed=int(seeds.integers(2**31))
         )
-        at_peak = gaussian_filter1d(np.eye(1, 101, 50)[0], deviation).max()
-        targets = gaussian_filter1d(spikes.astype("float32"), deviation, axis=0, mode="constant") / at_peak
+        targets = (blur(spikes.astype("float32")) / at_spike).clip(max=1)
         end = min(first + WINDOWS * traces.shape[1], num_windows)
         X[first:end] = traces.T.reshape(-1, window_samples)[: end - first]
-        y[first:end] = targets.T.reshape(-1, window_samples)[: end - first].clip(max=1)
+        y[first:end] = targets.T.reshape(-1, window_samples)[: end - first]
         first = end
     return X, y
 

@@ -227,17 +227,17 @@ def spike_transient(fs: float, settings: VoltageSettings, rng: np.random.Generat
     skew = rng.uniform(0.25, 0.5)  # the rise is faster than the fall
     half_width = np.where(time < 0, skew * width, (1 - skew) * width)
     spike = np.exp(-np.log(2) * (time / half_width) ** 2)
-    after = np.maximum(time, 0) / log_uniform(rng, (3, 30))  # a wave after the spike, down (AHP) or up (ADP)
-    spike += rng.uniform(-0.4, 0.3) * after * np.exp(1 - after)
-    if rng.random() < 0.5:  # depolarisation leads to it
-        spike += rng.uniform(0, 0.3) * np.where(time < 0, np.exp(time / log_uniform(rng, (2, 15))), 0)
 
     decay = log_uniform(rng, settings.decay_ms)
     slow_fraction = rng.uniform(*settings.slow_fraction)
     fast = low_pass(spike, fs, decay)
     slow = low_pass(spike, fs, max(log_uniform(rng, (10, 60)), decay))
-    spike = (1 - slow_fraction) * fast / fast.max() + slow_fraction * slow / max(slow.max(), 1e-12)
-    return low_pass(spike, fs, log_uniform(rng, settings.rise_ms))
+    fluorescence = (1 - slow_fraction) * fast / fast.max() + slow_fraction * slow / slow.max()
+    after = np.maximum(time, 0) / log_uniform(rng, (3, 30))  # a wave after the spike, down (AHP) or up (ADP)
+    fluorescence += rng.uniform(-0.4, 0.3) * after * np.exp(1 - after)
+    if rng.random() < 0.5:  # depolarisation leads to it
+        fluorescence += rng.uniform(0, 0.3) * np.where(time < 0, np.exp(time / log_uniform(rng, (2, 15))), 0)
+    return low_pass(fluorescence, fs, log_uniform(rng, settings.rise_ms))
 
 
 def low_pass(signal: np.ndarray, fs: float, time_constant_ms: float) -> np.ndarray:

@@ -1,0 +1,325 @@
+"""Train the weights that come with dlvolt, on simulated traces.
+
+``python -m dlvolt.training.pretrain voltage`` writes them again, to the folder that `dlvolt.networks.load` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.signal import resample_poly
+from skorch.callbacks import GradientNormClipping, LRScheduler
+from spikeinterface.core import NumpyRecording
+from spikeinterface.sortingcomponents.peak_detection import detect_peaks
+from torch.optim.lr_scheduler import OneCycleLR
+
+from dlvolt.detection import shadow
+from dlvolt.evaluation import EventScores, best_threshold, event_scores, threshold_sweep
+from dlvolt.networks import TraceNetwork, create, save
+from dlvolt.networks.store import CONFIG
+from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
+from dlvolt.simulation import (
+    VoltageSettings,
+    extracellular_scores,
+    extracellular_windows,
+    simulate_biophysical,
+    simulate_voltage,
+)
+
+TRACE_WINDOWS = 4  # windows that a simulated trace is long
+WRONG_WAY = 0.1  # fraction of windows turned and without targets: a network silent on them can tell the polarity
+FRAME_RATES = (200, 250, 300, 400, 500, 600, 800, 1000, 1000, 1250, 2000, 3328, 4000, 5000)  # Hz
+CONDITIONS = {  # Hz, SNR per sample, where the camera looks
+    "soma, 500 Hz, SNR 4": (500.0, 4.0, "soma"),
+    "soma, 1 kHz, SNR 3": (1000.0, 3.0, "soma"),
+    "soma, 1 kHz, SNR 6": (1000.0, 6.0, "soma"),
+    "dendrite, 3,328 Hz, SNR 5": (3328.0, 5.0, "dendrite"),
+}
+TEST_TRACES, TEST_SEED = 24, 1
+BATCH_SIZE = 32
+PEAK_LEARNING_RATE = 2e-3
+
+
+class Recipe(NamedTuple):
+    """What makes a set of weights."""
+
+    architecture: str
+    settings: dict[str, Any]  # of `dlvolt.networks.create`
+    windows: Callable[[int, int, float, int], tuple[np.ndarray, np.ndarray]]  # (B, T, sampling frequency, seed) -> X, y
+    score: Callable[[Path], pd.DataFrame]  # of the saved model, on data of another kind
+    tolerance_s: float
+    version: str
+    about: str
+
+
+def voltage_windows(
+    num_windows: int, window_samples: int, sampling_frequency: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate windows of voltage traces of all frame rates, resampled to the network's.
+
+    Parameters
+    ----------
+    num_windows, window_samples : int
+        B and T.
+    sampling_frequency : float
+        Of the windows, in Hz.
+    seed : int
+        Same seed, same windows.
+
+    Returns
+    -------
+    X, y : np.ndarray, shape (B, T), float32
+        Traces whose spikes go up, and targets, see `soft_targets`; a few of the traces are turned and their targets 0.
+    """
+    settings = VoltageSettings(firing_rate_hz=(0.3, 20.0))  # the rarest spikes would teach little
+    X, y = (np.empty((num_windows, window_samples), dtype="float32") for _ in range(2))
+    starts = range(0, num_windows, TRACE_WINDOWS)
+    for first, rng in zip(starts, np.random.default_rng(seed).spawn(len(starts)), strict=True):
+        frame_rate = float(rng.choice(FRAME_RATES))
+        ratio = resampling_ratio(sampling_frequency, frame_rate)
+        duration = (TRACE_WINDOWS * window_samples + 1) / (float(ratio) * frame_rate) + 1 / frame_rate
+        traces, spike_times, _ = simulate_voltage(
+            1, duration, frame_rate, polarity="positive", settings=settings, seed=int(rng.integers(2**31))
+        )
+        taps, _ = resampling_filter(ratio.numerator, ratio.denominator)
+        trace = resample_poly(traces[:, 0], ratio.numerator, ratio.denominator, window=taps, padtype="line")
+        centres = (spike_times[0] * frame_rate - 0.5) * float(ratio)  # a frame stands for its exposure's middle
+        target = soft_targets(centres, len(trace), 1.5e-3 * sampling_frequency)
+        stop = min(first + TRACE_WINDOWS, num_windows)
+        for window, start in zip(range(first, stop), range(0, len(trace), window_samples), strict=False):
+            turned = rng.random() < WRONG_WAY
+            cut = slice(start, start + window_samples)
+            X[window], y[window] = (-trace[cut], 0) if turned else (trace[cut], target[cut])
+    return X, y
+
+
+def soft_targets(centres: np.ndarray, num_samples: int, deviation: float) -> np.ndarray:
+    """Return 1 at each spike, and near it what a Gaussian leaves of that.
+
+    A network that cannot tell the sample of a spike would learn small probabilities at many; this it can learn.
+
+    Parameters
+    ----------
+    centres : np.ndarray
+        Spikes, in samples; fractions are heeded.
+    num_samples : int
+        T.
+    deviation : float
+        Standard deviation of the Gaussian, in samples.
+
+    Returns
+    -------
+    np.ndarray, shape (T,), float32
+    """
+    target = np.zeros(num_samples, dtype="float32")
+    reach = int(np.ceil(4 * deviation))
+    for offset in range(-reach, reach + 1):
+        samples = np.floor(centres).astype(int) + offset
+        inside = (samples >= 0) & (samples < num_samples)
+        near = np.exp(-0.5 * ((samples - centres)[inside] / deviation) ** 2)
+        np.maximum.at(target, samples[inside], near)
+    return target
+
+
+def voltage_scores(model: str | Path) -> pd.DataFrame:
+    """Score a saved model on neurons that it was not trained on.
+
+    Returns
+    -------
+    DataFrame
+        A row per condition: precision, recall and F1 of the events of all traces within 5 ms; ``mean_f1`` is the mean
+        over traces, ``polarity`` the fraction whose polarity was inferred rightly.
+    """
+    rows = {}
+    for condition, (frame_rate, snr, compartment) in CONDITIONS.items():
+        traces, spike_times, polarities = simulate_biophysical(
+            TEST_TRACES, 20.0, frame_rate, snr, compartment=compartment, seed=TEST_SEED
+        )
+        recording = NumpyRecording(traces, frame_rate)
+        peaks = detect_peaks(recording, method="dlvolt", method_kwargs=dict(model=model))
+        frames = [peaks["sample_index"][peaks["channel_index"] == channel] for channel in range(TEST_TRACES)]
+        scores = [event_scores(true, found / frame_rate) for true, found in zip(spike_times, frames, strict=True)]
+        total = sum(scores, EventScores())
+        rows[condition] = dict(
+            precision=total.precision,
+            recall=total.recall,
+            f1=total.f1,
+            mean_f1=np.mean([score.f1 for score in scores]),
+            polarity=np.mean(recording.get_property("polarity") == polarities),
+        )
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+RECIPES = {
+    "voltage": Recipe(
+        "unet",
+        dict(
+            sampling_frequency=1000.0,
+            rate_range_hz=(150.0, 6000.0),
+            window_samples=2048,
+            overlap_samples=256,
+            prune_samples=128,
+            spike_polarity="positive",
+            base_channels=24,
+            depth=5,
+            kernel_size=5,
+            growth=1.25,
+            context=True,
+        ),
+        voltage_windows,
+        voltage_scores,
+        tolerance_s=0.005,
+        version="1",
+        about="Spikes in voltage imaging traces from 200 Hz to 5 kHz, one trace per ROI. Trained on "
+        "`dlvolt.simulation.simulate_voltage`; scored on `dlvolt.simulation.simulate_biophysical`, 20 s per trace, "
+        "polarity inferred, one threshold for all.",
+    ),
+    "extracellular": Recipe(
+        "unet",
+        dict(
+            sampling_frequency=30_000.0,
+            rate_range_hz=(20_000.0, 50_000.0),
+            window_samples=2048,
+            overlap_samples=128,
+            prune_samples=64,
+            shadow_ms=0.5,
+            spike_polarity="any",
+            base_channels=8,
+            depth=3,
+            kernel_size=7,
+            growth=1.5,
+            features=("raw",),
+        ),
+        extracellular_windows,
+        extracellular_scores,
+        tolerance_s=0.0004,
+        version="1",
+        about="Spikes in extracellular traces, raw or band-pass filtered, of 20 to 50 kHz, one channel at a time; "
+        "those count whose template has a peak of at least 3.5 standard deviations of the noise. Trained on "
+        "`dlvolt.simulation.simulate_extracellular`; scored on recordings of SpikeInterface's generator of 20 s, as "
+        "`dlvolt.simulation.extracellular_scores` says.",
+    ),
+}
+
+
+def train(
+    name: str, *, num_windows: int = 40_000, max_epochs: int = 4, seed: int = 0, verbose: bool = False, **settings: Any
+) -> TraceNetwork:
+    """Train weights by their recipe.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe.
+    num_windows : int
+        To train on; a twentieth as many more choose the threshold.
+    max_epochs : int
+        How often each is seen.
+    seed : int
+        Same seed, same weights.
+    verbose : bool
+        Print losses.
+    **settings
+        Other than the recipe's.
+
+    Returns
+    -------
+    TraceNetwork
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"name: there is no recipe {name!r}; take one of {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    schedule = LRScheduler(
+        OneCycleLR,
+        max_lr=PEAK_LEARNING_RATE,
+        total_steps=max_epochs * -(-num_windows // BATCH_SIZE) + 1,
+        pct_start=0.05,
+        step_every="batch",
+    )
+    given = dict(recipe.settings, name=name, version=recipe.version) | settings
+    model = create(
+        recipe.architecture,
+        **given,
+        batch_size=BATCH_SIZE,
+        max_epochs=max_epochs,
+        patience=max_epochs,  # the schedule runs to its end
+        positive_weight=1.0,  # there is no lack of data; and probabilities are what the threshold is chosen on
+        callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))],
+        seed=seed,
+        verbose=verbose,
+    )
+    size = model.window_samples, model.sampling_frequency
+    training = recipe.windows(num_windows, *size, 2 * seed)
+    validation = recipe.windows(max(num_windows // 20, 1), *size, 2 * seed + 1)
+    model.fit(*training, validation=validation)
+    return model.set_params(threshold=event_threshold(model, *validation, recipe.tolerance_s))
+
+
+def event_threshold(model: TraceNetwork, X: np.ndarray, y: np.ndarray, tolerance_s: float) -> float:
+    """Return the threshold at which the events found in windows have the best F1."""
+    frames, windows = shadow(y.T, 0.9, 0)  # a target is at least 0.9 at the sample of a spike only
+    true = [frames[windows == window] / model.sampling_frequency for window in range(len(y))]
+    sweep = threshold_sweep(
+        true,
+        model.predict_proba(X).T,
+        model.sampling_frequency,
+        tolerance_s=tolerance_s,
+        shadow_ms=model.shadow_ms,
+    )
+    return best_threshold(sweep)
+
+
+def model_card(name: str, command: str, scores: pd.DataFrame) -> str:
+    """Say in Markdown what trained weights, how to train them again, and how well they do."""
+    recipe = RECIPES[name]
+    return f"""# {name}, version {recipe.version}
+
+{recipe.about}
+
+Architecture: `{recipe.architecture}`; settings in `{CONFIG}`. Licence: MIT. Train it again with
+
+    {command}
+
+which also measured these scores:
+
+```
+{scores.round(3).to_string()}
+```
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``python -m dlvolt.training.pretrain``."""
+    parser = argparse.ArgumentParser("dlvolt.training.pretrain", description=__doc__)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
+    parser.add_argument("--num-windows", type=int, default=40_000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    out = args.out or Path(str(files("dlvolt"))) / "weights" / args.name
+    model = train(args.name, num_windows=args.num_windows, max_epochs=args.epochs, seed=args.seed, verbose=True)
+    save(model, out)
+    command = (
+        f"python -m dlvolt.training.pretrain {args.name} --num-windows {args.num_windows} --epochs {args.epochs} "
+        f"--seed {args.seed}"
+    )
+    scores = RECIPES[args.name].score(out)
+    save(model, out, card=model_card(args.name, command, scores))
+    print(scores.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

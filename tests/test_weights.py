@@ -1,0 +1,80 @@
+"""The weights in the package: small, described, and good on neurons they were not trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spikeinterface as si
+from spikeinterface.sortingcomponents.peak_detection import detect_peaks
+
+import dlvolt
+from dlvolt.detection import adaptive_matched_filter
+from dlvolt.evaluation import event_scores
+from dlvolt.networks import available, load
+from dlvolt.simulation import simulate_biophysical
+
+WEIGHTS = Path(dlvolt.__file__).parent / "weights"
+
+
+def detect(traces, rate, **settings):
+    recording = si.NumpyRecording(traces, rate)
+    peaks = detect_peaks(recording, method="dlvolt", method_kwargs=settings, job_kwargs=dict(chunk_duration="10s"))
+    spikes = [peaks["sample_index"][peaks["channel_index"] == n] / rate for n in range(traces.shape[1])]
+    return spikes, recording.get_property("polarity").tolist()
+
+
+def mean_f1(true, found):
+    return np.mean([event_scores(one, other).f1 for one, other in zip(true, found, strict=True)])
+
+
+def test_weights_of_both_kinds_are_there():
+    assert available() == ["extracellular", "voltage"]
+
+
+@pytest.mark.parametrize("name", ["extracellular", "voltage"])
+def test_weights_are_small_and_say_how_to_make_them_again(name):
+    assert sum(file.stat().st_size for file in (WEIGHTS / name).iterdir()) < 2e6
+    config = json.loads((WEIGHTS / name / "config.json").read_text())
+    assert config["name"] == name
+    assert config["version"]
+    assert 0 < config["threshold"] < 1
+    assert f"python -m dlvolt.training.pretrain {name}" in (WEIGHTS / name / "MODEL_CARD.md").read_text()
+    assert load(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("rate", "snr", "compartment", "least"), [(1000.0, 6.0, "soma", 0.97), (3328.0, 5.0, "dendrite", 0.95)]
+)
+def test_voltage_finds_the_spikes_of_biophysical_neurons_and_their_polarity(rate, snr, compartment, least):
+    traces, spikes, polarities = simulate_biophysical(8, 10.0, rate, snr, compartment=compartment, seed=77)
+    found, inferred = detect(traces, rate)
+    assert inferred == polarities
+    assert mean_f1(spikes, found) > least
+
+
+def test_voltage_beats_a_matched_filter_that_is_told_the_polarity():
+    traces, spikes, polarities = simulate_biophysical(8, 20.0, 500.0, 4.0, seed=78)
+    found, _ = detect(traces, 500.0)
+    filtered = [adaptive_matched_filter(*pair) / 500 for pair in zip(traces.T, [500.0] * 8, polarities, strict=True)]
+    assert mean_f1(spikes, found) > mean_f1(spikes, filtered) + 0.02
+
+
+def test_voltage_is_silent_on_noise():
+    noise = np.random.default_rng(0).normal(100, 5, (20_000, 8))
+    found, _ = detect(noise, 1000.0)
+    assert sum(map(len, found)) / (8 * 20) < 0.05  # false spikes per second
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        np.full((1000, 2), 7.0),
+        np.random.default_rng(0).normal(size=(100, 1)),
+        np.random.default_rng(0).integers(-5, 5, (500, 1)).astype("int16"),
+        np.zeros((1, 1)),
+    ],
+)
+def test_short_constant_and_integer_traces_have_few_spikes_or_none(trace):
+    found, _ = detect(trace, 500.0)
+    assert sum(map(len, found)) <= 3
