@@ -18,11 +18,11 @@ from spikeinterface import NumpyRecording
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 from dlvolt.detection import adaptive_matched_filter, gaussian_threshold
-from dlvolt.evaluation import EventScores, best_threshold, event_scores, threshold_sweep
-from dlvolt.networks import available, create, load, save, trace_probability
+from dlvolt.evaluation import EventScores, event_scores
+from dlvolt.networks import available, create, load, save
 from dlvolt.plotting import plot_model_comparison
 from dlvolt.simulation import VoltageSettings, simulate_biophysical, simulate_voltage
-from dlvolt.training import fit, split_in_time, targets
+from dlvolt.training import fit
 
 TABLE, FIGURE = (Path(__file__).with_name(f"networks.{kind}") for kind in ("csv", "png"))
 FS = 1000.0  # Hz
@@ -95,18 +95,11 @@ def baseline_row(detect, tests):
 
 
 def trained(name):
-    """Return a network trained on simulated traces, with the threshold that gives their validation part the best F1."""
+    """Return a network trained on simulated traces; `fit` chooses its thresholds on their validation part."""
     settings = VoltageSettings(snr=(3, 10), firing_rate_hz=(1, 20), silent=0)
     traces, spike_times, _ = simulate_voltage(24, 10.0, FS, polarity="positive", settings=settings, seed=SEED)
     model = create(name, spike_polarity="positive", device="cpu", **NETWORKS[name])
-    fit(model, traces, spike_times, sampling_frequency=FS, seed=SEED)
-
-    labels = targets(spike_times, [len(traces)] * traces.shape[1], FS)
-    validation = np.stack(split_in_time(list(traces.T))[1], axis=1)
-    true = [np.flatnonzero(label) / FS for label in split_in_time(labels)[1]]
-    probability = trace_probability(model, lambda start, end: validation[start:end], len(validation))
-    sweep = threshold_sweep(true, probability, FS, np.arange(1, 100) / 100, shadow_ms=model.shadow_ms)
-    return model.set_params(threshold=best_threshold(sweep))
+    return fit(model, traces, spike_times, sampling_frequency=FS, seed=SEED)
 
 
 def network_spikes(folder, traces, polarities, told):

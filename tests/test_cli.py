@@ -354,7 +354,7 @@ def test_train_is_repeatable_and_replaces_only_when_told(voltage, tmp_path, caps
         main(["train", *files, *RATE, *SMALL, *options])
         weights.append((tmp_path / "model" / "weights.safetensors").read_bytes())
         printed = capsys.readouterr()
-        assert re.fullmatch(r"test, per sample: precision [\d.]+, recall [\d.]+, F1 [\d.]+; .*\n", printed.out)
+        assert re.fullmatch(r"test: samples: precision [\d.]+, .*; events within 5 ms: .* F1 [\d.]+: .*\n", printed.out)
         assert printed.err == ""
     assert weights[0] == weights[1] != weights[2]
     with pytest.raises(SystemExit):

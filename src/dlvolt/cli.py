@@ -39,7 +39,7 @@ CARD = """# {out.name}
 
 `{model}` of dlvolt {version}, trained on {source.name} with the labels {labels.name}, seed {seed}, settings {settings}.
 
-Tested on the last 15 % of each trace, per sample: {scores}.
+Tested on the last 15 % of each trace. {scores}.
 """
 
 
@@ -381,9 +381,12 @@ def train(parser: Parser, args: argparse.Namespace) -> None:
             seed=args.seed,
             verbose=not args.quiet,
         )
-    scores = "precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}".format(**model.test_scores_)
+    scores = (
+        "samples: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}; events within 5 ms: precision "
+        "{event_precision:.3f}, recall {event_recall:.3f}, F1 {event_f1:.3f}".format(**model.test_scores_)
+    )
     save(model, args.out, card=CARD.format(version=__version__, scores=scores, **vars(args)))
-    print(f"test, per sample: {scores}; threshold {model.threshold:.3f}: {args.out}")
+    print(f"test: {scores}: {args.out}")
 
 
 def read_trace_source(args: argparse.Namespace) -> BaseRecording:

@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 from dlvolt import training
 from dlvolt.networks import create, load, save, trace_probability
-from dlvolt.training.fit import best_threshold, scores
+from dlvolt.training.fit import best_detection_threshold, best_threshold, event_scores_at, event_times, scores
 
 FS = 1000.0
 WINDOWS = dict(window_samples=50, overlap_samples=10, prune_samples=0)
@@ -146,3 +146,23 @@ def test_bad_input_gets_one_clear_error_before_training(architecture, traces, la
         training.fit(model, traces, labels, **{"sampling_frequency": FS, **settings})
     assert model.sampling_frequency is None
     assert not hasattr(model, "classes_")
+
+
+def test_events_are_the_middles_of_runs():
+    truth = np.array([1, 0, 0, 1, 1, 1, 0, 0, 1, 1], dtype="int8")
+    np.testing.assert_allclose(event_times(truth, 10.0), [0.0, 0.4, 0.85])
+    assert len(event_times(np.zeros(5, dtype="int8"), 10.0)) == 0
+
+
+def test_the_detection_threshold_is_that_of_events():
+    model = create("fcn", channels=(8,), window_samples=100, detection_threshold=None)
+    model.set_params(sampling_frequency=1000.0)
+    truth, probability = np.zeros(1000, dtype="int8"), np.zeros(1000)
+    truth[100:1000:100] = 1
+    probability[102:1000:100] = 0.3  # two samples late: right for events, wrong for samples
+    probability[50:1000:250] = 0.1
+    threshold = best_detection_threshold(model, truth, probability)
+    assert 0.1 < threshold <= 0.3
+    assert event_scores_at(model, truth, probability, threshold)["event_f1"] == 1
+    assert scores(truth, probability, threshold)["f1"] == 0
+    assert best_detection_threshold(model, 0 * truth, probability) is None

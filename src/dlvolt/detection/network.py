@@ -96,7 +96,8 @@ class NetworkPeakDetector(PeakDetector):
         self.probability = spike_probability(recording, model, polarity, device, seed)
         network = load_model(self.probability._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
-        self.threshold = network.threshold if threshold is None else threshold
+        own = network.threshold if network.detection_threshold is None else network.detection_threshold
+        self.threshold = own if threshold is None else threshold
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
         self.polarity = self.probability.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)

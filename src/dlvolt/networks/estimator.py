@@ -45,7 +45,9 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
     window_samples, overlap_samples, prune_samples : int
         Length of a window, overlap of neighbours, and what is left unused at either end of a window.
     threshold : float
-        Probability from which on `predict` says spike.
+        Probability from which on `predict` says spike, sample by sample.
+    detection_threshold : float, optional
+        Probability at whose peaks spikes are detected; by default `threshold`.
     shadow_ms : float
         A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
     rate_range_hz : tuple of float, optional
@@ -88,6 +90,7 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
         overlap_samples: int = 50,
         prune_samples: int = 0,
         threshold: float = 0.5,
+        detection_threshold: float | None = None,
         shadow_ms: float = 2.0,
         rate_range_hz: tuple[float, float] | None = None,
         spike_polarity: str = "any",
@@ -124,6 +127,7 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
         self.overlap_samples = overlap_samples
         self.prune_samples = prune_samples
         self.threshold = threshold
+        self.detection_threshold = detection_threshold
         self.shadow_ms = shadow_ms
         self.rate_range_hz = rate_range_hz
         self.spike_polarity = spike_polarity

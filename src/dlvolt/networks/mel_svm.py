@@ -42,7 +42,8 @@ class MelSVM(ClassifierMixin, BaseEstimator):
     ----------
     sampling_frequency : float
         Of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples, threshold, shadow_ms, rate_range_hz, spike_polarity, name, version
+    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms, rate_range_hz,
+    spike_polarity, name, version
         As for `TraceNetwork`.
     C, gamma, class_weight
         Of `sklearn.svm.SVC`.
@@ -79,6 +80,7 @@ class MelSVM(ClassifierMixin, BaseEstimator):
         overlap_samples: int = 50,
         prune_samples: int = 0,
         threshold: float = 0.5,
+        detection_threshold: float | None = None,
         shadow_ms: float = 2.0,
         rate_range_hz: tuple[float, float] | None = None,
         spike_polarity: str = "any",
@@ -100,6 +102,7 @@ class MelSVM(ClassifierMixin, BaseEstimator):
         self.overlap_samples = overlap_samples
         self.prune_samples = prune_samples
         self.threshold = threshold
+        self.detection_threshold = detection_threshold
         self.shadow_ms = shadow_ms
         self.rate_range_hz = rate_range_hz
         self.spike_polarity = spike_polarity

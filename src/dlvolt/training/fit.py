@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support
 
+from dlvolt.evaluation import best_threshold as best_event_threshold
+from dlvolt.evaluation import threshold_sweep
 from dlvolt.networks import MelSVM, TraceNetwork, trace_probability
 from dlvolt.networks.inference import hop_and_kept
 
@@ -18,6 +20,7 @@ from .labels import targets
 from .windows import split_in_time, windows
 
 FRACTIONS = (0.7, 0.15, 0.15)  # of time: training, validation, test
+SWEPT = np.geomspace(0.01, 0.99, 60)  # thresholds of detections that are tried
 CERTAIN = (1e-7, 1 - 1e-7)  # log odds end here
 
 
@@ -33,8 +36,8 @@ def fit(
 ) -> TraceNetwork | MelSVM:
     """Train a network on labelled traces, choose its threshold, and test it.
 
-    Each trace is split in time: 70 % to train on, 15 % that say when to stop and which threshold on the probability
-    gives the best F1, and the last 15 % to test on. Everything is checked before training starts. A model that is
+    Each trace is split in time: 70 % to train on, 15 % that say when to stop and which thresholds on the probability
+    give the best F1, and the last 15 % to test on. Everything is checked before training starts. A model that is
     trained already starts afresh, unless it was made with ``warm_start=True``.
 
     Parameters
@@ -57,9 +60,10 @@ def fit(
     Returns
     -------
     TraceNetwork or MelSVM
-        The model, with its ``threshold`` set, and with ``test_scores_``: precision, recall and F1 of the test parts
-        per sample, and how many samples with a spike they hold. Where the validation parts hold no spike, the
-        threshold is 0.5.
+        The model, with its ``threshold`` (best F1 of samples) and ``detection_threshold`` (best F1 of events found
+        within 5 ms; a run of ones is one event) set, and with ``test_scores_``: ``precision``, ``recall`` and ``f1``
+        of the samples of the test parts, ``event_precision``, ``event_recall`` and ``event_f1`` of their events, and
+        ``num_spike_samples``. Where the validation parts hold no spike, the threshold is 0.5 for both.
 
     Raises
     ------
@@ -167,10 +171,38 @@ def fit_parts(
 ) -> TraceNetwork | MelSVM:
     """Train on windows (B, T), choose the threshold on one part and test on the other."""
     model.fit(X, y, validation=validation.windows(model))
-    threshold = best_threshold(validation.truth, validation.probability(model))
-    model.set_params(threshold=threshold)
-    model.test_scores_ = scores(test.truth, test.probability(model), threshold)
+    probability = validation.probability(model)
+    threshold = best_threshold(validation.truth, probability)
+    detection_threshold = best_detection_threshold(model, validation.truth, probability)
+    model.set_params(threshold=threshold, detection_threshold=detection_threshold)
+    probability = test.probability(model)
+    model.test_scores_ = scores(test.truth, probability, threshold) | event_scores_at(
+        model, test.truth, probability, detection_threshold or threshold
+    )
     return model
+
+
+def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray) -> float | None:
+    """Return the threshold with the best F1 of events within 5 ms, or None where there is nothing to find."""
+    if not truth.any():
+        return None
+    times, fs = event_times(truth, model.sampling_frequency), model.sampling_frequency
+    return best_event_threshold(threshold_sweep(times, probability, fs, SWEPT, shadow_ms=model.shadow_ms))
+
+
+def event_scores_at(
+    model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """Return precision, recall and F1 of the events found within 5 ms."""
+    times, fs = event_times(truth, model.sampling_frequency), model.sampling_frequency
+    sweep = threshold_sweep(times, probability, fs, [threshold], shadow_ms=model.shadow_ms)
+    return {f"event_{name}": float(sweep[name].iloc[0]) for name in ("precision", "recall", "f1")}
+
+
+def event_times(truth: np.ndarray, sampling_frequency: float) -> np.ndarray:
+    """Return the middle of each run of ones, in seconds."""
+    starts, stops = (np.flatnonzero(np.diff(truth, prepend=0, append=0) == step) for step in (1, -1))
+    return (starts + stops - 1) / 2 / sampling_frequency
 
 
 def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
