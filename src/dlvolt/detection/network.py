@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.preprocessing.spike_probability import load_model, spike_probability
 
+from .expected_f1 import expected_f1_thresholds
 from .shadowing import shadow_chunk
 
 MARGIN = 8  # shadows, read beside a chunk at first; more where it depends on what is further away
@@ -30,8 +33,9 @@ class NetworkPeakDetector(PeakDetector):
         Fluorescence or voltage, one ROI or electrode per channel.
     model : str or path, default: "voltage"
         Weights that come with dlvolt (`dlvolt.networks.available`), or the folder of a saved model.
-    threshold : float, optional
-        Least probability of a detection; by default the model's own.
+    threshold : float or "auto", optional
+        Least probability of a detection. "auto" chooses it for each channel, see `expected_f1_thresholds`. By default
+        the model's own.
     shadow_ms : float, optional
         By default the model's own.
     polarity : str or list of str, default: "auto"
@@ -49,6 +53,8 @@ class NetworkPeakDetector(PeakDetector):
         "positive", "negative" or, for a model that does not care, "any", of each channel.
     probability : BaseRecording
         What the network says at every sample.
+    threshold : float or np.ndarray, shape (N,)
+        Of all channels, or of each.
 
     Raises
     ------
@@ -64,8 +70,8 @@ class NetworkPeakDetector(PeakDetector):
     params_doc = """
     model : str or path, default: "voltage"
         Weights that come with dlvolt, or the folder of a saved model.
-    threshold : float or None, default: None
-        Least probability of a detection; None takes the model's own.
+    threshold : float, "auto" or None, default: None
+        Least probability of a detection; "auto" chooses it for each channel; None takes the model's own.
     shadow_ms : float or None, default: None
         A detection suppresses less confident ones so close; None takes the model's own.
     polarity : "auto" | "positive" | "negative" | list, default: "auto"
@@ -81,7 +87,7 @@ class NetworkPeakDetector(PeakDetector):
         self,
         recording: BaseRecording,
         model: str | Path = "voltage",
-        threshold: float | None = None,
+        threshold: float | Literal["auto"] | None = None,
         shadow_ms: float | None = None,
         polarity: str | Sequence[str] = "auto",
         device: str = "auto",
@@ -89,16 +95,19 @@ class NetworkPeakDetector(PeakDetector):
         return_output: bool = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(f"threshold must be a probability above 0, not {threshold}")
+        if threshold not in (None, "auto") and not (isinstance(threshold, Real) and 0 < threshold <= 1):
+            raise ValueError(f"threshold must be a probability above 0, or 'auto', not {threshold!r}")
         if shadow_ms is not None and not shadow_ms >= 0:
             raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")
         self.probability = spike_probability(recording, model, polarity, device, seed)
         network = load_model(self.probability._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
-        own = network.threshold if network.detection_threshold is None else network.detection_threshold
-        self.threshold = own if threshold is None else threshold
+        if threshold is None:
+            threshold = network.threshold if network.detection_threshold is None else network.detection_threshold
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
+        if threshold == "auto":
+            threshold = expected_f1_thresholds(self.probability, self.shadow_samples, seed)
+        self.threshold = threshold
         self.polarity = self.probability.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)
 

@@ -15,14 +15,16 @@ from dlvolt.preprocessing.spike_probability import peak_mask
 KEPT, SUPPRESSED, UNKNOWN, OPEN = 1, 0, -1, -2
 
 
-def shadow(probability: np.ndarray, threshold: float, shadow_samples: int) -> tuple[np.ndarray, np.ndarray]:
+def shadow(
+    probability: np.ndarray, threshold: float | np.ndarray, shadow_samples: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Detect spikes where a probability peaks.
 
     Parameters
     ----------
     probability : np.ndarray, shape (T, N)
         Of a spike at every sample.
-    threshold : float
+    threshold : float or np.ndarray, shape (N,)
         Smaller peaks are no detections.
     shadow_samples : int
         A detection suppresses the less confident ones (of equal ones, the later) at most so far away.
@@ -37,7 +39,7 @@ def shadow(probability: np.ndarray, threshold: float, shadow_samples: int) -> tu
 
 
 def shadow_chunk(
-    probability: np.ndarray, threshold: float, shadow_samples: int, open_start: bool, open_end: bool
+    probability: np.ndarray, threshold: float | np.ndarray, shadow_samples: int, open_start: bool, open_end: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Do as `shadow` on a piece of a recording, and say what depends on how it goes on.
 

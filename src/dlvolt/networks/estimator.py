@@ -46,8 +46,8 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
         Length of a window, overlap of neighbours, and what is left unused at either end of a window.
     threshold : float
         Probability from which on `predict` says spike, sample by sample.
-    detection_threshold : float, optional
-        Probability at whose peaks spikes are detected; by default `threshold`.
+    detection_threshold : float or "auto", optional
+        Least probability of a detection; "auto" lets the detector choose for each trace. By default `threshold`.
     shadow_ms : float
         A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
     rate_range_hz : tuple of float, optional
@@ -90,7 +90,7 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
         overlap_samples: int = 50,
         prune_samples: int = 0,
         threshold: float = 0.5,
-        detection_threshold: float | None = None,
+        detection_threshold: float | str | None = None,
         shadow_ms: float = 2.0,
         rate_range_hz: tuple[float, float] | None = None,
         spike_polarity: str = "any",

@@ -80,7 +80,7 @@ class MelSVM(ClassifierMixin, BaseEstimator):
         overlap_samples: int = 50,
         prune_samples: int = 0,
         threshold: float = 0.5,
-        detection_threshold: float | None = None,
+        detection_threshold: float | str | None = None,
         shadow_ms: float = 2.0,
         rate_range_hz: tuple[float, float] | None = None,
         spike_polarity: str = "any",

@@ -222,7 +222,7 @@ def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
     return np.sum(log_odds * peak_mask(probability, threshold), axis=0) + log_odds.max(axis=0)
 
 
-def peak_mask(probability: np.ndarray, threshold: float) -> np.ndarray:
+def peak_mask(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Return where a probability (T, N) is at a threshold or above, and at a local maximum or the start of one."""
     around = np.pad(probability, ((1, 1), (0, 0)), constant_values=-np.inf)
     return (probability > around[:-2]) & (probability >= around[2:]) & (probability >= threshold)

@@ -1,0 +1,62 @@
+"""The threshold that serves F1 best, from nothing but the probabilities of a trace.
+
+A spike of probability p is worth reporting where that raises the F1 to be expected, which it does exactly where p is
+at least half of that F1 (Z. C. Lipton, C. Elkan, B. Narayanaswamy, "Optimal thresholding of classifiers to maximize F1
+measure", ECML PKDD, 2014). So a trace of clear spikes is read with a threshold near one half, and a noisy one, where
+waiting for certainty would leave most spikes out, with a lower one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from spikeinterface.core import BaseRecording
+
+from dlvolt.preprocessing.spike_probability import draw_pieces
+
+from .shadowing import shadow
+
+CANDIDATE = 0.02  # least probability of what may be a spike
+LOWEST = 0.2  # threshold: where hardly anything may be a spike, F1 would have one report guesses
+
+
+def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed: int = 0) -> np.ndarray:
+    """Choose the threshold of each channel from a sample of the recording.
+
+    Parameters
+    ----------
+    probability : BaseRecording
+        From `dlvolt.preprocessing.spike_probability`.
+    shadow_samples : int
+        As for `shadow`.
+    seed : int, default: 0
+        Of the sample, 20 s in pieces of 5 s.
+
+    Returns
+    -------
+    np.ndarray, shape (N,)
+        Half of the F1 to be expected, within 0.2 and 0.5.
+    """
+    confidence: list[list[np.ndarray]] = [[] for _ in range(probability.get_num_channels())]
+    for segment, start, end in draw_pieces(probability, seed):
+        traces = probability.get_traces(segment, start, end)
+        frames, channels = shadow(traces, CANDIDATE, shadow_samples)
+        for channel, of_channel in enumerate(confidence):
+            of_channel.append(traces[frames[channels == channel], channel])
+    best = [best_expected_f1(np.concatenate([np.empty(0), *of_channel])) for of_channel in confidence]
+    return np.maximum(np.array(best) / 2, LOWEST)
+
+
+def best_expected_f1(confidence: np.ndarray) -> float:
+    """Return the largest F1 that can be expected when only the n most probable spikes are reported.
+
+    F1 is 2 hits / (reported + true); of the n most probable, the sum of their probabilities is expected to be hits,
+    and of true spikes there are expected to be as many as the sum of all.
+
+    Parameters
+    ----------
+    confidence : np.ndarray, shape (E,)
+        Probabilities of what may be spikes.
+    """
+    descending = np.sort(confidence)[::-1].astype("float64")
+    reported = np.arange(1, len(descending) + 1)
+    return float(np.max(2 * np.cumsum(descending) / (reported + descending.sum()), initial=0.0))
