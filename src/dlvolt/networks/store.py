@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from .bilstm import BiLSTM
 from .estimator import TraceNetwork
@@ -99,7 +100,7 @@ def save(model: TraceNetwork | MelSVM, folder: str | Path, card: str | None = No
     state, config = model.state(), {"architecture": model.architecture, **settings_of(model)}
     text = json.dumps(config, indent=2, default=np.generic.item) + "\n"  # settings may be NumPy's numbers
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, lambda path: save_file(state, path))
+    _replace(folder / WEIGHTS, lambda path: path.write_bytes(to_bytes(state)))  # save_file's is for its owner only
     _replace(folder / CONFIG, lambda path: path.write_text(text))
     if card is not None:
         _replace(folder / CARD, lambda path: path.write_text(card))
