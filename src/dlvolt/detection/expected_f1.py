@@ -16,7 +16,7 @@ from dlvolt.preprocessing.spike_probability import draw_pieces
 from .shadowing import shadow
 
 CANDIDATE = 0.02  # least probability of what may be a spike
-LOWEST = 0.2  # threshold: where hardly anything may be a spike, F1 would have one report guesses
+LOWEST = 0.3  # threshold: where hardly anything may be a spike, F1 would have one report guesses
 
 
 def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed: int = 0) -> np.ndarray:
@@ -34,7 +34,7 @@ def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed
     Returns
     -------
     np.ndarray, shape (N,)
-        Half of the F1 to be expected, within 0.2 and 0.5.
+        Half of the F1 to be expected, within 0.3 and 0.5.
     """
     confidence: list[list[np.ndarray]] = [[] for _ in range(probability.get_num_channels())]
     for segment, start, end in draw_pieces(probability, seed):
