@@ -39,7 +39,7 @@ NETWORKS = {  # other than the published settings; few data take small batches, 
 }
 BASELINES = {"gaussian_threshold": gaussian_threshold, "adaptive_matched_filter": adaptive_matched_filter}
 TIMED_SAMPLES, REPEATS = 2**16, 5
-COLUMNS = ["parameters", "samples per second", "training (s)", "F1 per sample", *(f"F1, SNR {snr}" for snr in SNRS)]
+COLUMNS = [*(f"F1, SNR {snr}" for snr in SNRS), "samples per second", "parameters", "training (s)", "F1 per sample"]
 PLACES = {name: ((0, 9), "center") for name in BASELINES} | dict.fromkeys(("voltage", "bilstm"), ((-12, 0), "right"))
 
 
@@ -136,7 +136,7 @@ def per_second(num_samples, run):
 
 
 def draw(table):
-    figure, panels = plt.subplots(1, len(SNRS), figsize=(11, 4.5), layout="constrained")
+    figure, panels = plt.subplots(len(SNRS), figsize=(7, 8), layout="constrained")
     for snr, axes in zip(SNRS, panels, strict=True):
         columns = {f"F1, SNR {snr}": "f1", "samples per second": "samples_per_second"}
         plot_model_comparison(table.rename(columns=columns), axes)
