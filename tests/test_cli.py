@@ -388,7 +388,7 @@ def changed(command, **flags):
         (changed(DETECT, session_start_time=None), r"--session-start-time: traces.npy does not tell when"),
         (changed(DETECT, model="nowhere"), r"nowhere' is not a folder, nor among the weights"),
         (changed(DETECT, model="damaged"), r"damaged.weights.safetensors is damaged"),
-        (changed(DETECT, threshold="1.5"), r"threshold must be a probability above 0, not 1.5"),
+        (changed(DETECT, threshold="1.5"), r"threshold must be a probability above 0, or 'auto', not 1.5"),
         (changed(DETECT, shadow_ms="-1"), r"shadow_ms must be a duration"),
         (changed(DETECT, polarity="up"), r"--polarity: invalid choice: 'up'"),
         (changed(DETECT, stream="trace"), r"--stream: traces.npy holds one array"),
