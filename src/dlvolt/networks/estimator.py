@@ -22,7 +22,19 @@ SAMPLES_PER_BATCH = 2**16  # when predicting: large enough for a GPU, small enou
 POLARITIES = ("positive", "any")
 
 
-class TraceNetwork(ClassifierMixin, NeuralNet):
+class WindowClassifier(ClassifierMixin):
+    """What follows from the probabilities of a model, whichever it is."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return 1 where the probability reaches the threshold, else 0, shape (B, T)."""
+        return (self.predict_proba(X) >= self.threshold).astype(int)
+
+    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
+        """Return F1 over all samples of all windows."""
+        return f1_score(np.ravel(y), self.predict(X).ravel(), zero_division=0.0)
+
+
+class TraceNetwork(WindowClassifier, NeuralNet):
     """A network that gives every sample of a window the probability of a spike, as a scikit-learn classifier.
 
     In scikit-learn's terms it is a multilabel classifier: a sample is a window of a trace, and its labels are "spike
@@ -247,14 +259,6 @@ class TraceNetwork(ClassifierMixin, NeuralNet):
             batches = torch.from_numpy(X).split(size)
             parts = [self.module_(batch.to(self.device)).sigmoid().cpu() for batch in batches]
         return torch.cat(parts).numpy()
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the probability reaches the threshold, else 0, shape (B, T)."""
-        return (self.predict_proba(X) >= self.threshold).astype(int)
-
-    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
-        """Return F1 over all samples of all windows."""
-        return f1_score(np.ravel(y), self.predict(X).ravel(), zero_division=0.0)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the weights."""

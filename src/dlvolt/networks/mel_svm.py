@@ -15,14 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.metrics import f1_score
 from sklearn.svm import SVC
 from sklearn.utils import resample
 from sklearn.utils.validation import check_is_fitted
 
-from .estimator import SAMPLES_PER_BATCH, check_shapes, check_windows, choose_device
+from .estimator import SAMPLES_PER_BATCH, WindowClassifier, check_shapes, check_windows, choose_device
 from .features import normalise
 from .mel import mel_spectrogram
 
@@ -31,7 +30,7 @@ FOLDS = 5
 STATE = ("support_vectors", "dual_coefficients", "intercept", "gamma", "sigmoid")
 
 
-class MelSVM(ClassifierMixin, BaseEstimator):
+class MelSVM(WindowClassifier, BaseEstimator):
     """Radial basis function SVM on the log power in mel bands, in a few frames around each sample.
 
     A multilabel classifier of windows like `TraceNetwork`. The published work balances the classes; hence decision
@@ -213,14 +212,6 @@ class MelSVM(ClassifierMixin, BaseEstimator):
         """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
         slope, offset = self.state()["sigmoid"].numpy()
         return (1 / (1 + np.exp(slope * self.decision_function(X) + offset))).astype("float32")
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the probability reaches the threshold, else 0, shape (B, T)."""
-        return (self.predict_proba(X) >= self.threshold).astype(int)
-
-    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
-        """Return F1 over all samples of all windows."""
-        return f1_score(np.ravel(y), self.predict(X).ravel(), zero_division=0.0)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the support vectors and all that belongs to them."""

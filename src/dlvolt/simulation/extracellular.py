@@ -24,7 +24,7 @@ from spikeinterface.core.generate import (
 from spikeinterface.preprocessing import bandpass_filter
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
-Range = tuple[float, float]
+from .draws import Range, log_uniform
 
 VISIBLE = 3.5  # noise standard deviations that the peak of a unit's template must have for its spikes to count
 SPIKE_BAND_HZ = (300.0, 6000.0)  # where noise and peak are measured, whatever was done to the traces
@@ -129,7 +129,7 @@ def simulate_extracellular(
         templates -= templates.mean(axis=2, keepdims=True)
     level = spike_band(noise, sampling_frequency, axis=0).std(axis=0)  # N
     snr = np.abs(spike_band(templates[..., 0], sampling_frequency, axis=1)).max(axis=1) / level  # U×N
-    gain = log_uniform(settings.snr, rng, len(templates)) / snr.max(axis=1)  # U
+    gain = log_uniform(rng, settings.snr, len(templates)) / snr.max(axis=1)  # U
     frames, units, heights = draw_spikes(len(templates), length, sampling_frequency, settings, rng)
 
     center, width = round(BEFORE_MS / 1000 * sampling_frequency), templates.shape[1]
@@ -148,7 +148,7 @@ def simulate_extracellular(
 
     turn = -1 if rng.random() < settings.upward else 1
     cut = slice(margin, margin + num_samples)
-    step = turn * log_uniform(settings.step, rng) * level.min()
+    step = turn * log_uniform(rng, settings.step) * level.min()
     return np.round(traces[cut] / step).astype("float32"), spikes[cut]
 
 
@@ -189,11 +189,11 @@ def draw_noise(
     if rng.random() < 0.7:
         fastest = rng.uniform(10.0, 100.0)  # Hz
         slow = coloured(1 / (frequencies + 2.0) / (1 + (frequencies / fastest) ** 2), rng.uniform(0.5, 1.0))
-        noise += log_uniform(settings.slow, rng) * slow
+        noise += log_uniform(rng, settings.slow) * slow
     if rng.random() < 0.3:
         cycles = rng.choice([50.0, 60.0]) * np.arange(num_samples)[:, None] / sampling_frequency + rng.random()
-        noise += log_uniform(settings.hum, rng) * np.sin(2 * np.pi * cycles)
-    return noise * log_uniform(settings.noise_level, rng, num_channels)
+        noise += log_uniform(rng, settings.hum) * np.sin(2 * np.pi * cycles)
+    return noise * log_uniform(rng, settings.noise_level, num_channels)
 
 
 def draw_templates(
@@ -215,7 +215,7 @@ def draw_templates(
         AFTER_MS,
         seed=int(rng.integers(2**31)),
         upsample_factor=JITTER,
-        unit_params={name: log_uniform(getattr(settings, name), rng, num_units) for name in shapes}
+        unit_params={name: log_uniform(rng, getattr(settings, name), num_units) for name in shapes}
         | dict(alpha=1.0, positive_amplitude=rng.uniform(*settings.afterpotential, num_units)),
     )
     slope = np.gradient(templates, axis=1)
@@ -235,7 +235,7 @@ def draw_spikes(
     """Draw all spikes of a recording: frames, units and heights, each of shape (E,), by frame."""
     spikes = []
     for unit in range(num_units):
-        num_spikes = rng.poisson(log_uniform(settings.firing_rate_hz, rng) * num_samples / sampling_frequency)
+        num_spikes = rng.poisson(log_uniform(rng, settings.firing_rate_hz) * num_samples / sampling_frequency)
         times, heights = rng.uniform(0, num_samples, num_spikes), np.ones(num_spikes)
         if rng.random() < settings.bursting:
             sizes = rng.geometric(0.4, num_spikes)
@@ -252,11 +252,6 @@ def draw_spikes(
     frames, units, heights = (np.concatenate(one) for one in zip(*spikes, strict=True))
     order = np.argsort(frames, kind="stable")
     return frames[order], units[order], heights[order]
-
-
-def log_uniform(limits: Range, rng: np.random.Generator, size: int | None = None) -> np.ndarray:
-    """Draw numbers whose logarithm is uniform."""
-    return np.exp(rng.uniform(*np.log(limits), size))
 
 
 def extracellular_windows(

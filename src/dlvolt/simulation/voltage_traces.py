@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import fftconvolve
 
-Range = tuple[float, float]
+from .draws import Range, log_uniform
 
 FINE_HZ = 5000.0  # the membrane potential is drawn at least so finely, then each frame averages its exposure
 POLARITIES = ("positive", "negative")
@@ -152,11 +152,6 @@ def simulate_trace(
     brightness = bleaching(time, settings, rng) * (1 + sign * contrast * fluorescence + artefacts)
     noise = camera_noise(time, rng) * np.sqrt(np.maximum(brightness, 0))  # shot noise
     return log_uniform(rng, (50, 5000)) * (brightness + noise_level * noise), times
-
-
-def log_uniform(rng: np.random.Generator, bounds: Range) -> float:
-    """Draw from a distribution whose logarithm is uniform between the bounds."""
-    return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
 def coloured_noise(num_samples: int, fs: float, corner_hz: float, order: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,10 +9,10 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_curve
 
 from dlvolt.evaluation import best_threshold as best_event_threshold
-from dlvolt.evaluation import threshold_sweep
+from dlvolt.evaluation import sample_scores, threshold_sweep
 from dlvolt.networks import MelSVM, TraceNetwork, trace_probability
 from dlvolt.networks.inference import hop_and_kept
 
@@ -222,6 +222,5 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
 
 def scores(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
     """Return precision, recall and F1 per sample; without a spike to find, 1 if none is found."""
-    found = probability >= threshold
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, found, average="binary", zero_division=1.0)
-    return dict(precision=float(precision), recall=float(recall), f1=float(f1), num_spike_samples=int(truth.sum()))
+    found = sample_scores(truth, probability, threshold)
+    return dict(precision=found.precision, recall=found.recall, f1=found.f1, num_spike_samples=int(truth.sum()))

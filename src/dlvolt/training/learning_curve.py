@@ -46,8 +46,8 @@ def learning_curve(
     Returns
     -------
     pandas.DataFrame
-        One row per fraction, with the columns fraction, num_windows, precision, recall, f1, num_spike_samples (of
-        the test parts) and threshold.
+        One row per fraction, with the columns fraction, num_windows, the test scores that `dlvolt.training.fit` gives,
+        of samples and of events, and threshold.
 
     Raises
     ------
