@@ -50,7 +50,10 @@ def test_voltage_finds_the_spikes_of_biophysical_neurons_and_their_polarity(rate
     traces, spikes, polarities = simulate_biophysical(8, 10.0, rate, snr, compartment=compartment, seed=77)
     found, inferred = detect(traces, rate)
     assert inferred == polarities
-    assert np.median(f1(spikes, found)) > least  # in complex spikes, more is found than the truth counts
+    assert np.median(f1(spikes, found)) > least
+    assert (
+        np.mean(f1(spikes, found)) > 0.95
+    )  # one of the somata bursts at 3.5 ms, where a third of the spikes is missed
 
 
 def test_voltage_beats_a_matched_filter_that_is_told_the_polarity():
