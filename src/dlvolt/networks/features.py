@@ -102,9 +102,22 @@ def derivative(x: torch.Tensor, sampling_frequency: float) -> torch.Tensor:
 
 
 def median_filter(x: torch.Tensor, length_ms: float, sampling_frequency: float) -> torch.Tensor:
-    """Return the running median of windows (B, T)."""
+    """Return the running median of windows (B, T).
+
+    All medians at once, by forgetful selection: of just over half of the samples neither the smallest nor the largest
+    can be the median, so they make room for one more sample, until a single one is left.
+    """
     length = odd_length(length_ms, sampling_frequency)
-    return extend(x, length // 2).unfold(-1, length, 1).median(dim=-1).values
+    samples = list(extend(x, length // 2).unfold(-1, length, 1).unbind(-1))  # each B×T
+    left, samples = samples[: length // 2 + 2], samples[length // 2 + 2 :]
+    while len(left) > 1:
+        for i in range(1, len(left)):
+            left[0], left[i] = torch.minimum(left[0], left[i]), torch.maximum(left[0], left[i])
+        for i in range(1, len(left) - 1):
+            left[i], left[-1] = torch.minimum(left[i], left[-1]), torch.maximum(left[i], left[-1])
+        left = left[1:-1] + samples[:1]
+        samples = samples[1:]
+    return left[0]
 
 
 def gaussian(deviation_ms: float, sampling_frequency: float) -> torch.Tensor:

@@ -21,6 +21,14 @@ from .features import FEATURES, feature_channels, normalise
 GROUP = 8  # channels that are normalised together
 
 
+class Convolution(nn.Conv1d):
+    """Convolution in one dimension that keeps channels side by side in memory (channels last), as CPUs have it faster."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×1×T -> B×C'×1×T
+        """Return the convolution, of the same length."""
+        return F.conv2d(x, self.weight[:, :, None], self.bias, padding=(0, self.kernel_size[0] // 2))
+
+
 class Block(nn.Sequential):
     """Two convolutions; each is normalised over the window, which tells a sample what its surroundings are like."""
 
@@ -28,7 +36,7 @@ class Block(nn.Sequential):
         layers = []
         for channels in (num_in, num_out):
             layers += [
-                nn.Conv1d(channels, num_out, kernel_size, padding=kernel_size // 2),
+                Convolution(channels, num_out, kernel_size),
                 nn.GroupNorm(num_out // GROUP, num_out),
                 nn.ReLU(inplace=True),
             ]
@@ -42,9 +50,9 @@ class Context(nn.Module):
         super().__init__()
         self.mix = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×T
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×1×T
         """Add to each channel what the means and maxima over the window say."""
-        return x + self.mix(torch.cat([x.mean(dim=-1), x.amax(dim=-1)], dim=1))[..., None]
+        return x + self.mix(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))[..., None, None]
 
 
 class UNet(nn.Module):
@@ -102,19 +110,20 @@ class UNet(nn.Module):
             Block(below + width, width, kernel_size)
             for below, width in reversed(list(zip(widths[1:], widths, strict=False)))
         )
-        self.head = nn.Conv1d(widths[0], 1, 1)
+        self.head = Convolution(widths[0], 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, T) of windows (B, T) of any length."""
         num_samples = x.shape[-1]
         x = feature_channels(normalise(x), self.sampling_frequency, self.features)  # B×C×T
         x = F.pad(x, (0, -num_samples % 2**self.depth), mode="replicate")  # to whole samples at every level
+        x = x[:, :, None].contiguous(memory_format=torch.channels_last)  # B×C×1×T
         skips = []
         for block in self.encoder[:-1]:
-            skips.append(block(x))  # B×C'×T'
-            x = F.max_pool1d(skips[-1], 2)  # B×C'×T'/2
+            skips.append(block(x))  # B×C'×1×T'
+            x = F.max_pool2d(skips[-1], (1, 2))  # B×C'×1×T'/2
         x = self.context(self.encoder[-1](x))
         for block in self.decoder:
-            x = F.interpolate(x, scale_factor=2.0)  # nearest
+            x = F.interpolate(x, scale_factor=(1.0, 2.0))  # nearest
             x = block(torch.cat([x, skips.pop()], dim=1))
-        return self.head(x)[:, 0, :num_samples]
+        return self.head(x)[:, 0, 0, :num_samples]
