@@ -22,7 +22,7 @@ GROUP = 8  # channels that are normalised together
 
 
 class Convolution(nn.Conv1d):
-    """Convolution in one dimension that keeps channels side by side in memory (channels last), as CPUs have it faster."""
+    """Convolution of samples whose channels lie side by side in memory, as CPUs have it faster; B×C×1×T."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×1×T -> B×C'×1×T
         """Return the convolution, of the same length."""
