@@ -1,12 +1,15 @@
 from datetime import datetime, timezone
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import spikeinterface as si
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries
 from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel, RoiResponseSeries
+from scipy.io import savemat
 
-from dlvolt.io import read_label_file, read_traces
+from dlvolt.io import read_label_file, read_trace_file, read_traces, traces_to_recording
 
 TRACES = np.random.default_rng(0).normal(size=(50, 3))
 
@@ -15,16 +18,112 @@ def save_csv(path, array, header=""):
     np.savetxt(path, array, delimiter=",", header=header, comments="")
 
 
+def save_mat_7_3(path, **variables):
+    """Write as MATLAB does: HDF5 behind a header, axes in reverse order, a class for each variable."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in variables.items():
+            array = np.atleast_2d(array)
+            file.create_dataset(name, data=array.T, chunks=True, compression="gzip")
+            file[name].attrs["MATLAB_class"] = np.bytes_(
+                {"float64": "double", "float32": "single"}.get(array.dtype.name, array.dtype.name)
+            )
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+SAVE = {
+    ".npy": np.save,
+    ".npz": lambda path, array: np.savez(path, anything=array),
+    ".csv": save_csv,
+    ".mat": lambda path, array: savemat(path, {"anything": array}, do_compression=True),
+    "_7_3.mat": lambda path, array: save_mat_7_3(path, anything=array),
+}
+
+
 @pytest.mark.parametrize("traces", [TRACES, TRACES[:, 0], TRACES.astype("float32"), (100 * TRACES).astype("int16")])
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+@pytest.mark.parametrize("suffix", SAVE)
 def test_arrays_come_back(tmp_path, traces, suffix):
     path = tmp_path / f"traces{suffix}"
-    save = {".npy": np.save, ".npz": lambda path, array: np.savez(path, anything=array), ".csv": save_csv}[suffix]
-    save(path, traces)
+    SAVE[suffix](path, traces)
     recording = read_traces(path, sampling_frequency=400.0)
-    np.testing.assert_array_equal(recording.get_traces(), traces.reshape(50, -1))
+    columns = traces.reshape(50, -1)
+    np.testing.assert_array_equal(recording.get_traces(), columns)
     assert recording.sampling_frequency == 400.0
+    assert recording.get_annotation("modality") is None  # they may be of anything
     assert list(recording.channel_ids) == list(range(recording.get_num_channels()))
+    assert suffix == ".csv" or recording.get_dtype() == traces.dtype
+
+    recording = traces_to_recording(path, 400.0, t_start=2.0)
+    recording.dump_to_json(tmp_path / "recording.json")
+    loaded = si.load(tmp_path / "recording.json")
+    last = loaded.channel_ids[-1:]
+    chunk = loaded.get_traces(start_frame=7, end_frame=20, channel_ids=last)
+    np.testing.assert_array_equal(chunk, columns[7:20, -1:])
+    assert (loaded.get_start_time(), loaded.get_annotation("modality")) == (2.0, "optical")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_of_any_layout(tmp_path, order):
+    np.save(tmp_path / "traces.npy", np.asarray(TRACES, dtype=">f4", order=order))
+    recording = traces_to_recording(tmp_path / "traces.npy", 400.0)
+    assert recording.get_traces().dtype.str == recording.get_dtype().str == "<f4"  # torch takes no other
+    np.testing.assert_array_equal(recording.get_traces(channel_ids=[2, 0]), TRACES[:, [2, 0]].astype("f4"))
+
+
+@pytest.mark.parametrize("traces", [TRACES, TRACES[:, 0], TRACES.astype("float32"), (100 * TRACES).astype("int16")])
+def test_arrays_in_memory(traces):
+    recording = traces_to_recording(traces, 400.0, t_start=2.0)
+    assert isinstance(recording, si.NumpyRecording)
+    np.testing.assert_array_equal(recording.get_traces(), traces.reshape(50, -1))
+    assert (recording.get_dtype(), recording.get_start_time()) == (traces.dtype, 2.0)
+    assert recording.get_annotation("modality") == "optical"
+    assert not recording.has_probe()
+
+
+def test_what_is_known_of_the_rois(tmp_path):
+    np.save(tmp_path / "traces.npy", TRACES)
+    positions_um = np.array([[10.0, 20.0], [30.0, 5.0], [0.0, 0.0]])
+    known = dict(
+        roi_ids=np.array(["a", "b", "c"]), positions_um=positions_um, value="delta_f_over_f", indicator="JEDI-2P"
+    )
+    from_file = traces_to_recording(tmp_path / "traces.npy", 400.0, **known)
+    from_file.dump_to_json(tmp_path / "recording.json")
+    for recording in (traces_to_recording(TRACES, 400.0, **known), from_file, si.load(tmp_path / "recording.json")):
+        assert recording.channel_ids.tolist() == ["a", "b", "c"]
+        np.testing.assert_array_equal(recording.get_property("centroid"), positions_um)
+        np.testing.assert_array_equal(recording.get_channel_locations(), positions_um)
+        assert recording.get_property("centroid_unit").tolist() == ["um"] * 3
+        annotations = dict(modality="optical", imaging_rate_hz=400.0, value="delta_f_over_f", indicator="JEDI-2P")
+        assert {name: recording.get_annotation(name) for name in annotations} == annotations
+
+
+def test_nan_is_allowed(tmp_path):
+    traces = TRACES.copy()
+    traces[5:9, 1] = np.nan
+    np.save(tmp_path / "traces.npy", traces)
+    for source in (traces, tmp_path / "traces.npy"):
+        np.testing.assert_array_equal(traces_to_recording(source, 400.0).get_traces(), traces)
+
+
+@pytest.mark.parametrize("suffix", [".npy", "_7_3.mat"])
+def test_worker_processes(tmp_path, suffix):
+    SAVE[suffix](tmp_path / f"traces{suffix}", TRACES)
+    recording = traces_to_recording(tmp_path / f"traces{suffix}", 400.0)
+    settings = dict(n_jobs=2, chunk_size=16, mp_context="fork", verbose=False)
+    np.testing.assert_array_equal(recording.save(folder=tmp_path / "saved", **settings).get_traces(), TRACES)
+
+
+@pytest.mark.parametrize("save", [savemat, lambda path, variables: save_mat_7_3(path, **variables)])
+def test_variables_of_matlab(tmp_path, save):
+    path = tmp_path / "session.mat"
+    save(path, {"dff": TRACES, "rate": np.array([400.0])})
+    with pytest.raises(ValueError, match=r"stream_name: .* holds .*'dff' \(50, 3\).*; choose one"):
+        traces_to_recording(path, 400.0)
+    np.testing.assert_array_equal(read_trace_file(path, 400.0, stream_name="dff").get_traces(), TRACES)
+    save(path, {"channel": np.array([1.0, 0.0]), "time_s": np.array([0.5, 0.25])})
+    assert [times.tolist() for times in read_label_file(path, 2)] == [[0.25], [0.5]]
+    save(path, {"masks": (TRACES > 0).astype("uint8")})
+    np.testing.assert_array_equal(read_label_file(path, 3), TRACES > 0)
 
 
 def test_columns_of_a_csv_name_the_channels(tmp_path):
@@ -123,6 +222,16 @@ def folder(tmp_path, monkeypatch):
     np.save("words.npy", np.array(["a", "b"]))
     np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
     np.savez("none.npz")
+    np.save("nothing.npy", np.zeros((0, 3)))
+    savemat("across.mat", {"traces": TRACES.T})
+    save_mat_7_3("across_7_3.mat", traces=TRACES.T)
+    with h5py.File("empty_7_3.mat", "w") as file:
+        file["traces"] = np.array([0, 3], "uint64")  # the shape of zeros(0, 3)
+        file["traces"].attrs["MATLAB_empty"] = np.uint8(1)
+    savemat("cells.mat", {"traces": np.array([TRACES, "a"], dtype=object)})
+    savemat("whole.mat", {"traces": TRACES}, do_compression=True)
+    (tmp_path / "broken.mat").write_bytes((tmp_path / "whole.mat").read_bytes()[:500])
+    (tmp_path / "text.mat").write_text("traces")
     (tmp_path / "words.csv").write_text("a,b\nc,d\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "empty.npy").write_text("")
@@ -142,8 +251,15 @@ def folder(tmp_path, monkeypatch):
         ("across.npy", {}, "source: across.npy has 50 traces of 3 samples; transpose it"),
         ("cube.npy", {}, r"source: cube.npy must hold numbers of shape .* not float64 of shape \(3, 3, 3\)"),
         ("words.npy", {}, "source: words.npy must hold numbers"),
-        ("objects.npy", {}, "source: objects.npy cannot be read as .npy: .*pickle"),
+        ("objects.npy", {}, "source: objects.npy cannot be read as .npy: .*objects"),
         ("none.npz", {}, "stream_name: none.npz holds nothing"),
+        ("nothing.npy", {}, "source: nothing.npy "),
+        ("across.mat", {}, "source: across.mat has 50 traces of 3 samples; transpose it"),
+        ("across_7_3.mat", {}, "source: across_7_3.mat has 50 traces of 3 samples; transpose it"),
+        ("empty_7_3.mat", {}, r"source: empty_7_3.mat must hold numbers .* of shape \(0, 3\)"),
+        ("cells.mat", {}, "source: cells.mat must hold numbers of shape .*, not object"),
+        ("broken.mat", {}, "source: broken.mat cannot be read as .mat: "),
+        ("text.mat", {}, "source: text.mat cannot be read as .mat: "),
         ("words.csv", {}, "source: words.csv must hold numbers"),
         ("empty.csv", {}, "source: empty.csv cannot be read as .csv"),
         ("empty.npy", {}, "source: empty.npy cannot be read as .npy"),
@@ -158,6 +274,41 @@ def folder(tmp_path, monkeypatch):
 def test_bad_sources(folder, source, settings, error):
     with pytest.raises((ValueError, FileNotFoundError), match=error):
         read_traces(source, **{"sampling_frequency": 400.0} | settings)
+
+
+@pytest.mark.parametrize(
+    ("traces", "settings", "error"),
+    [
+        (TRACES.T, {}, "traces: the array has 50 traces of 3 samples; transpose it"),
+        (np.zeros((0, 3)), {}, r"traces: the array must hold numbers .* of shape \(0, 3\)"),
+        (np.zeros(0), {}, r"traces: the array must hold numbers .* of shape \(0,\)"),
+        (np.zeros((3, 3, 3)), {}, r"traces: the array must hold numbers .* of shape \(3, 3, 3\)"),
+        (TRACES.astype(object), {}, "traces: the array must hold numbers .* not object"),
+        (TRACES.astype(complex), {}, "traces: the array must hold numbers .* not complex128"),
+        (np.array(["a", "b"]), {}, "traces: the array must hold numbers"),
+        (TRACES, {"sampling_frequency": 0}, "sampling_frequency: must be positive, in Hz, not 0"),
+        (TRACES, {"stream_name": "trace"}, "stream_name: is for files; leave it out"),
+        (
+            TRACES,
+            {"roi_ids": ["a", "b"]},
+            r"roi_ids: must be a different name for each of the 3 ROIs, not \['a', 'b'\]",
+        ),
+        (TRACES, {"roi_ids": [1, 1, 2]}, "roi_ids: must be a different name"),
+        (TRACES, {"positions_um": np.zeros((3, 3))}, r"positions_um: must be x and y .* of shape \(3, 2\)"),
+        (TRACES, {"positions_um": [[0, np.nan]] * 3}, "positions_um: must be x and y"),
+        (TRACES, {"value": "volts"}, "value: must be 'fluorescence', 'delta_f_over_f' or None, not 'volts'"),
+        ("nowhere.npy", {}, "source: there is no file nowhere.npy"),
+    ],
+)
+def test_bad_traces(traces, settings, error):
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        traces_to_recording(traces, **{"sampling_frequency": 400.0} | settings)
+
+
+def test_columns_of_a_table_in_memory():
+    table = pd.DataFrame(TRACES, columns=["soma", "dendrite", "axon"])
+    assert traces_to_recording(table, 400.0).channel_ids.tolist() == ["soma", "dendrite", "axon"]
+    assert traces_to_recording(table, 400.0, roi_ids=[1, 2, 3]).channel_ids.tolist() == [1, 2, 3]
 
 
 def test_spike_tables(tmp_path):

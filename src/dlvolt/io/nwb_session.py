@@ -1,17 +1,19 @@
-"""What a new NWB file needs besides its data: the session, the subject and the electrodes."""
+"""What a new NWB file needs besides its data: the session, the subject, the devices and the electrodes."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
-from hdmf.common import VectorData, VectorIndex
+from hdmf.backends.io import HDMFIO
+from hdmf.common import DynamicTable, VectorData, VectorIndex
 from hdmf.utils import get_docval
-from pynwb import NWBFile
+from pynwb import NWBHDF5IO, H5DataIO, NWBFile
 from pynwb.core import NWBContainer
 from pynwb.device import Device, DeviceModel
 from pynwb.ecephys import ElectrodeGroup, ElectrodesTable
@@ -43,6 +45,22 @@ SESSION_FIELDS = (
 TIME_FIELDS = ("session_start_time", "timestamps_reference_time")
 
 
+def is_zarr(path: str | Path) -> bool:
+    """Whether a path is a Zarr folder, of format 2 or 3."""
+    return any((Path(path) / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+
+def open_nwb(path: str | Path) -> HDMFIO:
+    """Open an NWB file to read, HDF5 or, where hdmf-zarr is installed, Zarr."""
+    if not is_zarr(path):
+        return NWBHDF5IO(str(path), "r")
+    try:
+        from hdmf_zarr import NWBZarrIO
+    except ImportError as error:
+        raise ImportError(f"source: to read {path}, a Zarr folder, run: pip install hdmf-zarr") from error
+    return NWBZarrIO(str(path), mode="r")
+
+
 def new_file(
     source_file: NWBFile | None, recording: BaseRecording | None, metadata: dict[str, dict[str, Any]]
 ) -> NWBFile:
@@ -70,7 +88,7 @@ def new_file(
     if "date_of_birth" in subject:
         subject = subject | {"date_of_birth": _as_time(subject["date_of_birth"])}
     if source_file is not None and source_file.subject is not None:
-        nwbfile.subject = _copy(source_file.subject, Subject, **subject)
+        nwbfile.subject = copy_container(source_file.subject, Subject, **subject)
     elif subject:
         nwbfile.subject = Subject(**subject)
     return nwbfile
@@ -98,58 +116,74 @@ def _in_memory(value: Any) -> Any:
     return list(value[:]) if isinstance(value, h5py.Dataset) else value
 
 
-def _copy(container: NWBContainer, cls: type, **replaced: Any) -> NWBContainer:
+def copy_container(container: NWBContainer, cls: type, **replaced: Any) -> NWBContainer:
     """Copy a container of another file as the core type `cls`, without the fields of extensions."""
     arguments = {argument["name"] for argument in get_docval(cls.__init__)}
     fields = {"name": container.name} | dict(container.fields)
     known = {name: _in_memory(v) for name, v in fields.items() if name in arguments and v is not None}
-    return cls(**known | replaced)
+    # Made as pynwb makes what it reads: old files have deprecated fields which it takes from nobody else.
+    copied = cls.__new__(cls, in_construct_mode=True)
+    copied.__init__(**known | replaced)
+    copied._in_construct_mode = False
+    return copied
 
 
-def add_electrodes(
-    nwbfile: NWBFile, source_file: NWBFile | None, channels: BaseRecording | SortingAnalyzer | None
-) -> np.ndarray | None:
-    """Add devices, electrode groups and electrodes to a file, carried over or from the recording's probe.
-
-    Returns the row of each of the N channels in the electrodes table, None if there are no channels.
-    """
-    if source_file is not None:
-        _carry_devices(source_file, nwbfile)
-        if source_file.electrodes is not None:
-            nwbfile.electrodes = _copy_electrodes(source_file.electrodes, nwbfile.electrode_groups)
-    if channels is None or (isinstance(channels, BaseRecording) and not channels.has_probe()):
-        return None  # ROIs, for instance, are no electrodes
-    if nwbfile.electrodes is not None:
-        return _match_electrodes(nwbfile.electrodes, channels)
-    _describe_electrodes(nwbfile, channels)
-    return np.arange(channels.get_num_channels())
-
-
-def _carry_devices(source_file: NWBFile, nwbfile: NWBFile) -> None:
-    for model in source_file.device_models.values():
-        nwbfile.add_device_model(_copy(model, DeviceModel))
-    for device in source_file.devices.values():
-        model = device.fields.get("model")
-        replaced = {"model": nwbfile.device_models[model.name]} if model is not None else {}
-        nwbfile.add_device(_copy(device, Device, **replaced))
-    for group in source_file.electrode_groups.values():
-        device = nwbfile.devices[group.device.name]
-        nwbfile.add_electrode_group(_copy(group, ElectrodeGroup, device=device))
-
-
-def _copy_electrodes(table: ElectrodesTable, groups: dict[str, ElectrodeGroup]) -> ElectrodesTable:
+def copy_rows(table: DynamicTable, **replaced: Any) -> dict[str, Any]:
+    """Copy the rows of a table of another file, as arguments for a table; `replaced` gives the data of columns."""
     columns = {}
     for column in reversed(table.columns):  # the target of an index comes after it
         if isinstance(column, VectorIndex):
             target = columns[column.target.name]
             copied = VectorIndex(name=column.name, data=np.asarray(column.data[:]), target=target)
         else:
-            data = column.data[:]
-            if column.name == "group":
-                data = [groups[group.name] for group in data]
+            data = replaced[column.name] if column.name in replaced else _to_copy(column.data)
             copied = VectorData(name=column.name, description=column.description, data=data)
         columns[column.name] = copied
-    return ElectrodesTable(id=np.asarray(table.id[:]), columns=list(columns.values()), colnames=table.colnames)
+    return {"id": np.asarray(table.id[:]), "columns": list(columns.values()), "colnames": table.colnames}
+
+
+def _to_copy(data: Any) -> Any:
+    """Give the data of a column; masks in HDF5, which may be gigabytes, are left to HDF5 to copy."""
+    is_mask = isinstance(data, h5py.Dataset) and (
+        data.dtype.kind == "V" or (data.dtype.kind in "biuf" and data.ndim > 1)
+    )
+    return H5DataIO(data, link_data=False) if is_mask else data[:]
+
+
+def carry_devices(source_file: NWBFile, nwbfile: NWBFile) -> None:
+    """Copy the devices and their models from one file to another."""
+    for model in source_file.device_models.values():
+        nwbfile.add_device_model(copy_container(model, DeviceModel))
+    for device in source_file.devices.values():
+        model = device.fields.get("model")
+        replaced = {"model": nwbfile.device_models[model.name]} if model is not None else {}
+        nwbfile.add_device(copy_container(device, Device, **replaced))
+
+
+def add_electrodes(
+    nwbfile: NWBFile, source_file: NWBFile | None, channels: BaseRecording | SortingAnalyzer | None
+) -> np.ndarray | None:
+    """Add electrode groups and electrodes to a file, carried over or from the probe of the channels.
+
+    Returns the row of each of the N channels in the electrodes table, None if there are no channels.
+    """
+    if source_file is not None:
+        _carry_electrodes(source_file, nwbfile)
+    if channels is None or (isinstance(channels, BaseRecording) and not channels.has_probe()):
+        return None
+    if nwbfile.electrodes is not None:
+        return _match_electrodes(nwbfile.electrodes, channels)
+    _describe_electrodes(nwbfile, channels)
+    return np.arange(channels.get_num_channels())
+
+
+def _carry_electrodes(source_file: NWBFile, nwbfile: NWBFile) -> None:
+    for group in source_file.electrode_groups.values():
+        device = nwbfile.devices[group.device.name]
+        nwbfile.add_electrode_group(copy_container(group, ElectrodeGroup, device=device))
+    if source_file.electrodes is not None:
+        groups = [nwbfile.electrode_groups[group.name] for group in source_file.electrodes["group"].data[:]]
+        nwbfile.electrodes = ElectrodesTable(**copy_rows(source_file.electrodes, group=groups))
 
 
 def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
@@ -157,7 +191,7 @@ def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingA
     names = table["channel_name"].data if "channel_name" in table.colnames else table.id.data
     rows = pd.DataFrame({"channel": [str(name) for name in names], "group": table["group_name"].data})
     wanted = pd.DataFrame(
-        {"channel": [str(i) for i in channels.channel_ids], "group": _channel_property(channels, "group", 0)}
+        {"channel": [str(i) for i in channels.channel_ids], "group": _property_or(channels, "group", 0)}
     )
     for keys in (["channel"], ["channel", "group"]):  # the probes of one file may name their channels alike
         index = pd.MultiIndex.from_frame(rows[keys].astype(str))
@@ -172,11 +206,15 @@ def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingA
     )
 
 
-def _channel_property(channels: BaseRecording | SortingAnalyzer, name: str, default: Any) -> np.ndarray:
-    if isinstance(channels, SortingAnalyzer):  # also without its recording
-        values = channels.rec_attributes["properties"].get(name)
-    else:
-        values = channels.get_property(name)
+def channel_property(channels: BaseRecording | SortingAnalyzer, name: str) -> np.ndarray | None:
+    """Give a property of the N channels, also of those of an analyzer without its recording; None if not known."""
+    if isinstance(channels, SortingAnalyzer):
+        return channels.rec_attributes["properties"].get(name)
+    return channels.get_property(name)
+
+
+def _property_or(channels: BaseRecording | SortingAnalyzer, name: str, default: Any) -> np.ndarray:
+    values = channel_property(channels, name)
     return np.full(channels.get_num_channels(), default) if values is None else np.asarray(values)
 
 
@@ -187,7 +225,7 @@ def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnal
         name="probe",
         description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model",
     )
-    channel_groups = _channel_property(channels, "group", 0)
+    channel_groups = _property_or(channels, "group", 0)
     groups = {}
     for group in np.unique(channel_groups):
         name = group if isinstance(group, str) else f"group{group}"
@@ -199,7 +237,7 @@ def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnal
     for channel_id, group, area, position in zip(
         channels.channel_ids,
         channel_groups,
-        _channel_property(channels, "brain_area", "unknown"),
+        _property_or(channels, "brain_area", "unknown"),
         channels.get_channel_locations(),
         strict=True,
     ):

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,18 @@ from pynwb.ecephys import ElectrodesTable
 from pynwb.misc import Units
 from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, SortingAnalyzer
 
-from dlvolt.io.nwb_session import add_electrodes, new_file
+from dlvolt.io.nwb_rois import (
+    UNIT_DESCRIPTIONS,
+    add_rois,
+    add_traces,
+    check_traces,
+    is_optical,
+    optical_description,
+    roi_columns,
+)
+from dlvolt.io.nwb_session import add_electrodes, carry_devices, is_zarr, new_file, open_nwb
 
+DESCRIPTION = "Units found by spike sorting or spike detection."
 METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
 MAX_ELECTRODES = 8  # of a unit whose analyzer is dense
 
@@ -29,6 +40,7 @@ def write_nwb_units(
     path: str | Path,
     *,
     source: str | Path | None = None,
+    traces: dict[str, BaseRecording] | None = None,
     metadata: dict[str, dict[str, Any]] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -40,12 +52,18 @@ def write_nwb_units(
         The K units. A sorting gives their spike times and unit properties; an analyzer also the electrodes
         of each unit, the computed quality, template and spike train metrics and, if its ``templates`` are
         computed in µV, the waveforms. A sorting needs a registered recording (`register_recording`, done by
-        `run_sorter`) for the electrodes table, the observation intervals and the clock of the recording.
+        `run_sorter`) for the electrodes table or the ROIs, the observation intervals and the clock of the
+        recording.
     path : path
         The file to write. It is written beside and moved into place when complete.
     source : path, optional
-        The NWB file of the recording. Session, subject, devices, electrode groups and electrodes are carried
-        over from it into the new file; its data are not.
+        The NWB file of the recording, HDF5 or (needs the package hdmf-zarr) Zarr. Session, subject, devices,
+        electrode groups and electrodes are carried over from it into the new file, for optical units also
+        imaging planes and tables of ROIs; its data are not.
+    traces : dict of str to BaseRecording, optional
+        Traces of the ROIs to write as well, by name, e.g. ``{"delta_f_over_f": ..., "spike_probability": ...,
+        "subthreshold": ...}``. They have the samples of the sorting's recording and its channel ids, or some of
+        them. They are computed and written chunk by chunk.
     metadata : dict, optional
         ``{"NWBFile": {...}, "Subject": {...}}``: arguments of `pynwb.NWBFile` and `pynwb.file.Subject`, which
         override what is known otherwise. Times may be ISO strings; without a UTC offset they are local.
@@ -63,11 +81,16 @@ def write_nwb_units(
         If `path` exists and `overwrite` is not set.
     FileNotFoundError
         If `source` or the folder of `path` does not exist.
+    ImportError
+        If `source` is Zarr and hdmf-zarr is not installed.
+    TypeError
+        If one of the `traces` is not a recording.
     ValueError
         If `path` is the `source`; if nobody knows the session start time, that is, neither `metadata`, the
         `source`, nor a ``session_start_time`` annotation of the recording; if `metadata` has other keys; if
-        the electrodes of `source` are not those of the recording; or if a sorting of several segments has no
-        recording to tell how long they are.
+        the electrodes or ROIs of `source` are not those of the recording, or it is not known which they are; if
+        an optical unit has not the name of an ROI; if `traces` are not of the ROIs and samples of the recording;
+        or if a sorting of several segments has no recording to tell how long they are.
 
     Notes
     -----
@@ -75,6 +98,9 @@ def write_nwb_units(
     which starts at ``t_start``, give it: ``read_nwb_sorting(path, t_start=recording.get_start_time())``. The
     segments of a recording share one time line in NWB: a segment which does not start after the end of the
     one before it is placed right there.
+
+    A unit property which is an array of one value for each spike of the unit, for every unit, becomes a column
+    aligned with ``spike_times``.
 
     ``waveform_mean`` and ``waveform_sd`` are (K, D samples, N electrodes) in volts, where column n of a unit
     belongs to entry n of its ``electrodes``. Units with fewer electrodes than others have NaN in the columns
@@ -84,6 +110,17 @@ def write_nwb_units(
     Without a `source`, the electrodes table is made from the recording's probe; the location of an electrode
     is the recording's ``brain_area`` property, else "unknown". No subject is made up: archives ask for one,
     so give it in `metadata`.
+
+    Units are optical where the recording (or the sorting) is annotated with ``modality="optical"``, as by
+    `read_voltage_imaging`. They have no electrodes, whether there is a probe or not. Where the `source` has a
+    table of ROIs (PlaneSegmentation), the column ``rois`` is the unit's row in it. The table is that of the
+    series which the recording's annotation ``nwb_series`` names, or else the only one; the row is the channel
+    property ``roi_row``. Without such a table, ``roi_x``, ``roi_y``, ``roi_num_pixels`` and ``roi_plane`` tell what
+    the recording knows of its ROIs. No imaging plane is made up.
+
+    `traces` are in the processing module "ophys", a column for each unit: RoiResponseSeries of the unit's ROIs,
+    with "delta_f_over_f" and "subthreshold" in "DfOverF", "fluorescence" in "Fluorescence" and others in the
+    module itself; without a table of ROIs, which RoiResponseSeries need, plain TimeSeries in the module.
     """
     path = Path(path)
     check_target(path, source, overwrite)
@@ -95,22 +132,39 @@ def write_nwb_units(
         analyzer, sorting = None, sorting_or_analyzer
         recording = sorting._recording  # SpikeInterface has no public way to it
 
+    optical = is_optical(sorting, recording)
+    if traces:
+        check_traces(traces, sorting, recording)
+    channels = recording if analyzer is None else analyzer
+
     with ExitStack() as stack:
-        source_file = None
-        if source is not None:
-            source_file = stack.enter_context(NWBHDF5IO(str(source), "r")).read()
+        source_file = None if source is None else stack.enter_context(open_nwb(source)).read()
         nwbfile = new_file(source_file, recording, metadata or {})
-        channels = recording if analyzer is None else analyzer
-        electrode_rows = add_electrodes(nwbfile, source_file, channels)
-        description = "Units found by spike sorting or spike detection."
+        if source_file is not None:
+            carry_devices(source_file, nwbfile)
+        electrode_rows = add_electrodes(nwbfile, source_file, None if optical else channels)
+        rois = add_rois(nwbfile, source_file, sorting, recording, channels) if optical else None
+
+        time_line = _time_line(sorting, analyzer, recording)
+        description = optical_description(sorting) if optical else DESCRIPTION
         if source_file is not None:
             description += f" The recording is in the NWB file '{source_file.identifier}'."
         nwbfile.units = Units(
             name="units",
             description=description,
             resolution=1 / sorting.get_sampling_frequency(),
-            **_unit_columns(sorting, analyzer, recording, nwbfile.electrodes, electrode_rows),
+            **_unit_columns(
+                sorting,
+                analyzer,
+                time_line,
+                nwbfile.electrodes,
+                electrode_rows,
+                roi_columns(rois, channels),
+                UNIT_DESCRIPTIONS if optical else {},
+            ),
         )
+        if traces:
+            add_traces(nwbfile, traces, time_line.all_times(), rois)
 
         # A folder of its own beside the target: same file system, and gone with all its content on failure.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent))
@@ -123,7 +177,7 @@ def write_nwb_units(
 
 def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
     """Raise what `write_nwb_units` raises where `path` or `source` will not do, before any work."""
-    if source is not None and not Path(source).is_file():
+    if source is not None and not (Path(source).is_file() or is_zarr(source)):
         raise FileNotFoundError(f"source: there is no NWB file {source}.")
     if source is not None and path.exists() and path.samefile(source):
         raise ValueError(f"path: {path} is the source, whose data would be lost; give another one.")
@@ -138,14 +192,16 @@ def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None
 def _unit_columns(
     sorting: BaseSorting,
     analyzer: SortingAnalyzer | None,
-    recording: BaseRecording | None,
+    time_line: _TimeLine,
     electrodes: ElectrodesTable | None,
     electrode_rows: np.ndarray | None,
+    optical_columns: list[VectorData],
+    descriptions: dict[str, str],
 ) -> dict[str, Any]:
     """Make the columns of the units table, and the fields which go with them, as arguments of `Units`."""
     names = [str(unit_id) for unit_id in sorting.unit_ids]
     columns = [_column("unit_name", "identifier of the unit in the sorting", names)]
-    columns += _time_columns(sorting, analyzer, recording)
+    columns += _time_columns(sorting, time_line)
 
     waveform_fields = {}
     if analyzer is not None and electrode_rows is not None:
@@ -162,8 +218,10 @@ def _unit_columns(
             columns += waveforms
             waveform_fields = {"waveform_rate": float(analyzer.sampling_frequency), "waveform_unit": "volts"}
 
+    columns += optical_columns
+    columns += _spike_columns(sorting, descriptions)
     taken = {column.name for column in columns} | {column["name"] for column in Units.__columns__} | {"id"}
-    for name, (description, values) in _scalars(sorting, analyzer).items():
+    for name, (description, values) in _scalars(sorting, analyzer, descriptions).items():
         if name not in taken:
             columns.append(_column(name, description, values))
     return {"id": np.arange(len(names)), "columns": columns, **waveform_fields}
@@ -192,41 +250,60 @@ def _ragged(
     return [VectorIndex(name=f"{name}_index", data=ends, target=target), target]
 
 
-def _time_columns(
-    sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording: BaseRecording | None
-) -> list[VectorData]:
-    num_segments = sorting.get_num_segments()
+@dataclass
+class _TimeLine:
+    """The one time line which the segments share."""
+
+    clock: BaseRecording | BaseSorting
+    shifts: list[float]  # of each segment on the time line, in seconds
+    num_samples: list[int]  # of each segment, where it is known
+    intervals: np.ndarray  # (segments, 2), where each starts and stops, in seconds, where it is known
+
+    def seconds(self, samples: np.ndarray, segment: int) -> np.ndarray:
+        return self.clock.sample_index_to_time(samples, segment_index=segment) + self.shifts[segment]
+
+    def all_times(self) -> np.ndarray:
+        """Give the time of each sample (T,) of all segments."""
+        return np.concatenate([self.seconds(np.arange(n), segment) for segment, n in enumerate(self.num_samples)])
+
+
+def _time_line(sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording: BaseRecording | None) -> _TimeLine:
+    """Place each segment where it says it starts, else right after the one before."""
+    segments = range(sorting.get_num_segments())
     samples_of = recording or analyzer
     # An analyzer's sorting keeps the start times of the recording, but not its time vectors.
     clock = sorting if sorting.has_recording() or recording is None else recording
-    if samples_of is None and num_segments > 1 and len(sorting.unit_ids):
-        raise ValueError(
-            f"sorting_or_analyzer: how long its {num_segments} segments are is not known, so their spikes "
-            "cannot be put on one time line; call the sorting's register_recording(recording) first."
-        )
+    if samples_of is None:
+        if len(segments) > 1 and len(sorting.unit_ids):
+            raise ValueError(
+                f"sorting_or_analyzer: how long its {len(segments)} segments are is not known, so their spikes "
+                "cannot be put on one time line; call the sorting's register_recording(recording) first."
+            )
+        return _TimeLine(clock, [0.0] * len(segments), [], np.empty((0, 2)))
 
-    shifts, intervals, end = [0.0] * num_segments, [], -np.inf
-    for segment in range(num_segments if samples_of is not None else 0):
-        last = samples_of.get_num_samples(segment_index=segment) - 1
+    shifts, intervals, end = [], [], -np.inf
+    num_samples = [samples_of.get_num_samples(segment_index=segment) for segment in segments]
+    for segment in segments:
         start = clock.sample_index_to_time(0, segment_index=segment)
-        stop = clock.sample_index_to_time(last, segment_index=segment) + 1 / sorting.get_sampling_frequency()
-        shifts[segment] = max(end - start, 0.0)
-        end = stop + shifts[segment]
+        last = clock.sample_index_to_time(num_samples[segment] - 1, segment_index=segment)
+        shifts.append(max(end - start, 0.0))
+        end = last + 1 / sorting.get_sampling_frequency() + shifts[segment]
         intervals.append([start + shifts[segment], end])
+    return _TimeLine(clock, shifts, num_samples, np.array(intervals))
 
-    trains = []
-    for unit_id in sorting.unit_ids:
-        parts = [
-            clock.sample_index_to_time(sorting.get_unit_spike_train(unit_id, segment), segment_index=segment) + shift
-            for segment, shift in enumerate(shifts)
-        ]
-        trains.append(np.concatenate(parts))
+
+def _time_columns(sorting: BaseSorting, time_line: _TimeLine) -> list[VectorData]:
+    segments = range(sorting.get_num_segments())
+    trains = [
+        np.concatenate([time_line.seconds(sorting.get_unit_spike_train(unit_id, i), i) for i in segments])
+        for unit_id in sorting.unit_ids
+    ]
     columns = _ragged("spike_times", "the spike times for each unit in seconds", trains, np.empty(0))
-    if intervals:
+    if len(time_line.intervals):
         columns += _ragged(
             "obs_intervals",
             "the time each segment of the recording covers, in seconds",
-            [np.array(intervals)] * len(trains),
+            [time_line.intervals] * len(trains),
             np.empty((0, 2)),
         )
     return columns
@@ -274,19 +351,40 @@ def _waveform_columns(analyzer: SortingAnalyzer, unit_channels: list[np.ndarray]
     return columns
 
 
-def _scalars(sorting: BaseSorting, analyzer: SortingAnalyzer | None) -> dict[str, tuple[str, np.ndarray | list[str]]]:
+def _spike_columns(sorting: BaseSorting, descriptions: dict[str, str]) -> list[VectorData]:
+    """Make a column of each property which has one value for each spike of each unit."""
+    counts = sorting.count_num_spikes_per_unit(outputs="array")  # over all segments
+    columns = []
+    for name in sorting.get_property_keys():
+        rows = sorting.get_property(name)
+        # After curation an array may be of other spikes than the unit's; such properties are stale.
+        if rows.dtype != object or [np.shape(row) for row in rows] != [(count,) for count in counts]:
+            continue
+        # Empty rows are often float64, whatever the others are.
+        values = _plain(np.concatenate([row for row in rows if len(row)])) if counts.sum() else None
+        if values is not None:
+            text = descriptions.get(name, f"property '{name}' of each spike in the sorting")
+            target = _column(name.replace("/", "_"), text, values)
+            columns += [VectorIndex(name=f"{target.name}_index", data=np.cumsum(counts), target=target), target]
+    return columns
+
+
+def _scalars(
+    sorting: BaseSorting, analyzer: SortingAnalyzer | None, descriptions: dict[str, str]
+) -> dict[str, tuple[str, np.ndarray | list[str]]]:
     """Map each computed metric, then each scalar unit property, to its description and values (K,)."""
     described = {}
     for extension_name in METRIC_EXTENSIONS if analyzer is not None else ():
         if (extension := analyzer.get_extension(extension_name)) is None:
             continue
         metrics = extension.get_data().loc[sorting.unit_ids]
-        descriptions = extension.get_metric_column_descriptions()
+        metric_descriptions = extension.get_metric_column_descriptions()
         for name in metrics.columns:
             label = extension_name.replace("_", " ").removesuffix("s")
-            described.setdefault(name, (descriptions.get(name, f"{label} of SpikeInterface"), metrics[name]))
+            described.setdefault(name, (metric_descriptions.get(name, f"{label} of SpikeInterface"), metrics[name]))
     for name in sorting.get_property_keys():
-        described.setdefault(name, (f"property '{name}' of the unit in the sorting", sorting.get_property(name)))
+        text = descriptions.get(name, f"property '{name}' of the unit in the sorting")
+        described.setdefault(name, (text, sorting.get_property(name)))
     plain = {name.replace("/", "_"): (text, _plain(values)) for name, (text, values) in described.items()}
     return {name: (text, values) for name, (text, values) in plain.items() if values is not None}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
 import numpy as np
 import spikeinterface
+import zarr
 from spikeinterface.core import BaseRecording
 from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
 from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
@@ -14,6 +16,7 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.trace_files import TRACE_SUFFIXES, read_trace_file
+from dlvolt.io.voltage_imaging import find_groups, is_zarr, read_voltage_imaging
 
 
 def read_recording(
@@ -101,7 +104,7 @@ def read_traces(
         recording = read_trace_file(source, sampling_frequency, stream_name=stream_name)
     elif sampling_frequency is not None:
         raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
-    elif source.is_file():
+    elif source.is_file() or _is_nwb_zarr(source):
         recording = _read_nwb_traces(source, stream_name)
     elif is_open_ephys(source.absolute()):
         return read_open_ephys(source, stream_name=stream_name, probe=probe)
@@ -112,11 +115,17 @@ def read_traces(
     return recording
 
 
+def _is_nwb_zarr(folder: Path) -> bool:
+    return is_zarr(folder) and zarr.open(folder, mode="r").attrs.get("neurodata_type") == "NWBFile"
+
+
 def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
-    if not h5py.is_hdf5(path):
+    if path.is_file() and not h5py.is_hdf5(path):
         kinds = ", ".join(TRACE_SUFFIXES)
         raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
-    optical, electrical = _series_paths(path, "RoiResponseSeries"), _series_paths(path, "ElectricalSeries")
+    with h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r")) as file:
+        optical = list(find_groups(file, "RoiResponseSeries"))
+        electrical = list(find_groups(file, "ElectricalSeries")) if path.is_file() else []  # of Zarr not read here
     listed = ", ".join(f"'{name}'" for name in optical + electrical)
     if not listed:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
@@ -127,17 +136,7 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     stream_name = stream_name or (optical + electrical)[0]
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
-    return read_nwb_timeseries(path, timeseries_path=stream_name)
-
-
-def _series_paths(path: Path, neurodata_type: str) -> list[str]:
-    """List the paths of all series of a type in an NWB file."""
-    found = []
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: found.append(name) if item.attrs.get("neurodata_type") == neurodata_type else None
-        )
-    return found
+    return read_voltage_imaging(path, stream_name)
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "extracellular_windows",
             "simulate_extracellular",
         ],
+        "imaging_file": ["ImagingTruth", "write_simulated_imaging"],
         "voltage_traces": ["VoltageSettings", "simulate_voltage"],
     },
 )

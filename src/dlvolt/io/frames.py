@@ -1,0 +1,186 @@
+"""Images from TIFF and NumPy files, read one by one."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tifffile
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
+MICROMETRES = {"um": 1.0, "µm": 1.0, "micron": 1.0, "microns": 1.0, r"\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3}
+
+
+class Frames(Protocol):
+    """T images of shape (H, W)."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one image."""
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether `open_frames` takes a path for its own: a TIFF or ``.npy`` file, or a folder with TIFF files."""
+    return bool(_tiff_files(path)) if path.is_dir() else path.suffix.lower() in (*TIFF_SUFFIXES, ".npy")
+
+
+def open_frames(path: Path) -> Frames:
+    """Open the pages of a TIFF file, the one-page TIFF files of a folder, or an array in a ``.npy`` file.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, has colours or more axes than time and the two of an image, or pages of several shapes.
+    """
+    if path.is_dir():
+        return _FileFrames(path)
+    if path.suffix.lower() == ".npy":
+        with reading(path):
+            frames = np.load(path, mmap_mode="r")
+        _check_axes(path, "QTYX"[-frames.ndim :], frames.shape)
+        return frames.reshape(-1, *frames.shape[-2:])
+    return _open_tiff(path)
+
+
+def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
+    """Return frames per second and µm per pixel (x, y), where a TIFF file tells them as ImageJ and OME do."""
+    if path.is_dir() or path.suffix.lower() == ".npy":
+        return None, None
+    with reading(path), tifffile.TiffFile(path) as tif:
+        if tif.is_ome:
+            return _ome_metadata(tif)
+        if tif.is_imagej:
+            return _imagej_metadata(tif)
+    return None, None
+
+
+@contextmanager
+def reading(path: Path, argument: str = "source") -> Iterator[None]:
+    """Say of any trouble which file has it."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, struct.error, zlib.error) as error:
+        raise ValueError(f"{argument}: {path} cannot be read as {path.suffix or 'TIFF'}: {error}") from error
+
+
+class _TiffPages:
+    """Pages of a TIFF file that have to be decoded; each process has the file open for itself."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, has_series: bool) -> None:
+        self.path, self.shape, self.dtype, self.has_series = path, shape, dtype, has_series
+        self._lock, self._process = threading.Lock(), None
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with self._lock, reading(self.path):
+            if self._process != os.getpid():  # also after a fork, where an open file would share its position
+                tif = tifffile.TiffFile(self.path)
+                self._pages, self._process = tif.series[0] if self.has_series else tif.pages, os.getpid()
+            image = self._pages[index].asarray()
+        return _check_shape(image, self.shape[1:], f"page {index} of {self.path}")
+
+
+class _FileFrames:
+    """The files of a folder, an image in each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = _tiff_files(folder)
+        with reading(self.files[0]):
+            first = tifffile.imread(self.files[0])
+        if first.ndim == 3 and first.shape[-1] not in (3, 4):
+            raise ValueError(f"source: {self.files[0]} has several pages; give such files one at a time.")
+        _check_axes(self.files[0], "YXS"[: first.ndim], first.shape)
+        self.shape, self.dtype = (len(self.files), *first.shape), first.dtype
+        self[-1]  # its shape is checked
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with reading(self.files[index]):
+            image = tifffile.imread(self.files[index])
+        return _check_shape(image, self.shape[1:], str(self.files[index]))
+
+
+def _tiff_files(folder: Path) -> list[Path]:
+    """List the TIFF files of a folder in natural order, 2 before 10."""
+
+    def natural(path: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in TIFF_SUFFIXES), key=natural)
+
+
+def _open_tiff(path: Path) -> Frames:
+    with reading(path), tifffile.TiffFile(path) as tif:
+        first, last = tif.pages[0], tif.pages[-1]
+        first.asarray()  # now it is known that it can be decoded
+        # Where tifffile wrote page by page, each is a series of its own, and listing these takes long.
+        page_by_page = len(tif.pages) > 1 and tif.pages[1].is_shaped
+        series = [] if page_by_page else tif.series
+        page_shapes = {one.keyframe.shape for one in series} or {first.shape, last.shape}
+        has_series = len(series) == 1
+        axes, shape = ("Q" + first.axes, (len(tif.pages), *first.shape))
+        if has_series:
+            axes, shape = series[0].axes, series[0].shape
+        is_contiguous = has_series and series[0].dataoffset is not None
+        if has_series and len(series[0]) < len(tif.pages):
+            raise ValueError(f"{len(tif.pages)} pages are not what its metadata promise; it may be cut off")
+    if len(page_shapes) > 1:
+        listed = ", ".join(" × ".join(map(str, page)) for page in sorted(page_shapes))
+        raise ValueError(f"source: {path} has pages of different shape, {listed}; a movie has pages of one shape.")
+    _check_axes(path, axes, shape)
+    if is_contiguous:
+        with reading(path):
+            return tifffile.memmap(path, mode="r").reshape(-1, *shape[-2:])
+    num_frames = shape[0] if len(shape) == 3 else 1
+    return _TiffPages(path, (num_frames, *shape[-2:]), first.dtype, has_series)
+
+
+def _check_axes(path: Path, axes: str, shape: Sequence[int]) -> None:
+    listed = " × ".join(map(str, shape))
+    if "S" in axes:
+        raise ValueError(f"source: {path} has colours ({listed}); save the one with the signal as grey values.")
+    if not 2 <= len(shape) <= 3:
+        raise ValueError(
+            f"source: {path} has {len(shape)} axes ({axes}, {listed}); a movie has time, rows and columns: save one "
+            "channel and plane of it."
+        )
+
+
+def _check_shape(image: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    if image.shape != tuple(shape):
+        raise ValueError(
+            f"source: {name} has the shape {image.shape}, the first {tuple(shape)}; a movie has one shape."
+        )
+    return image
+
+
+def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
+    metadata = tif.imagej_metadata or {}
+    seconds = metadata.get("finterval", 0) * SECONDS.get(metadata.get("tunit", "sec"), 0)
+    micrometres = MICROMETRES.get(str(metadata.get("unit")).lower())
+    tags = tif.pages[0].tags
+    if micrometres is None or "XResolution" not in tags or "YResolution" not in tags:
+        return (1 / seconds if seconds > 0 else None), None
+    pixels_per_unit = [np.divide(*tags[name].value) for name in ("XResolution", "YResolution")]
+    um_per_pixel = [float(micrometres / number) for number in pixels_per_unit if number > 0]
+    return (1 / seconds if seconds > 0 else None), um_per_pixel if len(um_per_pixel) == 2 else None
+
+
+def _ome_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
+    image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+    seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
+    um_per_pixel = [
+        float(pixels.get(f"PhysicalSize{axis}", 0) * MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0))
+        for axis in "XY"
+    ]
+    return (1 / seconds if seconds > 0 else None), um_per_pixel if min(um_per_pixel) > 0 else None

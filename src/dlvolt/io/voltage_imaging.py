@@ -1,0 +1,543 @@
+"""Traces of ROIs from NWB: any RoiResponseSeries of a file, HDF5 or Zarr, local or streamed."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from probeinterface import Probe
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.extractors.nwbextractors import read_file_from_backend
+
+STREAM_MODES = ("fsspec", "remfile", "zarr")
+BLOCK = 2**20  # pixels of masks that are read at a time
+REGULAR = 0.01  # part of a frame by which timestamps may miss those of a steady clock
+PIXEL_LIMIT_UM = 1000.0  # no microscope's pixels are as large: the unit of the grid spacing was forgotten
+MICROMETRES = {"meters": 1e6, "millimeters": 1e3, "micrometers": 1.0, "microns": 1.0, "nanometers": 1e-3}
+MICROMETRES |= {"metres": 1e6, "m": 1e6, "mm": 1e3, "micrometres": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3}
+
+
+def read_voltage_imaging(
+    path: str | Path,
+    series: str | None = None,
+    *,
+    stream_mode: str | None = None,
+    cache: bool = False,
+    stream_cache_path: str | Path | None = None,
+    storage_options: dict[str, Any] | None = None,
+) -> VoltageImagingRecording:
+    """Open the traces of ROIs in an NWB file.
+
+    Parameters
+    ----------
+    path : path or str
+        An NWB file with a RoiResponseSeries: HDF5, a Zarr folder, or with a `stream_mode` a URL.
+    series : str, optional
+        The series to read: its path (e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``) or as much of the
+        end of it as tells it from the others. Needed only where there are several.
+    stream_mode : {"fsspec", "remfile", "zarr"}, optional
+        How to read a URL: HDF5 through fsspec (needs aiohttp) or remfile, or Zarr.
+    cache : bool, default: False
+        With ``"fsspec"``, keep what was read on disk.
+    stream_cache_path : path, optional
+        Where to keep it, by default in a temporary folder.
+    storage_options : dict, optional
+        Credentials for ``"zarr"``. They are not saved, so a recording opened with them cannot be saved as JSON.
+
+    Returns
+    -------
+    BaseRecording
+        A channel for each of the N ROIs of the series. The traces are read as they are asked for; the file's
+        conversion and offset, if any, are applied. Channel ids are the ids of the ROIs in their table.
+
+        Properties, as far as the file tells: ``centroid`` (N, 2), x and y of the centre of the ROI's mask (or of a
+        column of centroids), in the ``centroid_unit``, "um" if the size of a pixel is known, else "pixels";
+        ``num_pixels`` of the mask; ``plane``, the name of the imaging plane; ``roi_row``, the row in the table.
+        Centroids in µm, if no two are the same, are also the probe.
+
+        Annotations: ``modality="optical"``; ``indicator``, ``imaging_rate_hz``, ``pixel_size_um``, if known;
+        ``value``, "fluorescence" or "delta_f_over_f", if the series says so; ``session_start_time`` and
+        ``timestamps_reference_time``, in ISO format.
+
+        Timestamps that are those of a steady clock to a hundredth of a frame give the sampling frequency and the start
+        time. Others are kept as the time vector, and the sampling frequency is that of the median interval.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If a package is missing that the `stream_mode` needs.
+    ValueError
+        If it is no NWB file or cannot be read as one; if it has no RoiResponseSeries, none of that name, or several to
+        choose from; if the data are transposed, (ROI, time), or do not fit the ROIs; if there is neither a rate nor
+        timestamps that ascend and have a common interval; or if `stream_mode` does not fit the path.
+    """
+    if stream_mode is None:
+        if "://" in str(path):
+            raise ValueError(
+                f"stream_mode: {path} is not on this machine; give 'fsspec' or 'remfile' to read HDF5 from "
+                "there, 'zarr' to read Zarr."
+            )
+        path = Path(path).absolute()
+        if not path.exists():
+            raise FileNotFoundError(f"path: there is no file {path}.")
+        if path.is_file() and not h5py.is_hdf5(path):
+            raise ValueError(f"path: {path} is not an NWB file: it is not HDF5; see traces_to_recording for others.")
+        if path.is_dir() and not is_zarr(path):
+            raise ValueError(f"path: {path} is not an NWB file: a folder must be Zarr; give the file.")
+    elif stream_mode not in STREAM_MODES:
+        raise ValueError(f"stream_mode: must be one of {', '.join(STREAM_MODES)}, or None, not {stream_mode!r}.")
+    return VoltageImagingRecording(
+        str(path),
+        series,
+        stream_mode=stream_mode,
+        cache=cache,
+        stream_cache_path=None if stream_cache_path is None else str(Path(stream_cache_path).absolute()),
+        storage_options=storage_options,
+    )
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr group."""
+    return any((folder / name).is_file() for name in (".zgroup", "zarr.json"))
+
+
+class VoltageImagingRecording(BaseRecording):
+    """The traces of a RoiResponseSeries; see `read_voltage_imaging`, which checks the path.
+
+    Parameters
+    ----------
+    file_path, series, stream_mode, cache, stream_cache_path, storage_options
+        As there; `file_path` is absolute or a URL.
+    metadata : dict, optional
+        What `read_metadata` gave. It is kept with the recording, so that a worker need not read the masks.
+    """
+
+    def __init__(
+        self,
+        file_path: str,
+        series: str | None = None,
+        stream_mode: str | None = None,
+        cache: bool = False,
+        stream_cache_path: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        access = dict(
+            file_path=file_path,
+            stream_mode=stream_mode,
+            cache=cache,
+            stream_cache_path=stream_cache_path,
+            storage_options=storage_options,
+        )
+        file = open_nwb(access)
+        if metadata is None:
+            metadata = read_metadata(file, file_path, series)
+        segment = VoltageImagingSegment(file, access, metadata)
+        BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], segment.dtype)
+        self.add_recording_segment(segment)
+
+        self.annotate(**metadata["annotations"])
+        for name, values in metadata["properties"].items():
+            self.set_property(name, np.asarray(values))
+        if metadata["properties"].get("centroid_unit", [None])[0] == "um":
+            _set_probe(self, np.array(metadata["properties"]["centroid"]))
+
+        if storage_options is not None:  # these may be secrets; SpikeInterface's NWB readers do the same
+            self._serializability.update(json=False, pickle=False)
+        self._kwargs = access | dict(series=metadata["series"], metadata=metadata)
+
+
+class VoltageImagingSegment(BaseRecordingSegment):
+    """The one segment of a `VoltageImagingRecording`."""
+
+    def __init__(self, file: Any, access: dict[str, Any], metadata: dict[str, Any]) -> None:
+        self.access, self.series = access, metadata["series"]
+        self.num_channels = len(metadata["channel_ids"])
+        self.scale, self.offset = metadata["conversion"], metadata["offset"]
+        self._attach(file)
+        stored = self.data.dtype.newbyteorder("=")
+        self.is_scaled = (self.scale, self.offset) != (1, 0)
+        self.dtype = np.result_type(stored, np.float32) if self.is_scaled else stored
+        if metadata["t_start"] is None:
+            timestamps = _child(file, file[self.series], "timestamps")
+            times = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
+        else:
+            times = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
+        BaseRecordingSegment.__init__(self, **times)
+
+    def _attach(self, file: Any) -> None:
+        self.data, self.process = _child(file, file[self.series], "data"), os.getpid()
+
+    def get_num_samples(self) -> int:
+        """Return the number of samples T."""
+        return self.data.shape[0]
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the traces, shape (T, N)."""
+        if self.process != os.getpid():  # a forked process must not share the file of its parent
+            self._attach(open_nwb(self.access))
+        channels = np.arange(self.num_channels)[slice(None) if channel_indices is None else channel_indices]
+        if self.data.ndim == 1:
+            traces = self.data[start_frame:end_frame][:, None][:, channels]
+        elif len(channels) == 0:
+            traces = np.empty((end_frame - start_frame, 0))
+        else:  # one block of the file, as HDF5 is slow with lists of columns and wants them sorted
+            first, last = channels.min(), channels.max()
+            traces = self.data[start_frame:end_frame, first : last + 1]
+            if not np.array_equal(channels, np.arange(first, last + 1)):
+                traces = traces[:, channels - first]
+        traces = traces.astype(self.dtype, copy=False)
+        return traces * self.dtype.type(self.scale) + self.dtype.type(self.offset) if self.is_scaled else traces
+
+
+def _set_probe(recording: BaseRecording, centroids_um: np.ndarray) -> None:
+    """Make a probe of the centroids, if there are any for all ROIs and no two are the same."""
+    if np.isfinite(centroids_um).all() and len(np.unique(centroids_um, axis=0)) == len(centroids_um):
+        probe = Probe(ndim=2, si_units="um")
+        probe.set_contacts(centroids_um, shapes="circle", shape_params={"radius": 5.0})
+        probe.set_device_channel_indices(np.arange(len(centroids_um)))
+        recording.set_probe(probe)
+
+
+def open_nwb(access: dict[str, Any]) -> Any:
+    """Open an NWB file.
+
+    It is read without pynwb, which needs as long as the spikes of a small file and refuses the whole of a file for a
+    fault anywhere in it.
+
+    Parameters
+    ----------
+    access : dict
+        Arguments of SpikeInterface's `read_file_from_backend`.
+
+    Returns
+    -------
+    h5py.File or zarr.Group
+        The file, open for reading.
+
+    Raises
+    ------
+    ImportError
+        If a package that is needed for streaming is missing.
+    OSError, ValueError
+        If it is not an NWB file or not there.
+    """
+    path = access["file_path"]
+    try:
+        file = read_file_from_backend(**access)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"stream_mode: '{access['stream_mode']}' needs {error.name}; pip install it.") from error
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # each way of streaming has its own
+        raise ValueError(f"path: {path} cannot be opened as an NWB file: {error}.") from error
+    if file.attrs.get("neurodata_type") not in ("NWBFile", b"NWBFile"):
+        raise ValueError(f"path: {path} is not an NWB file (of version 2), though it can be read as HDF5 or Zarr.")
+    return file
+
+
+def find_groups(file: Any, neurodata_type: str) -> dict[str, Any]:
+    """Find all groups of a type.
+
+    Parameters
+    ----------
+    file : h5py.File or zarr.Group
+        An NWB file.
+    neurodata_type : str
+        For example ``"RoiResponseSeries"``.
+
+    Returns
+    -------
+    dict of str to group
+        The groups by their path in the file, sorted.
+    """
+    found, todo = {}, [("", file)]
+    while todo:
+        path, group = todo.pop()
+        for name in group.keys():  # noqa: SIM118 (Zarr's groups are no dictionaries)
+            link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
+            if isinstance(link, h5py.SoftLink) or (path, name) == ("", "specifications"):
+                continue  # what it leads to is found where it is
+            item = group.get(name)
+            if hasattr(item, "keys"):
+                todo.append((f"{path}/{name}".lstrip("/"), item))
+                if item.attrs.get("neurodata_type") in (neurodata_type, neurodata_type.encode()):
+                    found[todo[-1][0]] = item
+    return dict(sorted(found.items()))
+
+
+def read_metadata(file: Any, path: str, wanted: str | None) -> dict[str, Any]:
+    """Read all about a series but its traces, as values that JSON can hold.
+
+    Parameters
+    ----------
+    file : h5py.File or zarr.Group
+        An NWB file.
+    path : str
+        Its path, for messages.
+    wanted : str or None
+        Path of the series, or the end of it; None: the only one.
+
+    Returns
+    -------
+    dict
+        ``series`` (path in the file), ``sampling_frequency`` (Hz), ``t_start`` (s; None if the timestamps are not
+        those of a steady clock), ``conversion``, ``offset``, ``channel_ids``, ``annotations``, ``properties``.
+
+    Raises
+    ------
+    ValueError
+        As `read_voltage_imaging`.
+    """
+    name, series = _choose(file, path, wanted)
+    where = f"'{name}' in {path}"
+    data = _child(file, series, "data")
+    if data is None or 0 in data.shape or len(data.shape) > 2:
+        raise ValueError(f"path: {where} has no data of shape (time, ROI); mend the file.")
+    table, rows = _rois(file, series, where)
+    num_traces = 1 if data.ndim == 1 else data.shape[1]
+    if len(rows) != num_traces and len(rows) == data.shape[0]:
+        raise ValueError(
+            f"path: {where} is transposed: its data are {data.shape}, of {len(rows)} ROIs, and NWB has time first; "
+            "write it again with data.T."
+        )
+    ids = np.asarray(table["id"][:])
+    if len(rows) != num_traces or rows.min() < 0 or rows.max() >= len(ids):
+        raise ValueError(
+            f"path: {where} has data of shape {data.shape} for {len(rows)} ROIs, and its ROI table has {len(ids)} "
+            "rows; mend the file."
+        )
+    sampling_frequency, t_start = _clock(file, series, len(data), where)
+    annotations = {"modality": "optical", "nwb_series": name} | _session_times(file)
+    parent = file[name.rpartition("/")[0] or "/"]
+    parent_type, told = _text(parent.attrs.get("neurodata_type", "")), name.lower().replace("_", "")
+    if parent_type == "DfOverF" or "dff" in told or "foverf" in told:
+        annotations["value"] = "delta_f_over_f"
+    elif parent_type == "Fluorescence":
+        annotations["value"] = "fluorescence"
+    plane = _child(file, table, "imaging_plane")
+    plane_annotations, plane_name, pixel_size_um = _describe_plane(plane)
+    properties = {"roi_row": rows.tolist()} | _positions(table, rows, pixel_size_um)
+    if plane_name:
+        properties["plane"] = [plane_name] * len(rows)
+    candidates = (ids[rows], rows, np.arange(len(rows)))
+    return dict(
+        series=name,
+        sampling_frequency=sampling_frequency,
+        t_start=t_start,
+        conversion=float(data.attrs.get("conversion", 1.0)),
+        offset=float(data.attrs.get("offset", 0.0)),
+        channel_ids=next(c.tolist() for c in candidates if len(np.unique(c)) == len(c)),
+        annotations=annotations | plane_annotations,
+        properties=properties,
+    )
+
+
+def _child(file: Any, group: Any, name: str) -> Any:
+    """Return a member of a group, None if it is not there; Zarr has no links, so hdmf-zarr writes down its own."""
+    if name in group:
+        return group[name]
+    links = group.attrs.get("zarr_link", group.attrs.get("_LINKS", []))
+    return next((file.get(link["path"]) for link in links if link["name"] == name), None)
+
+
+def _text(value: Any) -> str:
+    """Return a text, of which HDF5 makes bytes and Zarr an array."""
+    value = value[()] if hasattr(value, "shape") else value
+    value = value.flat[0] if isinstance(value, np.ndarray) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _number(dataset: Any) -> float:
+    return float(np.ravel(dataset[()])[0])
+
+
+def _choose(file: Any, path: str, wanted: str | None) -> tuple[str, Any]:
+    """Return the path of the series that is wanted, and its group."""
+    found = find_groups(file, "RoiResponseSeries")
+    if not found:
+        raise ValueError(
+            f"path: {path} has no RoiResponseSeries, so no traces of ROIs; see read_recording for electrodes, "
+            "read_image_sequence for movies."
+        )
+    if wanted is None:
+        matching, problem = list(found), f"{path} has several RoiResponseSeries"
+    else:
+        wanted = wanted.strip("/")
+        matching = [wanted] if wanted in found else [name for name in found if name.endswith(f"/{wanted}")]
+        problem = f"{path} has {'several' if matching else 'no'} RoiResponseSeries '{wanted}'"
+    if len(matching) != 1:
+        listed = "; ".join(f"'{name}' ({_summary(file, series)})" for name, series in found.items())
+        raise ValueError(f"series: {problem}; choose one of {listed}.")
+    return matching[0], found[matching[0]]
+
+
+def _summary(file: Any, series: Any) -> str:
+    data, start = _child(file, series, "data"), _child(file, series, "starting_time")
+    shape = "no data" if data is None else f"shape {data.shape}"
+    return f"{shape}, {start.attrs['rate']:g} Hz" if start is not None and "rate" in start.attrs else shape
+
+
+def _rois(file: Any, series: Any, where: str) -> tuple[Any, np.ndarray]:
+    """Return the ROI table of a series and the rows of its ROIs."""
+    rois = _child(file, series, "rois")
+    mend = "mend the file, or give the numbers alone to traces_to_recording"
+    if rois is None:
+        raise ValueError(f"path: {where} does not say which ROIs its data are of ('rois' is missing); {mend}.")
+    target, table = rois.attrs.get("table"), None
+    if isinstance(target, h5py.Reference):
+        if target and h5py.h5r.get_name(target, file.id) is not None:
+            table = rois.file[target]
+    elif target is not None:  # hdmf-zarr
+        table = file.get(target.get("value", target)["path"])
+    if table is None or "id" not in table:
+        raise ValueError(f"path: the ROI table of {where} is missing; {mend}.")
+    return table, np.asarray(rois[:], dtype="int64")
+
+
+def _clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[float, float | None]:
+    """Return the sampling frequency in Hz and the start time in s, None where the timestamps are not regular."""
+    start, timestamps = _child(file, series, "starting_time"), _child(file, series, "timestamps")
+    if timestamps is None:
+        rate = 0.0 if start is None else float(start.attrs.get("rate", 0.0))
+        if not 0 < rate < np.inf:
+            raise ValueError(
+                f"path: {where} has neither timestamps nor a rate above 0; write one of them into the file, or give "
+                "the numbers alone to traces_to_recording."
+            )
+        return rate, _number(start)
+
+    times = np.asarray(timestamps[:], dtype="float64")
+    if len(times) != num_samples or num_samples < 2:
+        raise ValueError(
+            f"path: {where} has {len(times)} timestamps for {num_samples} frames, which give no rate; mend the file."
+        )
+    intervals = np.diff(times)
+    if not np.all(intervals > 0):  # NaN as well
+        frame = np.flatnonzero(~(intervals > 0))[0] + 1
+        raise ValueError(
+            f"path: the timestamps of {where} do not ascend at frame {frame} ({times[frame - 1]} s, then "
+            f"{times[frame]} s); mend the file."
+        )
+    mean, median = (times[-1] - times[0]) / (num_samples - 1), np.median(intervals)
+    if np.all(np.abs(times - times[0] - mean * np.arange(num_samples)) < REGULAR * mean):
+        return round(1 / mean, 6), float(times[0])  # without the rounding errors of the timestamps
+    if np.mean(np.abs(intervals - median) < 0.5 * median) < 0.5:
+        raise ValueError(
+            f"path: the timestamps of {where} have no common interval (median {median:g} s, most are far from it), so "
+            "there is no frame rate; mend the file."
+        )
+    return float(1 / median), None
+
+
+def _session_times(file: Any) -> dict[str, str]:
+    names = ("session_start_time", "timestamps_reference_time")
+    return {name: _text(file[name]) for name in names if name in file}
+
+
+def _describe_plane(plane: Any) -> tuple[dict[str, Any], str, np.ndarray | None]:
+    """Return the annotations that an imaging plane gives, its name, and the size of a pixel in µm, if known."""
+    if plane is None:
+        return {}, "", None
+    name, annotations = plane.name.rpartition("/")[2], {}
+    if "indicator" in plane and _text(plane["indicator"]).lower() not in ("", "unknown"):
+        annotations["indicator"] = _text(plane["indicator"])
+    if "imaging_rate" in plane:
+        annotations["imaging_rate_hz"] = _number(plane["imaging_rate"])
+    if "grid_spacing" not in plane:
+        return annotations, name, None
+
+    spacing, unit = plane["grid_spacing"], _text(plane["grid_spacing"].attrs.get("unit", "meters"))
+    pixel_size_um = np.asarray(spacing[:2], dtype="float64") * MICROMETRES.get(unit.lower(), np.nan)
+    if not np.all((pixel_size_um > 0) & (pixel_size_um < PIXEL_LIMIT_UM)):
+        warnings.warn(
+            f"The grid spacing of imaging plane '{name}', {spacing[:2]} {unit}, is no size of pixels, so positions "
+            "stay in pixels; mend grid_spacing or its unit in the file.",
+            stacklevel=5,
+        )
+        return annotations, name, None
+    x, y = pixel_size_um.tolist()
+    annotations["pixel_size_um"] = x if x == y else [x, y]
+    return annotations, name, pixel_size_um
+
+
+def _positions(table: Any, rows: np.ndarray, pixel_size_um: np.ndarray | None) -> dict[str, list]:
+    """Return the properties that the masks of the ROIs give, or else a column of centroids."""
+    properties = {}
+    moments = _mask_moments(table, rows)
+    if moments is not None:
+        num_pixels, weight, x, y = moments[:, rows]
+        properties["num_pixels"] = num_pixels.astype(int).tolist()
+        with np.errstate(invalid="ignore"):  # an empty mask is nowhere
+            centroid, unit = np.stack([x, y], axis=1) / weight[:, None], "pixels"
+    else:
+        centroid, unit = _column_of_centroids(table, rows)
+    if centroid is None:
+        return properties
+    if unit == "pixels" and pixel_size_um is not None:
+        centroid, unit = centroid * pixel_size_um, "um"
+    return properties | {"centroid": centroid.tolist(), "centroid_unit": [unit] * len(rows)}
+
+
+def _column_of_centroids(table: Any, rows: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """Return x and y of the centroids of the ROIs, and their unit, if the table has a column of them."""
+    for name in table.keys():  # noqa: SIM118
+        plain = name.lower().replace("_", "")
+        if re.fullmatch("(roi)?(centroid|center|centre)s?(um|pixels?|px)?", plain) and table[name].ndim == 2:
+            description = _text(table[name].attrs.get("description", "")).lower()
+            told_um = plain.endswith("um") or re.search(r"\b[uµμ]m\b|micron|micromet", description)
+            return np.asarray(table[name][:, :2], dtype="float64")[rows], "um" if told_um else "pixels"
+    return None, ""
+
+
+def _mask_moments(table: Any, rows: np.ndarray) -> np.ndarray | None:
+    """Return the number of pixels of each mask and its sums of weight, weight·x and weight·y, shape (4, ROIs).
+
+    Memory is bounded by a block of pixels. Masks of rows that are not asked for may be left out.
+    """
+    for name in ("pixel_mask", "voxel_mask"):
+        if f"{name}_index" in table:
+            return _moments_of_pixels(table[name], np.asarray(table[f"{name}_index"][:], dtype="int64"))
+    return _moments_of_images(table["image_mask"], rows) if "image_mask" in table else None
+
+
+def _moments_of_pixels(masks: Any, ends: np.ndarray) -> np.ndarray:
+    moments = np.zeros((4, len(ends)))
+    for start in range(0, ends[-1], BLOCK):
+        pixels = masks[start : min(start + BLOCK, ends[-1])]
+        roi = np.searchsorted(ends, np.arange(start, start + len(pixels)), side="right")
+        weight = np.maximum(np.nan_to_num(pixels["weight"]), 0)
+        summands = (weight > 0, weight, weight * pixels["x"], weight * pixels["y"])
+        moments += [np.bincount(roi, values, len(ends)) for values in summands]
+    return moments
+
+
+def _moments_of_images(masks: Any, rows: np.ndarray) -> np.ndarray:
+    moments = np.zeros((4, len(masks)))
+    wanted = np.isin(np.arange(len(masks)), rows)
+    for block in _blocks(masks):
+        if wanted[block[0]].any():
+            weight = np.maximum(np.nan_to_num(masks[block]), 0).astype("float64")  # ROI, x, y
+            along_x, along_y = weight.sum(axis=2), weight.sum(axis=1)
+            moments[0, block[0]] += np.count_nonzero(weight, axis=(1, 2))
+            moments[1, block[0]] += along_x.sum(axis=1)
+            moments[2, block[0]] += along_x @ np.arange(masks.shape[1])[block[1]]
+            moments[3, block[0]] += along_y @ np.arange(masks.shape[2])[block[2]]
+    return moments
+
+
+def _blocks(masks: Any) -> Iterator[tuple[slice, ...]]:
+    """Iterate over the chunks of an array in the file, or the ROIs if it has none, so that each is read once."""
+    lengths = masks.chunks or (1, *masks.shape[1:])
+    starts = (range(0, size, length) for size, length in zip(masks.shape, lengths, strict=True))
+    for corner in product(*starts):
+        yield tuple(slice(start, start + length) for start, length in zip(corner, lengths, strict=True))
