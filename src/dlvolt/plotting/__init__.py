@@ -6,8 +6,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "interactive_traces": ["interactive_traces"],
+        "roi_map": ["plot_roi_map"],
+        "roi_traces": ["plot_roi_traces"],
         "scores": ["plot_learning_curve", "plot_model_comparison", "plot_threshold_sweep"],
         "mel_pca": ["plot_mel_pca"],
         "sorting_summary": ["plot_sorting_summary"],
+        "spike_triggered": ["plot_spike_triggered_average"],
     },
 )

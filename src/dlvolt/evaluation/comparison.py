@@ -1,0 +1,210 @@
+"""Sortings against the truth and against each other, by SpikeInterface, at the low rates of cameras too."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from spikeinterface.comparison import GroundTruthComparison, SymmetricSortingComparison
+from spikeinterface.core import BaseSorting, NumpySorting
+
+SHARPNESS_MS = 1.0  # peaks of the action potential, of its current and of the light lie so far apart
+ROUNDING_MS = 0.002  # times are rounded to a microsecond, and SpikeInterface truncates the tolerance to whole frames
+MICROSECONDS = 1e6  # Hz, the clock of sortings that have none in common
+
+Match = Literal["id", "agreement"]
+
+
+def comparison_tolerance_ms(*sortings: BaseSorting) -> float:
+    """Return how far apart two spikes may be to be taken for the same: a millisecond and a frame of the slower clock.
+
+    A spike is anywhere in the frame that shows it, which a sorting places at the frame's beginning: that is the frame.
+    The peaks of the action potential, of its current and of the light differ, too: that is the millisecond.
+    SpikeInterface's own 0.4 ms, made for electrodes, are no frame at all below 2,500 Hz.
+
+    Parameters
+    ----------
+    *sortings : BaseSorting
+        One or more.
+
+    Returns
+    -------
+    float
+        The tolerance in ms: 3.5 for 400 Hz, 3 for 500 Hz, also against 20 kHz, and 1.05 for 20 kHz alone.
+    """
+    return SHARPNESS_MS + 1000 / min(sorting.sampling_frequency for sorting in sortings)
+
+
+def compare_to_ground_truth(
+    truth: BaseSorting,
+    sorting: BaseSorting,
+    *,
+    tolerance_ms: float | None = None,
+    match: Match = "id",
+    **kwargs: Any,
+) -> GroundTruthComparison:
+    """Compare a sorting with the truth, whose clock may be another one.
+
+    Sortings that differ in sampling frequency, start time or time vector are first brought to one clock, of
+    microseconds. Their times are those of the recordings they are registered with; where one of the two knows no start
+    time, both are taken to begin together.
+
+    Parameters
+    ----------
+    truth : BaseSorting
+        The true spikes, for example of a patched cell at 20 kHz.
+    sorting : BaseSorting
+        The spikes found, for example in voltage imaging at 500 Hz, with as many segments as the truth.
+    tolerance_ms : float, optional
+        How far apart a true spike and the one found for it may be, in ms, this distance included; by default
+        `comparison_tolerance_ms`.
+    match : {"id", "agreement"}, default: "id"
+        Which units are compared: those of the same id, as 3 and "3" are, whatever their agreement, because an ROI
+        tells which neuron it shows; or those that agree most, which SpikeInterface finds out and which is right where
+        ids are mere numbers, as those of extracellular units are.
+    **kwargs
+        More arguments of SpikeInterface's `GroundTruthComparison`, such as ``exhaustive_gt``.
+
+    Returns
+    -------
+    GroundTruthComparison
+        SpikeInterface's own, with ``get_performance()`` and all else. A true unit without a single spike gets 0, as
+        SpikeInterface has it: leave it out of means.
+
+    Raises
+    ------
+    ValueError
+        If segments differ in number, a sorting has no units, no ids are shared, or an argument is out of range.
+    """
+    classes = {"id": _GroundTruthComparisonById, "agreement": GroundTruthComparison}
+    return _compare(classes, truth, sorting, tolerance_ms, match, kwargs)
+
+
+def compare_sortings(
+    sorting: BaseSorting,
+    other: BaseSorting,
+    *,
+    tolerance_ms: float | None = None,
+    match: Match = "id",
+    **kwargs: Any,
+) -> SymmetricSortingComparison:
+    """Compare two sortings, neither of which is the truth.
+
+    Parameters
+    ----------
+    sorting, other : BaseSorting
+        With as many segments, brought to one clock as in `compare_to_ground_truth`.
+    tolerance_ms, match
+        As for `compare_to_ground_truth`.
+    **kwargs
+        More arguments of SpikeInterface's `SymmetricSortingComparison`, such as ``sorting1_name``.
+
+    Returns
+    -------
+    SymmetricSortingComparison
+        SpikeInterface's own. ``agreement_scores`` has spikes in both / spikes in either for each pair of units,
+        ``get_matching()`` which are taken for the same.
+
+    Raises
+    ------
+    ValueError
+        As `compare_to_ground_truth`.
+    """
+    classes = {"id": _SortingComparisonById, "agreement": SymmetricSortingComparison}
+    return _compare(classes, sorting, other, tolerance_ms, match, kwargs)
+
+
+class _ById:
+    """Matches units of one id instead of those that agree most."""
+
+    def _do_matching(self) -> None:
+        super()._do_matching()
+        self.hungarian_match_12 = _partners(self.unit1_ids, self.unit2_ids)
+        self.hungarian_match_21 = _partners(self.unit2_ids, self.unit1_ids)
+
+
+class _GroundTruthComparisonById(_ById, GroundTruthComparison):
+    pass
+
+
+class _SortingComparisonById(_ById, SymmetricSortingComparison):
+    pass
+
+
+def _partners(ids: np.ndarray, others: np.ndarray) -> pd.Series:
+    """Return the one of the others with the same name as each id; none is -1, or "" for names, as in SpikeInterface."""
+    by_name = {str(other): other for other in others}
+    none = -1 if others.dtype.kind == "i" else ""
+    return pd.Series([by_name.get(str(one), none) for one in ids], index=ids)
+
+
+def _compare(
+    classes: dict[str, type],
+    first: BaseSorting,
+    second: BaseSorting,
+    tolerance_ms: float | None,
+    match: Match,
+    kwargs: dict[str, Any],
+) -> GroundTruthComparison | SymmetricSortingComparison:
+    if match not in classes:
+        raise ValueError(f'match: must be "id" or "agreement", not {match!r}.')
+    if first.get_num_segments() != second.get_num_segments():
+        raise ValueError(
+            f"sorting: one has {first.get_num_segments()} segments, the other {second.get_num_segments()}; "
+            "compare what was recorded together."
+        )
+    if len(first.unit_ids) == 0 or len(second.unit_ids) == 0:
+        raise ValueError(f"sorting: {len(first.unit_ids)} units against {len(second.unit_ids)}; both must have some.")
+    if match == "id" and not set(map(str, first.unit_ids)) & set(map(str, second.unit_ids)):
+        raise ValueError(
+            f"match: no id is in both, {list(first.unit_ids[:3])} … against {list(second.unit_ids[:3])} …; "
+            'match="agreement" finds out which units go together.'
+        )
+    if tolerance_ms is None:
+        tolerance_ms = comparison_tolerance_ms(first, second)
+    if not 0 <= tolerance_ms < np.inf:
+        raise ValueError(f"tolerance_ms: must be 0 or more, not {tolerance_ms}.")
+    pair = (first, second) if _share_frames(first, second) else _in_microseconds(first, second)
+    return classes[match](*map(_with_signed_ids, pair), delta_time=tolerance_ms + ROUNDING_MS, **kwargs)
+
+
+def _share_frames(first: BaseSorting, second: BaseSorting) -> bool:
+    """Tell whether each frame is the same time for both; where one knows no start time, they begin together."""
+    if first.sampling_frequency != second.sampling_frequency:
+        return False
+    for segment in range(first.get_num_segments()):
+        if not (_knows_start(first, segment) and _knows_start(second, segment)):
+            continue
+        irregular = [sorting.has_time_vector(segment) for sorting in (first, second)]
+        if all(irregular):
+            if not np.array_equal(first.get_times(segment), second.get_times(segment)):
+                return False
+        elif any(irregular) or first.get_start_time(segment) != second.get_start_time(segment):
+            return False
+    return True
+
+
+def _knows_start(sorting: BaseSorting, segment: int) -> bool:
+    return sorting.segments[segment]._t_start is not None
+
+
+def _in_microseconds(first: BaseSorting, second: BaseSorting) -> tuple[BaseSorting, BaseSorting]:
+    """Return both with the microsecond of each spike as its frame."""
+
+    def convert(sorting: BaseSorting) -> BaseSorting:
+        trains = []
+        for segment in range(sorting.get_num_segments()):
+            both = _knows_start(first, segment) and _knows_start(second, segment)
+            zero = 0.0 if both else sorting.get_start_time(segment)
+            times = {unit: sorting.get_unit_spike_train_in_seconds(unit, segment) - zero for unit in sorting.unit_ids}
+            trains.append({unit: np.round(MICROSECONDS * seconds).astype("int64") for unit, seconds in times.items()})
+        return NumpySorting.from_unit_dict(trains, MICROSECONDS)
+
+    return convert(first), convert(second)
+
+
+def _with_signed_ids(sorting: BaseSorting) -> BaseSorting:
+    """Return a sorting whose ids SpikeInterface can match; label images give unsigned ones."""
+    ids = sorting.unit_ids
+    return sorting.rename_units(ids.astype("int64")) if ids.dtype.kind == "u" else sorting

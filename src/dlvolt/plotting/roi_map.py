@@ -1,0 +1,197 @@
+"""Where the ROIs of a movie are, how often they fire, and which spill light into which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from scipy.spatial.distance import cdist
+from spikeinterface.core import BaseRecording, BaseSorting
+
+from dlvolt.plotting.colours import DARK, GREY, RED
+
+RATES = "viridis_r"
+ALL_AREAS, LARGEST, SMALLEST = 20_000, 420, 16  # square points: of all marks together; bounds of a typical one
+MAX_LABELS = 60
+UNITS = {"um": "µm", "pixels": "pixels"}
+
+
+def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figure | None = None) -> Figure:
+    """Draw each ROI at its centroid; its area shows its number of pixels, its colour how often it fires.
+
+    ROIs without a spike are empty circles, dead ones (unit property "flag") crosses. Red arrows lead from an ROI to
+    those that show its spikes as cross-talk (unit properties "crosstalk_from", "crosstalk_fraction"), wider for a
+    larger part of their spikes. ROIs of several imaging planes get a panel for each plane; ROIs without positions
+    stand in rows.
+
+    Parameters
+    ----------
+    sorting : BaseSorting
+        A unit for each ROI, or for some; unit ids are channel ids.
+    recording : BaseRecording
+        Its channels are ROIs, with what is known of the channel properties "centroid", "centroid_unit", "num_pixels"
+        and "plane". Without centroids, ROIs are at the contacts of the probe.
+    figure : Figure, optional
+        An empty figure to draw into; by default a new one of pyplot.
+
+    Returns
+    -------
+    Figure
+        The figure. As in the movie, y points down.
+
+    Raises
+    ------
+    ValueError
+        If there are no units, or if one is no ROI of the recording.
+    """
+    rois = rois_of(sorting, recording)
+    positions, length_unit = roi_positions(recording)
+    positions = positions[rois]  # (K, 2)
+    areas = _mark_areas(recording)[rois]
+    rates = sorting.count_num_spikes_per_unit(outputs="array") / recording.get_total_duration()
+    scale = ScalarMappable(Normalize(0, rates.max() or 1.0), RATES)
+    planes = recording.get_property("plane")
+    planes = np.full(len(rois), "ROIs") if planes is None else np.asarray(planes)[rois]
+
+    names = np.unique(planes)
+    if figure is None:
+        figure = plt.figure(figsize=(1.2 + 5.2 * len(names), 5.6), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    explained: dict[str, Artist] = {}
+    for axes, name in zip(panels, names, strict=True):
+        inside = np.flatnonzero(planes == name)
+        explained |= _draw_rois(axes, sorting, inside, positions, areas, rates, scale)
+        explained |= _draw_crosstalk(axes, sorting, inside, positions)
+        _frame(axes, positions, length_unit)
+        axes.set_title(name)
+    figure.colorbar(scale, ax=panels, label="firing rate (Hz)", shrink=0.6, aspect=25)
+    if explained:
+        figure.legend(
+            explained.values(), explained, loc="outside lower center", ncols=3, frameon=False, markerscale=0.7
+        )
+    return figure
+
+
+def rois_of(sorting: BaseSorting, recording: BaseRecording) -> np.ndarray:
+    """Return the index of the channel that each unit is named after, (K,); 3 and "3" are the same name.
+
+    Raises
+    ------
+    ValueError
+        If there are no units, or no channel for one.
+    """
+    if len(sorting.unit_ids) == 0:
+        raise ValueError("sorting: has no units, so there are no ROIs to draw.")
+    index = {str(channel): n for n, channel in enumerate(recording.channel_ids)}
+    if strangers := [str(unit) for unit in sorting.unit_ids if str(unit) not in index]:
+        raise ValueError(
+            f"sorting: has units that are no ROIs of the recording: {_some(strangers)}; the ROIs are {_some(index)}."
+        )
+    return np.array([index[str(unit)] for unit in sorting.unit_ids])
+
+
+def _some(names: Sequence[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def roi_positions(recording: BaseRecording) -> tuple[np.ndarray, str]:
+    """Return x and y of each channel, (N, 2), and the unit of length, "" where nobody knows positions."""
+    centroids = recording.get_property("centroid")
+    if centroids is not None and np.isfinite(centroids).any():
+        of_unit = recording.get_property("centroid_unit")
+        return np.asarray(centroids, dtype=float)[:, :2], "a.u." if of_unit is None else UNITS[str(of_unit[0])]
+    if recording.has_probe():
+        return recording.get_channel_locations(axes="xy").astype(float), "µm"
+    number = np.arange(recording.get_num_channels())
+    row, column = np.divmod(number, int(np.ceil(np.sqrt(len(number)))))
+    return np.stack([column, row], axis=1).astype(float), ""
+
+
+def _mark_areas(recording: BaseRecording) -> np.ndarray:
+    """Return the area of each channel's mark in square points, (N,): in proportion to its pixels, where known."""
+    num_channels = recording.get_num_channels()
+    num_pixels = recording.get_property("num_pixels")
+    relative = np.ones(num_channels) if num_pixels is None else np.asarray(num_pixels) / np.median(num_pixels)
+    return np.clip(ALL_AREAS / num_channels, SMALLEST, LARGEST) * np.clip(relative, 0.2, 5)
+
+
+def _draw_rois(
+    axes: Axes,
+    sorting: BaseSorting,
+    inside: np.ndarray,
+    positions: np.ndarray,
+    areas: np.ndarray,
+    rates: np.ndarray,
+    scale: ScalarMappable,
+) -> dict[str, Artist]:
+    """Draw the ROIs of a plane and return the marks that need explanation."""
+    flags = sorting.get_property("flag")
+    dead = np.zeros(len(rates), dtype=bool) if flags is None else np.asarray(flags) == "dead"
+    explained = {}
+    for chosen, name, style in (
+        (~dead & (rates > 0), "", dict(c=scale.to_rgba(rates), edgecolors=DARK, linewidths=0.6)),
+        (~dead & (rates == 0), "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
+        (dead, "dead", dict(marker="x", color=GREY, linewidths=1.5)),
+    ):
+        drawn = inside[chosen[inside]]
+        style = {key: value[drawn] if key == "c" else value for key, value in style.items()}
+        marks = axes.scatter(*positions[drawn].T, s=areas[drawn], **style)
+        if name and len(drawn):
+            explained[name] = marks
+    if len(inside) <= MAX_LABELS:
+        _draw_names(axes, sorting.unit_ids[inside], positions[inside], areas[inside])
+    return explained
+
+
+def _draw_names(axes: Axes, names: np.ndarray, positions: np.ndarray, areas: np.ndarray) -> None:
+    """Write each ROI's name beside its mark, at the corner that is turned away from its nearest neighbour."""
+    distances = cdist(positions, positions)
+    np.fill_diagonal(distances, np.inf)
+    away = positions - positions[distances.argmin(axis=1)]
+    for name, position, area, (right, down) in zip(names, positions, areas, away, strict=True):
+        side = np.array([1 if right >= 0 else -1, -1 if down > 0 else 1])
+        axes.annotate(
+            str(name),
+            position,
+            side * np.sqrt(area) / 2,  # the corner of the square around the mark
+            textcoords="offset points",
+            ha="left" if side[0] > 0 else "right",
+            va="bottom" if side[1] > 0 else "top",
+            fontsize="small",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def _draw_crosstalk(axes: Axes, sorting: BaseSorting, inside: np.ndarray, positions: np.ndarray) -> dict[str, Artist]:
+    """Draw the arrows of a plane and return their explanation, if there are any."""
+    sources, fractions = sorting.get_property("crosstalk_from"), sorting.get_property("crosstalk_fraction")
+    if sources is None or fractions is None:
+        return {}
+    index = {str(sorting.unit_ids[n]): n for n in inside}
+    pairs = [(index[str(sources[n])], n) for n in inside if str(sources[n]) in index]
+    for source, n in pairs:
+        style = dict(arrowstyle="-|>", connectionstyle="arc3,rad=0.5", shrinkA=0, shrinkB=3)  # such ROIs often touch
+        style |= dict(color=RED, linewidth=1 + 3 * fractions[n], mutation_scale=12)
+        axes.annotate("", positions[n], positions[source], arrowprops=style)
+    arrow = Line2D([], [], color=RED, marker=">", markevery=[-1], linewidth=2)
+    return {"cross-talk, from → to": arrow} if pairs else {}
+
+
+def _frame(axes: Axes, positions: np.ndarray, length_unit: str) -> None:
+    low, high = np.nanmin(positions, axis=0), np.nanmax(positions, axis=0)
+    margin = 0.1 * max(*(high - low), 1.0)
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
+    axes.set(xlabel=f"x ({length_unit})", ylabel=f"y ({length_unit})")
+    axes.spines[["top", "right"]].set_visible(False)
+    if not length_unit:
+        axes.set(xticks=[], yticks=[], xlabel="positions unknown", ylabel="")
+        axes.spines[:].set_visible(False)

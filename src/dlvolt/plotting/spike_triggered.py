@@ -1,0 +1,111 @@
+"""What the trace of an ROI looks like around its spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from spikeinterface.core import BaseRecording, BaseSorting
+
+from dlvolt.plotting.colours import BLUE, DARK, GREY
+from dlvolt.plotting.roi_map import rois_of
+from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units, upward
+
+COLUMNS = 4
+BASELINE_MS = 5.0  # a snippet's baseline ends so long before its spike: indicators are not that slow to rise
+
+
+def plot_spike_triggered_average(
+    recording: BaseRecording,
+    sorting: BaseSorting,
+    *,
+    ms_before: float = 20.0,
+    ms_after: float = 30.0,
+    unit_ids: Sequence[int | str] | None = None,
+    figure: Figure | None = None,
+) -> Figure:
+    """Draw the mean of the trace around the spikes of each ROI, and one standard deviation to either side.
+
+    Spikes point up: traces of negative polarity are turned over, which (−) behind the ROI's name tells. The mean of
+    each snippet from its beginning to 5 ms before its spike is taken off. Spikes too close to an end of a segment for
+    a whole snippet are left out, as are snippets with samples that are NaN.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Its channels are ROIs. Best ΔF/F (`dlvolt.preprocessing.delta_f_over_f`), but any will do.
+    sorting : BaseSorting
+        The spikes, as samples of the recording; unit ids are channel ids.
+    ms_before, ms_after : float, default: 20.0, 30.0
+        How long the snippets are, in ms; `ms_before` is more than 5.
+    unit_ids : sequence, optional
+        The units to draw. By default all, or the 12 with the most spikes.
+    figure : Figure, optional
+        An empty figure to draw into; by default a new one of pyplot.
+
+    Returns
+    -------
+    Figure
+        The figure, with a panel for each unit.
+
+    Raises
+    ------
+    ValueError
+        If there are no units, if one is no ROI of the recording, or if snippets are too short.
+    """
+    if not ms_before > BASELINE_MS:
+        raise ValueError(f"ms_before: must be more than {BASELINE_MS:g} ms, which the baseline needs, not {ms_before}.")
+    if not ms_after > 0:
+        raise ValueError(f"ms_after: must be positive, not {ms_after}.")
+    sorting = some_units(sorting, unit_ids)
+    rois = rois_of(sorting, recording)
+    signs = upward(sorting, recording, rois)
+    rate = recording.sampling_frequency
+    before, after, baseline = (round(ms / 1000 * rate) for ms in (ms_before, ms_after, ms_before - BASELINE_MS))
+    time_ms = 1000 * np.arange(-before, after + 1) / rate  # D
+    gain = 100 if is_delta_f_over_f(recording) else 1
+
+    columns = min(COLUMNS, len(rois))
+    rows = -(-len(rois) // columns)
+    if figure is None:
+        figure = plt.figure(figsize=(1 + 2.6 * columns, 0.6 + 2.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    cut = _cut_snippets(recording, sorting, rois, before, after)
+    for axes, name, sign, snippets in zip(panels, row_names(sorting, signs), signs, cut, strict=False):
+        axes.set_title(f"{name} · {len(snippets)} spikes", fontsize="medium")
+        axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelbottom=True)
+        axes.set_xlim(time_ms[[0, -1]])
+        if len(snippets) == 0:
+            axes.set_yticks([])
+            continue
+        snippets = sign * gain * (snippets - snippets[:, : max(1, baseline)].mean(axis=1, keepdims=True))
+        mean, sd = snippets.mean(axis=0), snippets.std(axis=0)
+        axes.fill_between(time_ms, mean - sd, mean + sd, color=BLUE, alpha=0.25, linewidth=0)
+        axes.plot(time_ms, mean, color=DARK, linewidth=1.5)
+    for axes in panels[len(rois) :]:
+        axes.remove()
+    figure.supxlabel("time from the spike (ms)", fontsize="medium")
+    figure.supylabel("ΔF/F (%)" if gain == 100 else "fluorescence", fontsize="medium")
+    return figure
+
+
+def _cut_snippets(
+    recording: BaseRecording, sorting: BaseSorting, rois: np.ndarray, before: int, after: int
+) -> Iterator[np.ndarray]:
+    """Yield the snippets around the spikes of each unit, (spikes, D), of those that are whole."""
+    segments = range(recording.get_num_segments())
+    channels = recording.channel_ids[rois]
+    traces = [recording.get_traces(segment, channel_ids=channels, return_in_uV=False) for segment in segments]  # T×K
+    around = np.arange(-before, after + 1)
+    for k, unit in enumerate(sorting.unit_ids):
+        snippets = []
+        for segment in segments:
+            frames = sorting.get_unit_spike_train(unit, segment_index=segment)
+            frames = frames[(frames >= before) & (frames < len(traces[segment]) - after)]
+            snippets.append(traces[segment][frames[:, None] + around, k].astype("float64"))
+        whole = np.concatenate(snippets)
+        yield whole[np.isfinite(whole).all(axis=1)]
