@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 from tqdm.auto import trange
@@ -29,8 +26,7 @@ from dlvolt.deconvolution import (
     shift_bank,
 )
 from dlvolt.deconvolution.shifts import HALF_WIDTH
-
-T, U = TypeVar("T"), TypeVar("U")
+from dlvolt.threads import map_in_threads
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 SUPPORT = 1.5  # noise standard deviations: channels on which a waveform has less norm do not see the unit
@@ -170,28 +166,6 @@ def learn_waveforms(
             waveforms = _merge(waveforms, snippets, sample.basis)
         waveforms = _recentred(waveforms, settings.num_before)
     return waveforms
-
-
-def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:
-    """Call a function in threads that do not start threads of their own.
-
-    Parameters
-    ----------
-    function : callable
-        Of one argument; lets go of the interpreter lock most of the time.
-    arguments : iterable
-        One for each call.
-    num_workers : int
-        Threads.
-
-    Returns
-    -------
-    list
-        What the calls return, in order.
-    """
-    # OpenMP's limit is each thread's own, so it is set in every worker; the limits outside are put back at the end.
-    with threadpool_limits(1), ThreadPoolExecutor(num_workers, initializer=threadpool_limits, initargs=(1,)) as pool:
-        return list(pool.map(function, arguments))
 
 
 class CleanSnippets(NamedTuple):

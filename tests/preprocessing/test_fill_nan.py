@@ -3,6 +3,8 @@ import pickle
 import numpy as np
 import pytest
 import spikeinterface as si
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dlvolt.preprocessing import FillNanRecording, fill_nan
 
@@ -38,6 +40,41 @@ def test_the_source_is_left_alone():
     traces = TRACES.copy()
     fill_nan(si.NumpyRecording(traces, 1000.0)).get_traces()
     np.testing.assert_array_equal(traces, TRACES)
+
+
+def test_a_value_for_each_channel():
+    filled = fill_nan(si.NumpyRecording(TRACES, 1000.0), value=[10.0, 20.0, 30.0])
+    np.testing.assert_array_equal(filled.get_traces(), np.where(FINITE, TRACES, [10.0, 20.0, 30.0]))
+    np.testing.assert_array_equal(filled.get_traces(channel_ids=[2]), np.where(FINITE, TRACES, 30.0)[:, 2:])
+
+
+def test_short_gaps_are_bridged_and_others_are_not():
+    nan = np.nan
+    trace = np.array([nan, 1, nan, 3, nan, nan, 9, nan, nan, nan, 5, nan])
+    filled = fill_nan(si.NumpyRecording(trace[:, None], 1000.0), value=-1.0, bridge_ms=2.0).get_traces()[:, 0]
+    np.testing.assert_array_equal(filled, [-1, 1, 2, 3, 5, 7, 9, -1, -1, -1, 5, -1])
+
+
+@given(
+    st.lists(st.one_of(st.just(np.nan), st.integers(0, 9)), min_size=1, max_size=40),
+    st.integers(0, 6),
+    st.integers(0, 39),
+    st.integers(1, 39),
+)
+def test_chunks_bridge_as_the_whole_does(samples, bridge_ms, start, length):
+    trace = np.array(samples, dtype="float64")[:, None]
+    filled = fill_nan(si.NumpyRecording(trace, 1000.0), value=-1.0, bridge_ms=float(bridge_ms))
+    start = min(start, len(trace) - 1)
+    end = min(start + length, len(trace))
+    np.testing.assert_allclose(
+        filled.get_traces(start_frame=start, end_frame=end), filled.get_traces()[start:end], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("arguments", [dict(value=[1.0, 2.0]), dict(value=np.nan), dict(bridge_ms=-1.0)])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        fill_nan(si.NumpyRecording(TRACES, 1000.0), **arguments)
 
 
 @pytest.mark.parametrize("how", ["json", "pickle", "pickled object"])

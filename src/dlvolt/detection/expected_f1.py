@@ -12,6 +12,7 @@ import numpy as np
 from spikeinterface.core import BaseRecording
 
 from dlvolt.preprocessing.spike_probability import draw_pieces
+from dlvolt.threads import map_in_threads
 
 from .shadowing import shadow
 
@@ -19,7 +20,9 @@ CANDIDATE = 0.02  # least probability of what may be a spike
 LOWEST = 0.3  # threshold: where hardly anything may be a spike, F1 would have one report guesses
 
 
-def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed: int = 0) -> np.ndarray:
+def expected_f1_thresholds(
+    probability: BaseRecording, shadow_samples: int, seed: int = 0, num_workers: int = 1
+) -> np.ndarray:
     """Choose the threshold of each channel from a sample of the recording.
 
     Parameters
@@ -30,6 +33,8 @@ def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed
         As for `shadow`.
     seed : int, default: 0
         Of the sample, 20 s in pieces of 5 s.
+    num_workers : int, default: 1
+        Threads that read it.
 
     Returns
     -------
@@ -37,8 +42,8 @@ def expected_f1_thresholds(probability: BaseRecording, shadow_samples: int, seed
         Half of the F1 to be expected, within 0.3 and 0.5.
     """
     confidence: list[list[np.ndarray]] = [[] for _ in range(probability.get_num_channels())]
-    for segment, start, end in draw_pieces(probability, seed):
-        traces = probability.get_traces(segment, start, end)
+    pieces = draw_pieces(probability, seed)
+    for traces in map_in_threads(lambda piece: probability.get_traces(*piece), pieces, num_workers):
         frames, channels = shadow(traces, CANDIDATE, shadow_samples)
         for channel, of_channel in enumerate(confidence):
             of_channel.append(traces[frames[channels == channel], channel])

@@ -17,7 +17,7 @@ from dlvolt.preprocessing.spike_probability import load_model, spike_probability
 from .expected_f1 import expected_f1_thresholds
 from .shadowing import shadow_chunk
 
-MARGIN = 8  # shadows, read beside a chunk at first; more where it depends on what is further away
+MARGIN = 8  # shadows, read beside a chunk where its borders are not sure; more if that is not enough
 
 
 class NetworkPeakDetector(PeakDetector):
@@ -43,9 +43,11 @@ class NetworkPeakDetector(PeakDetector):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     seed : int, default: 0
-        Of the sample from which polarity is inferred.
-    return_output : bool, default: True
-        Whether the pipeline returns the peaks.
+        Of the sample from which polarity and thresholds are inferred.
+    num_workers : int, default: 1
+        Threads that read the sample.
+    return_output : bool or (bool, bool), default: True
+        Whether the pipeline returns the peaks; of two, the second is for the probability at each of them.
 
     Attributes
     ----------
@@ -92,7 +94,8 @@ class NetworkPeakDetector(PeakDetector):
         polarity: str | Sequence[str] = "auto",
         device: str = "auto",
         seed: int = 0,
-        return_output: bool = True,
+        num_workers: int = 1,
+        return_output: bool | tuple[bool, bool] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
         if threshold not in (None, "auto") and not (isinstance(threshold, Real) and 0 < threshold <= 1):
@@ -106,7 +109,7 @@ class NetworkPeakDetector(PeakDetector):
             threshold = network.threshold if network.detection_threshold is None else network.detection_threshold
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
         if threshold == "auto":
-            threshold = expected_f1_thresholds(self.probability, self.shadow_samples, seed)
+            threshold = expected_f1_thresholds(self.probability, self.shadow_samples, seed, num_workers)
         self.threshold = threshold
         self.polarity = self.probability.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)
@@ -117,33 +120,37 @@ class NetworkPeakDetector(PeakDetector):
 
     def compute(
         self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
-    ) -> tuple[np.ndarray]:
-        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude."""
-        frames, channels = self.detect(segment_index, start_frame, end_frame)
+    ) -> tuple[np.ndarray, ...]:
+        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude, and, on request, how probable."""
+        frames, channels, probability = self.detect(segment_index, start_frame, end_frame)
         peaks = np.zeros(len(frames), dtype=self.get_dtype())
         peaks["sample_index"] = frames - start_frame
         peaks["channel_index"] = channels
         peaks["amplitude"] = traces[frames - start_frame, channels]
         peaks["segment_index"] = segment_index
-        return (peaks,)
+        return (peaks,) if self.return_output is True else (peaks, probability)
 
-    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the frames and channels of the detections of a chunk.
+    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the frames, channels and probabilities of the detections of a chunk.
 
-        Whether a detection stays may depend on a stronger one beside it, and that on the next. So the margin grows
-        until all that lies in the chunk is sure.
+        Whether a detection stays may depend on a stronger one beside it, and that on the next. So, of channels whose
+        detections at the borders of the chunk are not sure, more is read, until all are.
         """
         segment = self.probability.segments[segment_index]
         num_samples = segment.get_num_samples()
-        margin = MARGIN * self.shadow_samples + 1
-        while True:
+        undecided, margin, found = np.arange(self.probability.get_num_channels()), 0, []
+        thresholds = np.broadcast_to(self.threshold, len(undecided))
+        while len(undecided) or not found:
             low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
-            probability = segment.get_traces(low, high, None)
-            frames, channels, sure = shadow_chunk(
-                probability, self.threshold, self.shadow_samples, low > 0, high < num_samples
+            probability = segment.get_traces(low, high, undecided)
+            frames, rows, sure = shadow_chunk(
+                probability, thresholds[undecided], self.shadow_samples, low > 0, high < num_samples
             )
-            frames += low
-            inside = (frames >= start_frame) & (frames < end_frame)
-            if sure[inside].all():
-                return frames[inside], channels[inside]
-            margin *= 2
+            inside = (frames >= start_frame - low) & (frames < end_frame - low)
+            unsure = np.isin(np.arange(len(undecided)), rows[inside & ~sure])
+            frames, rows = frames[inside & ~unsure[rows]], rows[inside & ~unsure[rows]]
+            found.append((low + frames, undecided[rows], probability[frames, rows]))
+            undecided, margin = undecided[unsure], max(2 * margin, MARGIN * self.shadow_samples + 1)
+        frames, channels, probability = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        by_time = np.lexsort((channels, frames))
+        return frames[by_time], channels[by_time], probability[by_time]

@@ -11,37 +11,76 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 
 
 class FillNanRecording(BasePreprocessor):
-    """Set samples that are NaN or infinite to a constant.
+    """Set samples that are NaN or infinite to a constant, or bridge them.
 
     Parameters
     ----------
     recording : BaseRecording
         Traces of a floating point type; integers pass unchanged.
-    value : float, default: 0.0
-        What stands in for them.
+    value : float or sequence of float, default: 0.0
+        What stands in for them, in all channels or in each of the N.
+    bridge_ms : float, default: 0.0
+        Gaps up to this long, with samples on both sides, are crossed by a straight line instead.
+
+    Raises
+    ------
+    ValueError
+        If `value` is neither one nor N numbers, or `bridge_ms` negative.
     """
 
     _precomputable_kwarg_names: Sequence[str] = []
 
-    def __init__(self, recording: BaseRecording, value: float = 0.0) -> None:
+    def __init__(self, recording: BaseRecording, value: float | Sequence[float] = 0.0, bridge_ms: float = 0.0) -> None:
+        values = np.asarray(value, dtype="float64")
+        if values.shape not in ((), (recording.get_num_channels(),)) or not np.isfinite(values).all():
+            raise ValueError(f"value must be a number, or one for each of {recording.get_num_channels()} channels")
+        if not bridge_ms >= 0:
+            raise ValueError(f"bridge_ms must be a duration, not {bridge_ms}")
         BasePreprocessor.__init__(self, recording)
+        longest = round(bridge_ms / 1000 * recording.sampling_frequency)
+        values = np.broadcast_to(values, recording.get_num_channels())
         for segment in recording.segments:
-            self.add_recording_segment(FillNanSegment(segment, value))
-        self._kwargs = dict(recording=recording, value=value)
+            self.add_recording_segment(FillNanSegment(segment, values, longest))
+        self._kwargs = dict(
+            recording=recording, value=values.tolist() if np.ndim(value) else value, bridge_ms=bridge_ms
+        )
 
 
 class FillNanSegment(BasePreprocessorSegment):
     """One segment of a `FillNanRecording`."""
 
-    def __init__(self, parent: BaseRecordingSegment, value: float) -> None:
+    def __init__(self, parent: BaseRecordingSegment, values: np.ndarray, longest: int) -> None:
         BasePreprocessorSegment.__init__(self, parent)
-        self.value = value
+        self.values, self.longest = values, longest
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the filled traces, shape (T, N)."""
-        traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
-        finite = np.isfinite(traces)
-        return traces if finite.all() else np.where(finite, traces, traces.dtype.type(self.value))
+        channels = slice(None) if channel_indices is None else channel_indices
+        traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channels)
+        missing = ~np.isfinite(traces)
+        if not missing.any():
+            return traces
+        filled = np.where(missing, self.values[channels].astype(traces.dtype), traces)
+        if self.longest:
+            low = max(0, start_frame - self.longest - 1)
+            high = min(self.get_num_samples(), end_frame + self.longest + 1)
+            around = self.parent_recording_segment.get_traces(low, high, channels)  # every gap to be bridged is whole
+            for channel in np.flatnonzero(missing.any(axis=0)):
+                bridged = bridge(around[:, channel], self.longest)[start_frame - low : end_frame - low]
+                filled[:, channel] = np.where(np.isfinite(bridged), bridged, filled[:, channel])
+        return filled
+
+
+def bridge(trace: np.ndarray, longest: int) -> np.ndarray:
+    """Cross each gap of a trace (T,) by a straight line, if it is at most so long and has samples on both sides."""
+    there = np.flatnonzero(np.isfinite(trace))
+    if len(there) == 0:
+        return trace
+    gaps = np.diff(there) - 1
+    short = np.zeros(len(trace), dtype=bool)
+    for before, length in zip(there[:-1][gaps > 0], gaps[gaps > 0], strict=True):
+        short[before + 1 : before + 1 + length] = length <= longest
+    return np.where(short, np.interp(np.arange(len(trace)), there, trace[there]), trace)
 
 
 fill_nan = define_function_handling_dict_from_class(source_class=FillNanRecording, name="fill_nan")

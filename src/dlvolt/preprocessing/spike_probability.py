@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 from spikeinterface.preprocessing.resample import get_polyphase_resampled_traces
+
+from dlvolt.threads import map_in_threads
 
 from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
 
@@ -136,7 +138,7 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
             probability = self._at_model_rate(edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
         before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
-        after = np.minimum(before + 1, self._num_samples_at_model_rate() - 1)
+        after = np.minimum(before + (remainder > 0), self._num_samples_at_model_rate() - 1)
         probability = self._at_model_rate(before[0], after[-1] + 1, channels)
         weight = (remainder / down)[:, None].astype("float32")
         return (1 - weight) * probability[before - before[0]] + weight * probability[after - before[0]]
@@ -169,7 +171,11 @@ spike_probability = define_function_handling_dict_from_class(
 
 
 def infer_polarity(
-    recording: BaseRecording, model: str | Path = "voltage", device: str = "auto", seed: int = 0
+    recording: BaseRecording,
+    model: str | Path = "voltage",
+    device: str = "auto",
+    seed: int = 0,
+    num_workers: int = 1,
 ) -> list[str]:
     """Find out which way the spikes of each channel go: the way a network sees more of them.
 
@@ -183,6 +189,8 @@ def infer_polarity(
         Likewise; a model with a preferred polarity.
     seed : int, default: 0
         Draws the pieces.
+    num_workers : int, default: 1
+        Threads that read them.
 
     Returns
     -------
@@ -192,13 +200,15 @@ def infer_polarity(
     """
     pieces = draw_pieces(recording, seed)
     threshold = load_model(locate_model(model), device).threshold
+    both = [SpikeProbabilityRecording(recording, model, polarity, device) for polarity in POLARITIES]
 
-    def evidence(polarity: str) -> np.ndarray:
-        probability = SpikeProbabilityRecording(recording, model, polarity, device)
-        none = np.zeros(recording.get_num_channels())
-        return sum((confidence(probability.get_traces(*piece), threshold) for piece in pieces), start=none)  # N
+    def evidence(way_and_piece: tuple[BaseRecording, tuple[int, int, int]]) -> np.ndarray:
+        way, piece = way_and_piece
+        return confidence(way.get_traces(*piece), threshold)  # N
 
-    return np.where(evidence("positive") >= evidence("negative"), *POLARITIES).tolist()
+    found = map_in_threads(evidence, product(both, pieces), num_workers)
+    positive, negative = np.sum(np.reshape(found, (2, len(pieces), -1)), axis=1)
+    return np.where(positive >= negative, *POLARITIES).tolist()
 
 
 def draw_pieces(recording: BaseRecording, seed: int) -> list[tuple[int, int, int]]:
