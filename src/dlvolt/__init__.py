@@ -15,14 +15,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation",
         "io",
         "networks",
+        "optical",
         "plotting",
         "preprocessing",
         "simulation",
         "training",
     ],
     submod_attrs={
-        "io.open_ephys": ["read_open_ephys"],
+        "io.image_sequence": ["read_image_sequence"],
+        "io.line_scan": ["read_line_scan"],
         "io.nwb_units": ["write_nwb_units"],
+        "io.open_ephys": ["read_open_ephys"],
+        "io.trace_files": ["traces_to_recording"],
+        "io.voltage_imaging": ["read_voltage_imaging"],
+        "optical": ["roi_traces"],
     },
 )
 

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import Field, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
@@ -21,6 +21,16 @@ from dlvolt.parameters import SorterParameters
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording, BaseSorting
 
+ROI_PARAMETERS = ("baseline_window_s", "burst_interval_ms", "crosstalk", "scatter_um", "device", "seed")
+ELECTRODE_PARAMETERS = [
+    parameter.name
+    for parameter in fields(SorterParameters)
+    if parameter.name in ("device", "seed")
+    or parameter.name
+    not in (*ROI_PARAMETERS, "modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")
+]
+TRACES = ("delta_f_over_f", "spike_probability", "subthreshold")
+
 FLAGS = {  # what the Python functions call a flag
     "source": "SOURCE",
     "folder": "SOURCE",
@@ -31,6 +41,7 @@ FLAGS = {  # what the Python functions call a flag
     "probe": "--probe",
     "path": "--out",
     "labels": "--labels",
+    "series": "--stream",
     "model": "--model",
 }
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
@@ -97,23 +108,13 @@ def make_parser() -> Parser:
     add("--folder", type=Path, help="keep SpikeInterface's sorter folder and SortingAnalyzer in this new folder")
     add_nwb_arguments(command)
     add_job_arguments(command)
-    parameters = command.add_argument_group("sorter parameters")
-    types = get_type_hints(SorterParameters)
-    for parameter in sorter_parameters():
-        flag = f"--{parameter.name.replace('_', '-')}"
-        described = f"{parameter.metadata['description']} (default: {parameter.default})"
-        if types[parameter.name] is bool:
-            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-        else:
-            kind = {"type": types[parameter.name], "metavar": types[parameter.name].__name__.upper()}
-        parameters.add_argument(flag, default=parameter.default, help=described, **kind)
+    add_sorter_parameters(command, ELECTRODE_PARAMETERS)
 
     command = commands.add_parser(
         "detect",
         allow_abbrev=False,
-        help="detect the spikes of each trace with a network and write them to an NWB file",
-        description="Detect spikes in voltage imaging traces, each on its own, and write a unit for each trace to a "
-        "new NWB file.",
+        help="detect the spikes of each ROI with a network and write them to an NWB file",
+        description="Detect spikes in voltage imaging, a unit for each ROI, and write them to a new NWB file.",
         epilog="Example: dlvolt detect traces.npy --sampling-frequency 500 --model voltage --out spikes.nwb "
         "--session-start-time 2024-05-31T14:30:00+02:00",
     )
@@ -122,13 +123,22 @@ def make_parser() -> Parser:
     add = command.add_argument
     add("--model", default="voltage", metavar="NAME", help="pretrained weights or a model's folder; default: voltage")
     add("--threshold", type=float, help="least spike probability; default: the model's")
-    add("--shadow-ms", type=float, metavar="MS", help="a spike suppresses weaker ones so near; default: the detector's")
+    add("--shadow-ms", type=float, metavar="MS", help="a spike suppresses weaker ones so near; default: the model's")
     add(
         "--polarity",
         choices=("auto", "positive", "negative"),
         default="auto",
         help="which way spikes point; default: auto, inferred for each trace",
     )
+    add(
+        "--traces",
+        nargs="+",
+        choices=TRACES,
+        default=[],
+        help="also write these traces of each ROI to the NWB file",
+    )
+    add("--compare", type=Path, metavar="FILE", help="an NWB file whose units are compared with those found")
+    add_sorter_parameters(command, ROI_PARAMETERS)
     add_nwb_arguments(command)
     add_job_arguments(command)
 
@@ -187,6 +197,25 @@ def make_parser() -> Parser:
     return parser
 
 
+def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add a flag for each of these parameters of the sorter."""
+    group = command.add_argument_group("sorter parameters")
+    types = get_type_hints(SorterParameters)
+    for parameter in fields(SorterParameters):
+        if parameter.name not in names:
+            continue
+        if types[parameter.name] is bool:
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        else:
+            kind = {"type": types[parameter.name], "metavar": types[parameter.name].__name__.upper()}
+        group.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            default=parameter.default,
+            help=f"{parameter.metadata['description']} (default: {parameter.default})",
+            **kind,
+        )
+
+
 def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
     """Add the flag that chooses one of several streams."""
     command.add_argument("--stream", metavar="NAME", help=f"{what}, where there are several")
@@ -199,11 +228,11 @@ def add_trace_arguments(command: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         help="NWB file with a RoiResponseSeries or an ElectricalSeries, Open Ephys folder, folder saved by "
-        "SpikeInterface, or .npy, .npz or .csv file of shape (samples, traces)",
+        "SpikeInterface, or .npy, .npz, .csv or .mat file of shape (samples, traces)",
     )
     add_stream_argument(command, "the series, stream or array to read")
     command.add_argument(
-        "--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz and .csv files"
+        "--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz, .csv and .mat files"
     )
     command.add_argument("--probe", help="of electrodes, as for 'dlvolt sort'; default: the source's")
 
@@ -266,11 +295,6 @@ def setting(text: str) -> tuple[str, Any]:
     return name, tuple(parsed) if isinstance(parsed, list) else parsed
 
 
-def sorter_parameters() -> list[Field]:
-    """List the sorter's parameters that are flags: all but ``job_kwargs``, which --n-jobs and --quiet make."""
-    return [parameter for parameter in fields(SorterParameters) if parameter.name != "job_kwargs"]
-
-
 @contextmanager
 def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
@@ -303,9 +327,9 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
     from dlvolt.io import read_recording, write_nwb_units
 
     job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
-    given = {parameter.name: getattr(args, parameter.name) for parameter in sorter_parameters()}
+    given = {name: getattr(args, name) for name in ELECTRODE_PARAMETERS}
     with one_line_errors(parser):
-        parameters = SorterParameters(**given, job_kwargs=job_kwargs)
+        parameters = SorterParameters(**given, modality="extracellular", job_kwargs=job_kwargs)
         if args.folder is not None and args.folder.exists():
             raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
         recording = read_recording(args.source, stream_name=args.stream, probe=args.probe)
@@ -319,40 +343,53 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlvolt-")))
         sorting = run_sorter(
-            "dlvolt", recording, folder=folder / "sorter", verbose=not args.quiet, **given, job_kwargs=job_kwargs
+            "dlvolt",
+            recording,
+            folder=folder / "sorter",
+            verbose=not args.quiet,
+            modality="extracellular",
+            **given,
+            job_kwargs=job_kwargs,
         )
         analyzer = analyze(sorting, recording, parameters, folder=folder / "analyzer", job_kwargs=job_kwargs)
         write_nwb_units(analyzer, args.out, **destination)
         print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
     if other is not None:
-        print(f"\nbest match of each unit in {args.compare}, spikes within 0.4 ms:")
-        print(agreement(read_units(args.out, recording), other))
+        print(agreement(read_units(args.out, recording), other, args.compare))
 
 
 def detect(parser: Parser, args: argparse.Namespace) -> None:
-    """Run ``dlvolt detect``: check everything that can be wrong, then detect and write."""
-    from spikeinterface.core import NumpySorting
-    from spikeinterface.core.node_pipeline import run_node_pipeline
-
-    from dlvolt.detection import NetworkPeakDetector
+    """Run ``dlvolt detect``: check everything that can be wrong, then detect, write and compare."""
+    from dlvolt import optical
+    from dlvolt.evaluation import comparison_tolerance_ms
     from dlvolt.io import write_nwb_units
+    from dlvolt.sorter import choose_modality
 
-    job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
-    job_kwargs["chunk_memory"] = "20M"  # long chunks: a network reads whole windows, also where a chunk ends
+    given = {name: getattr(args, name) for name in (*ROI_PARAMETERS, "model", "polarity")}
+    given["probability_threshold"] = "auto" if args.threshold is None else args.threshold
+    given["shadow_ms"] = "auto" if args.shadow_ms is None else args.shadow_ms
     with one_line_errors(parser):
         recording = read_trace_source(args)
+        electrodes = choose_modality(recording) == "extracellular"
+        if electrodes:
+            given["crosstalk"] = "ignore"
+        parameters = SorterParameters(
+            **given, modality="optical", job_kwargs=dict(n_jobs=args.n_jobs, progress_bar=not args.quiet)
+        )
+        optical.check(recording, parameters)
         destination = nwb_destination(args, recording)
-        detector = NetworkPeakDetector(recording, args.model, args.threshold, args.shadow_ms, args.polarity)
-        peaks = run_node_pipeline(recording, [detector], job_kwargs, job_name="detect spikes")
+        other = None if args.compare is None else read_units(args.compare, recording)
 
-    sorting = NumpySorting.from_peaks(peaks, recording.sampling_frequency, recording.channel_ids)
+    sorting = optical.sort_rois(recording, parameters, verbose=not args.quiet)
     sorting.register_recording(recording)
-    num_units = len(sorting.unit_ids)
-    sorting.set_property("polarity", detector.polarity)
-    for name in ("model_name", "model_version"):
-        sorting.set_property(name, [detector.probability.get_annotation(name)] * num_units)
-    write_nwb_units(sorting, args.out, **destination)
-    print(f"{num_units} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
+    if electrodes:
+        for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # the slow depolarisation is not seen there
+            sorting.delete_property(name)
+    traces = optical.roi_traces(recording, sorting, args.traces, parameters)
+    write_nwb_units(sorting, args.out, traces=traces, **destination)
+    print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
+    if other is not None:
+        print(agreement(sorting, other, args.compare, comparison_tolerance_ms(sorting, other)))
 
 
 def train(parser: Parser, args: argparse.Namespace) -> None:
@@ -468,23 +505,26 @@ def read_units(path: Path, recording: BaseRecording) -> BaseSorting:
     with h5py.File(path) as file:
         if "spike_times" not in file.get("units", ()):
             raise ValueError(f"--compare: {path} has no units with spike times")
+        resolution = file["units/spike_times"].attrs.get("resolution", 0.0)
     units = read_nwb_sorting(
         path,
-        sampling_frequency=recording.sampling_frequency,
+        sampling_frequency=1 / resolution if resolution > 0 else recording.sampling_frequency,
         t_start=recording.get_start_time(segment_index=0),
         load_unit_properties=False,
     )
     return NumpySorting.from_sorting(units)
 
 
-def agreement(sorting: BaseSorting, other: BaseSorting) -> str:
+def agreement(sorting: BaseSorting, other: BaseSorting, path: Path, tolerance_ms: float = 0.4) -> str:
     """Return a table with the best match of each unit: hits / (hits + misses + false positives)."""
     import pandas as pd
-    from spikeinterface.comparison import compare_two_sorters
+
+    from dlvolt.evaluation import compare_sortings
 
     if len(sorting.unit_ids) == 0 or len(other.unit_ids) == 0:
-        return f"none: {len(sorting.unit_ids)} units against {len(other.unit_ids)}"
-    scores = compare_two_sorters(sorting, other).agreement_scores  # units × units of the other
+        return f"\nnone to compare: {len(sorting.unit_ids)} units against {len(other.unit_ids)}"
+    comparison = compare_sortings(sorting, other, tolerance_ms=tolerance_ms, match="agreement")
+    scores = comparison.agreement_scores  # units × units of the other
     best = scores.idxmax(axis=1)
     spikes, spikes_of_other = (units.count_num_spikes_per_unit(outputs="dict") for units in (sorting, other))
     table = pd.DataFrame(
@@ -496,4 +536,5 @@ def agreement(sorting: BaseSorting, other: BaseSorting) -> str:
             "agreement": scores.max(axis=1).to_numpy(),
         }
     )
-    return table.to_string(index=False, float_format="{:.3f}".format)
+    title = f"best match of each unit in {path}, spikes within {tolerance_ms:g} ms:"
+    return f"\n{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}"

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
-from types import NoneType
 from typing import Any
 
-KINDS = {
-    bool: (bool, "True or False"),
-    int: (Integral, "an integer"),
-    float: (Real, "a number"),
-    str: (str, "a string"),
-    NoneType: (dict | None, "a dict or None"),
-}  # by the type of a default: what a value must be, and what that is called
-MAY_BE_ZERO = ("seed", "min_firing_rate", "amplitude_min")
+CALLED = {
+    bool: "True or False",
+    Integral: "an integer",
+    Real: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "a dict",
+    type(None): "None",
+}  # what a value may be, and what that is called
+KIND_OF = {int: Integral, float: Real}  # defaults of these types stand for all numbers of their kind
+MAY_BE_ZERO = ("seed", "min_firing_rate", "amplitude_min", "shadow_ms", "scatter_um", "burst_interval_ms")
+CHOICES = {
+    "modality": ("auto", "extracellular", "optical"),
+    "peak_sign": ("neg", "pos", "both"),
+    "crosstalk": ("flag", "remove", "ignore"),
+}
 
 
-def parameter(default: Any, description: str) -> Any:
-    """Return a dataclass field that carries its description."""
-    return field(default=default, metadata={"description": description})
+def parameter(default: Any, description: str, *others: type) -> Any:
+    """Return a dataclass field that carries its description, and the kinds of values it takes besides its default's."""
+    kinds = (KIND_OF.get(type(default), type(default)), *others)
+    return field(default=default, metadata={"description": description, "kinds": kinds})
 
 
 @dataclass(frozen=True)
 class SorterParameters:
     """Parameters of ``run_sorter("dlvolt", recording, …)``; `descriptions` tells what each is for."""
 
+    modality: str = parameter(
+        "auto",
+        "What the channels are: 'extracellular' (electrodes), 'optical' (ROIs, one unit each), or 'auto': what the "
+        "reader says, else by the sampling frequency, optical below 6 kHz",
+    )
+
+    # Electrodes.
     apply_preprocessing: bool = parameter(
         True,
         "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1",
@@ -48,9 +63,33 @@ class SorterParameters:
     learning_duration_s: float = parameter(60.0, "Templates are learnt on so much of the recording, s")
     num_sweeps: int = parameter(4, "Sweeps of template learning")
     min_firing_rate: float = parameter(0.1, "Clusters and units that fire less are dropped, Hz")
-    device: str = parameter("auto", "Torch device of the deconvolution; 'auto' takes CUDA where there is one")
+
+    # ROIs.
+    model: str = parameter("voltage", "Network that detects spikes: weights of dlvolt, or the folder of a saved model")
+    polarity: str | list = parameter(
+        "auto",
+        "Which way spikes go: 'positive', 'negative', a list of these for all channels, or 'auto': inferred",
+        list,
+    )
+    probability_threshold: str | float = parameter(
+        "auto", "Least probability of a spike; 'auto' takes the model's own, with 'voltage' chosen for each ROI", Real
+    )
+    shadow_ms: str | float = parameter(
+        "auto", "A spike suppresses less probable ones so near, ms; 'auto' takes the model's own", Real
+    )
+    baseline_window_s: float = parameter(5.0, "Window of the running baseline F0 of ΔF/F, s")
+    burst_interval_ms: float = parameter(10.0, "Longest interval between the spikes of a burst, ms; 0: there are none")
+    crosstalk: str = parameter(
+        "flag", "Spikes that leak in from a neighbouring ROI: 'flag', 'remove' from the weaker one, or 'ignore'"
+    )
+    scatter_um: float = parameter(20.0, "ROIs whose borders are so close may leak into each other, µm")
+
+    # Both.
+    device: str = parameter("auto", "Torch device; 'auto' takes CUDA where there is one")
     seed: int = parameter(0, "Same seed, same result")
-    job_kwargs: dict | None = parameter(None, "SpikeInterface's job_kwargs; its global ones where nothing is said")
+    job_kwargs: dict | None = parameter(
+        None, "SpikeInterface's job_kwargs; its global ones where nothing is said", dict
+    )
 
     def __post_init__(self) -> None:
         """Check the values, before any work.
@@ -61,15 +100,28 @@ class SorterParameters:
             Naming the parameter and what it may be.
         """
         for each in fields(self):
-            value = getattr(self, each.name)
-            kind, called = KINDS[type(each.default)]
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            value, kinds = getattr(self, each.name), each.metadata["kinds"]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                called = " or ".join(CALLED[kind] for kind in kinds)
                 raise ValueError(f"{each.name} must be {called}, not {value!r}")
-            least = "not be negative" if each.name in MAY_BE_ZERO else "be positive"
-            if kind in (Integral, Real) and not (value > 0 or (value == 0 and each.name in MAY_BE_ZERO)):
-                raise ValueError(f"{each.name} must {least}, not {value!r}")
-        if self.peak_sign not in ("neg", "pos", "both"):
-            raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {self.peak_sign!r}")
+            if isinstance(value, Real) and bool not in kinds:
+                may_be_zero = each.name in MAY_BE_ZERO
+                if not (value > 0 or (value == 0 and may_be_zero)):
+                    least = "not be negative" if may_be_zero else "be positive"
+                    raise ValueError(f"{each.name} must {least}, not {value!r}")
+            if each.name in CHOICES and value not in CHOICES[each.name]:
+                *others, last = map(repr, CHOICES[each.name])
+                raise ValueError(f"{each.name} must be {', '.join(others)} or {last}, not {value!r}")
+        polarities = [self.polarity] if isinstance(self.polarity, str) else self.polarity
+        if self.polarity != "auto" and not {"positive", "negative"}.issuperset(polarities):
+            raise ValueError(
+                f"polarity must be 'auto', 'positive', 'negative' or a list of the latter two, not {self.polarity!r}"
+            )
+        for name in ("probability_threshold", "shadow_ms"):
+            if isinstance(getattr(self, name), str) and getattr(self, name) != "auto":
+                raise ValueError(f"{name} must be 'auto' or a number, not {getattr(self, name)!r}")
+        if self.probability_threshold != "auto" and self.probability_threshold > 1:
+            raise ValueError(f"probability_threshold must be at most 1, not {self.probability_threshold}")
         if not 0 <= self.amplitude_min < 1 < self.amplitude_max:
             raise ValueError(
                 "amplitude_min and amplitude_max must lie on either side of 1, "

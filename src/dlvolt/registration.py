@@ -35,6 +35,7 @@ for class_name, function_name in (
     ("MelSpectrogramRecording", "mel_spectrogram"),
     ("NotchCombRecording", "notch_comb"),
     ("SpikeProbabilityRecording", "spike_probability"),
+    ("SubthresholdRecording", "subthreshold"),
     ("WhitenNoiseRecording", "whiten_noise"),
 ):
     our_class = f"dlvolt.preprocessing.{function_name}:{class_name}"

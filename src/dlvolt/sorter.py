@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-from spikeinterface.core import BaseRecording, NumpySorting
+from spikeinterface.core import BaseRecording, NumpySorting, load
 from spikeinterface.core.job_tools import fix_job_kwargs, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 from threadpoolctl import threadpool_limits
 
+import dlvolt  # its parts wait until there is something to sort
 from dlvolt.parameters import SorterParameters
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; slower, and a template has too few samples to be shifted by parts of one
@@ -44,21 +46,39 @@ class DlvoltSorter(ComponentsBasedSorter):
     def initialize_folder(
         cls, recording: BaseRecording, output_folder: Path | str | None, verbose: bool, remove_existing_folder: bool
     ) -> Path:
-        """Check the recording, before any folder is made or removed, then make the folder."""
+        """Make the folder, with the recording in it if that is only in memory, and set aside what it replaces."""
         if isinstance(recording, BaseRecording):
-            _check_recording(recording)
-        return super().initialize_folder(recording, output_folder, verbose, remove_existing_folder)
+            _check_size(recording)
+        folder = Path(output_folder or f"{cls.sorter_name}_output").absolute()
+        if remove_existing_folder and folder.is_dir():
+            folder.replace(_set_aside(folder))
+        try:
+            if not isinstance(recording, BaseRecording) or _can_be_loaded_again(recording):
+                return super().initialize_folder(recording, folder, verbose, remove_existing_folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder.parent) as beside:
+                saved = _save(recording, Path(beside) / "recording")
+                super().initialize_folder(saved, folder, verbose, remove_existing_folder)
+                shutil.move(Path(beside) / "recording", folder / "recording")
+            load(folder / "recording").dump(folder / "spikeinterface_recording.json")
+            return folder
+        except Exception:
+            _put_back(folder)
+            raise
 
     @classmethod
     def set_params_to_folder(
         cls, recording: BaseRecording, output_folder: Path, new_params: dict[str, Any], verbose: bool
     ) -> dict[str, Any]:
-        """Check the parameters and store them; take the new folder away again if they are wrong."""
+        """Check parameters and recording, and store the former; leave everything as it was if they are wrong."""
         try:
-            return super().set_params_to_folder(recording, output_folder, new_params, verbose)
-        except ValueError:
+            params = super().set_params_to_folder(recording, output_folder, new_params, verbose)
+        except Exception:
             shutil.rmtree(output_folder)
+            _put_back(output_folder)
             raise
+        shutil.rmtree(_set_aside(output_folder), ignore_errors=True)
+        return params
 
     @classmethod
     def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
@@ -68,17 +88,21 @@ class DlvoltSorter(ComponentsBasedSorter):
             raise ValueError(
                 f"job_kwargs has no {', '.join(sorted(unknown))}; SpikeInterface knows {', '.join(job_keys)}"
             )
-        if not params["freq_min"] < recording.sampling_frequency / 2:
-            raise ValueError(
-                f"freq_min must be below half the sampling frequency, {recording.sampling_frequency / 2} Hz, "
-                f"not {params['freq_min']}"
-            )
+        if choose_modality(recording, params["modality"]) == "optical":
+            dlvolt.optical.check(recording, SorterParameters(**params))
+        else:
+            _check_electrodes(recording, params["freq_min"])
         return params
 
     @classmethod
     def _run_from_folder(cls, sorter_output_folder: Path, params: dict[str, Any], verbose: bool) -> None:
         recording = cls.load_recording_from_folder(Path(sorter_output_folder).parent, with_warnings=False)
-        sorting = sort(recording, SorterParameters(**params), verbose=verbose)
+        parameters = SorterParameters(**params)
+        modality = choose_modality(recording, parameters.modality)
+        if verbose:
+            print(f"dlvolt: {modality} mode, as {_reason(recording, parameters.modality)}")
+        sorting = (dlvolt.optical.sort_rois if modality == "optical" else sort)(recording, parameters, verbose=verbose)
+        sorting.annotate(modality=modality)
         with warnings.catch_warnings():  # the sorting is all there is to save; where it came from is known
             warnings.filterwarnings("ignore", message="The extractor is not serializable")
             sorting.save(folder=Path(sorter_output_folder) / "sorting")
@@ -95,19 +119,33 @@ def _check_device(device: str) -> None:
         raise ValueError(f"device is {device!r}, but there is no CUDA here; take 'auto' or 'cpu'")
 
 
-def _check_recording(recording: BaseRecording) -> None:
+def choose_modality(recording: BaseRecording, modality: str = "auto") -> str:
+    """Return what the channels of a recording are: "optical" (ROIs) or "extracellular" (electrodes).
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Its annotation ``modality``, which the readers of dlvolt make, tells; else its sampling frequency.
+    modality : str, default: "auto"
+        What is known already.
+    """
+    if modality != "auto":
+        return modality
+    slow = recording.sampling_frequency < MIN_SAMPLING_FREQUENCY
+    return recording.get_annotation("modality") or ("optical" if slow else "extracellular")
+
+
+def _reason(recording: BaseRecording, modality: str) -> str:
+    if modality != "auto":
+        return "asked for"
+    if recording.get_annotation("modality"):
+        return "the recording's annotation says"
+    return f"the recording is sampled at {recording.sampling_frequency:g} Hz"
+
+
+def _check_size(recording: BaseRecording) -> None:
     if recording.get_num_channels() == 0:
         raise ValueError("recording: it has no channels")
-    if not recording.has_probe():
-        raise ValueError(
-            "recording: dlvolt needs channel locations; give them with recording.set_probe(…) or "
-            "recording.set_dummy_probe_from_locations(…)"
-        )
-    if recording.sampling_frequency < MIN_SAMPLING_FREQUENCY:
-        raise ValueError(
-            f"recording: it is sampled at {recording.sampling_frequency} Hz; extracellular spikes need at least "
-            f"{MIN_SAMPLING_FREQUENCY} Hz"
-        )
     for segment in range(recording.get_num_segments()):
         num_samples = recording.get_num_samples(segment)
         if num_samples < MIN_SEGMENT_S * recording.sampling_frequency:
@@ -115,6 +153,42 @@ def _check_recording(recording: BaseRecording) -> None:
                 f"recording: segment {segment} has {num_samples} samples only; segments must last "
                 f"{1000 * MIN_SEGMENT_S:g} ms, so leave it out with recording.select_segments(…)"
             )
+
+
+def _check_electrodes(recording: BaseRecording, freq_min: float) -> None:
+    if recording.sampling_frequency < MIN_SAMPLING_FREQUENCY:
+        raise ValueError(
+            f"recording: it is sampled at {recording.sampling_frequency} Hz; extracellular spikes need at least "
+            f"{MIN_SAMPLING_FREQUENCY} Hz"
+        )
+    if not recording.has_probe():
+        raise ValueError(
+            "recording: dlvolt needs channel locations; give them with recording.set_probe(…) or "
+            "recording.set_dummy_probe_from_locations(…), or modality='optical' if channels are ROIs"
+        )
+    if not freq_min < recording.sampling_frequency / 2:
+        raise ValueError(
+            f"freq_min must be below half the sampling frequency, {recording.sampling_frequency / 2} Hz, not {freq_min}"
+        )
+
+
+def _can_be_loaded_again(recording: BaseRecording) -> bool:
+    return recording.check_serializability("json") or recording.check_serializability("pickle")
+
+
+def _save(recording: BaseRecording, folder: Path) -> BaseRecording:
+    with warnings.catch_warnings():  # where it came from is known
+        warnings.filterwarnings("ignore", message="The extractor is not serializable")
+        return recording.save(folder=folder, verbose=False, n_jobs=1, progress_bar=False, chunk_memory="100M")
+
+
+def _set_aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-replaced")
+
+
+def _put_back(folder: Path) -> None:
+    if _set_aside(folder).is_dir() and not folder.exists():
+        _set_aside(folder).replace(folder)
 
 
 @threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way

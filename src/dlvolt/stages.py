@@ -16,9 +16,10 @@ from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
-from dlvolt.learning import LearningSettings, learn_waveforms, map_in_threads
+from dlvolt.learning import LearningSettings, learn_waveforms
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, whiten_noise
+from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
@@ -197,12 +198,17 @@ def collect(recording: BaseRecording, waveforms: Tensor, spikes: np.ndarray, p: 
     vector["sample_index"] = spikes["sample_index"]
     vector["unit_index"] = index_of[spikes["cluster_index"]]
     vector["segment_index"] = spikes["segment_index"]
-    vector = vector[vector["unit_index"] >= 0]
-    vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
-    sorting = NumpySorting(vector, recording.sampling_frequency, np.arange(len(units)))
-    for segment in range(sorting.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
-        sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
+    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(units)))
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[units]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[units])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[units])
+    return sorting
+
+
+def as_sorting(vector: np.ndarray, recording: BaseRecording, unit_ids: np.ndarray) -> NumpySorting:
+    """Return spikes as a sorting, in order, with the segments of a recording also where they have none."""
+    vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
+    sorting = NumpySorting(vector, recording.sampling_frequency, unit_ids)
+    for segment in range(sorting.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
+        sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
     return sorting

@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baselines": ["adaptive_matched_filter", "adaptive_threshold", "gaussian_threshold"],
+        "crosstalk": ["Crosstalk", "flag_crosstalk", "neighbouring_pairs"],
+        "event_labels": ["label_events"],
         "expected_f1": ["best_expected_f1", "expected_f1_thresholds"],
         "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
         "network": ["NetworkPeakDetector"],

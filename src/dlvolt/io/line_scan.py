@@ -74,7 +74,8 @@ def read_line_scan(
     BaseRecording
         A channel for each segment: the mean over its pixels in each line, float32 or, where that does not hold it,
         float64. The property ``centroid``, and the probe, are the middle of the segment's pixels in µm along the line
-        (y is 0), and ``num_pixels`` is their number. Lines of a file are read when traces are asked for, and such a
+        (y is 0), and ``num_pixels`` is their number; the annotation ``same_neuron`` says that spikes which segments
+        share are no cross-talk. Lines of a file are read when traces are asked for, and such a
         recording can be saved as JSON.
 
     Raises
@@ -314,6 +315,7 @@ def _describe(
         centroid=np.stack([along_um, np.zeros(len(pixels))], axis=1),
         num_pixels=after - first,
         pixel_size_um=float(um_per_pixel),
+        same_neuron=True,
         **description,
     )
 

@@ -157,7 +157,10 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)
     if not series:
-        raise ValueError(f"source: {path} has no ElectricalSeries, so there is no recording in it.")
+        raise ValueError(
+            f"source: {path} has no ElectricalSeries, so there is no recording of electrodes in it; for those of ROIs "
+            "see read_voltage_imaging, or dlvolt detect."
+        )
     if stream_name is None and len(series) > 1:
         raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
     if stream_name is not None and stream_name not in series:

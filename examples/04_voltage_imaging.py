@@ -1,0 +1,98 @@
+"""
+From a voltage imaging file to spikes
+=====================================
+
+An NWB file with the fluorescence of ROIs goes in; spikes, pictures and an NWB file with a units table come out.
+Without the pictures, that is one line:
+
+.. code-block:: bash
+
+    dlvolt detect session.nwb --out spikes.nwb
+"""
+
+# %%
+# A file
+# ------
+# Yours comes from a microscope. This one is simulated: half a minute of a dozen neurons at 500 frames per second, with
+# an indicator that dims when a neuron fires. Some masks overlap, so that an ROI takes up light of its neighbour.
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import spikeinterface.full as si
+
+import dlvolt
+from dlvolt.simulation import write_simulated_imaging
+
+folder = Path(tempfile.mkdtemp())
+simulated = write_simulated_imaging(folder / "session.nwb", duration_s=30.0, snr=8.0, polarity="negative", seed=4)
+print(f"light leaks (from, to): {simulated.leaks}")
+
+# %%
+# Read it
+# -------
+# Each channel of the recording is an ROI. What the file knows, it knows too: the indicator, and where each ROI is.
+
+recording = dlvolt.read_voltage_imaging(simulated.path)
+print(recording)
+print({name: recording.get_annotation(name) for name in ("modality", "indicator", "imaging_rate_hz")})
+print(recording.get_property("centroid")[:3], recording.get_property("centroid_unit")[0])
+
+# %%
+# Find the spikes
+# ---------------
+# The same call as for electrodes: the recording says that its channels are ROIs, and the network sees which way spikes
+# point. Each ROI becomes a unit with its id, also one that never fires.
+
+sorting = si.run_sorter("dlvolt", recording, folder=folder / "sorted")
+columns = ["polarity", "snr", "firing_rate", "expected_precision", "num_complex_spikes", "crosstalk_from"]
+print(pd.DataFrame({name: sorting.get_property(name) for name in columns}, index=sorting.unit_ids).round(2).to_string())
+
+# %%
+# Look at it
+# ----------
+# Where ROIs are, how often they fire, and whose light leaks into which.
+
+from dlvolt.plotting import plot_roi_map, plot_roi_traces, plot_spike_triggered_average
+
+figure = plot_roi_map(sorting, recording)
+
+# %%
+# Two seconds of ΔF/F, turned over so that spikes point up, with the spikes found and, as this is a simulation, the true
+# ones. Blue is the potential below the spikes.
+
+from dlvolt.preprocessing import delta_f_over_f, subthreshold
+
+relative = delta_f_over_f(recording, polarity="negative")
+slow = subthreshold(relative, sorting)
+figure = plot_roi_traces(relative, sorting, subthreshold=slow, truth=simulated.sorting, window_s=(10.0, 12.0))
+
+# %%
+# The mean trace around a spike, and one standard deviation to either side: wide where spikes come in bursts.
+
+figure = plot_spike_triggered_average(relative, sorting)
+
+# %%
+# See how right it is
+# -------------------
+# Accuracy is hits / (hits + misses + false positives). ROIs 1 and 2 are cells that fire complex spikes: in these, more
+# spikes are found than there are. And whoever takes up a neighbour's light shows its spikes, too.
+
+from dlvolt.evaluation import compare_to_ground_truth
+
+comparison = compare_to_ground_truth(simulated.sorting, sorting)
+print(comparison.get_performance()["accuracy"].astype(float).round(2))
+
+# %%
+# Write it
+# --------
+# Session, subject, imaging plane and ROIs are carried over from the source; each unit points to its ROI.
+
+path = dlvolt.write_nwb_units(sorting, folder / "spikes.nwb", source=simulated.path)
+
+from pynwb import read_nwb
+
+units = read_nwb(path).units
+print(units.colnames)
+print(units.to_dataframe()[["unit_name", "polarity", "spike_times"]])

@@ -1,0 +1,285 @@
+"""Tell bursts and complex spikes from single spikes.
+
+References
+----------
+K. D. Harris, H. Hirase, X. Leinekugel, D. A. Henze, G. Buzsáki, "Temporal interaction between single spikes and complex
+spike bursts in hippocampal pyramidal cells", Neuron 32(1), 2001.
+C. Grienberger, X. Chen, A. Konnerth, "NMDA receptor-dependent multidendrite Ca2+ spikes required for hippocampal burst
+firing in vivo", Neuron 81(6), 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseSorting
+from spikeinterface.core.base import base_peak_dtype
+from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
+
+from dlvolt.preprocessing.finite import check_polarity
+
+BASELINE_MS = 40.0  # before an event, that its depolarisation is measured from
+EVENT_DTYPE = np.dtype([("label", "U7"), ("event", "int64"), ("height", "float32"), ("depolarisation", "float32")])
+LEVELS_DTYPE = np.dtype([(name, "float64") for name in ("peak", "before", "after", "baseline", "earlier")])
+
+
+def label_events(
+    recording: BaseRecording,
+    spikes: np.ndarray | BaseSorting,
+    polarity: str | Sequence[str] = "positive",
+    *,
+    burst_interval_ms: float = 10.0,
+    plateau_ms: float = 10.0,
+    plateau_fraction: float = 0.7,
+    job_kwargs: dict[str, Any] | None = None,
+) -> np.ndarray:
+    """Group the spikes of each ROI into events: single spikes, bursts and complex spikes.
+
+    Let x be a trace turned so that spikes point up. Spikes at most `burst_interval_ms` apart are one event; if there is
+    more than one, a *burst*. A *complex spike* is a slow depolarisation that carries one or more detected spikes. The
+    depolarisation of an event with spikes at frames t1, …, tK is ::
+
+        D = max( max_k m(tk + 2, L) - m(t1 - 1 - B, B),  m(t1 - 1 - L, L) - m(t1 - 1 - L - B, B) )
+
+    where m(t, L) is the median of the L frames from t on, L lasts `plateau_ms` and B 40 ms: what the trace exceeds half
+    of the time right after a spike, or right before the first, for spikelets may have been missed, over the baseline
+    before it. The event is complex if D is at least `plateau_fraction` of the ROI's spike height h, the median over its
+    events of max(x(t1 - 1), x(t1), x(t1 + 1)) - m(t1 - 1 - L, L). While the trace stays up so, from one event to a next
+    at most 2 L later, both are one complex spike.
+
+    Complex spikes as bursts on a depolarisation of tens of milliseconds: see Grienberger et al. (2014). Bursts: Harris
+    et al. (2001) take intervals up to 6 ms in hippocampal pyramidal cells; 10 ms lets each spike be one frame of 2 ms
+    off. A camera of 500 Hz or less does not see the trace return between spikes 5 ms apart, so there a fast burst may
+    pass for a complex spike.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        ΔF/F or fluorescence, one ROI per channel.
+    spikes : np.ndarray, shape (E,), or BaseSorting
+        Spikes of all ROIs: with fields "sample_index", "channel_index" and "segment_index", as SpikeInterface's peaks
+        have; or a sorting whose unit ids are channel ids of the recording.
+    polarity : str or list of str, default: "positive"
+        Which way spikes go, of all channels or of each: "positive" or "negative".
+    burst_interval_ms : float, default: 10.0
+        Longest interval between consecutive spikes of a burst; 0: there are none.
+    plateau_ms : float, default: 10.0
+        A depolarisation lasts at least half of it.
+    plateau_fraction : float, default: 0.7
+        Least depolarisation of a complex spike, in spike heights. Indicators and cameras that are slow make spikes
+        lower and leave depolarisations as they are, so for fast ones it may be less.
+    job_kwargs : dict, optional
+        SpikeInterface's, for reading in chunks and in parallel.
+
+    Returns
+    -------
+    np.ndarray, shape (E,)
+        Aligned with `spikes`, or with `spikes.to_spike_vector()`. Fields: "label" ("single", "burst" or "complex"),
+        "event" (0, 1, …, in order of channel, segment and time), "height" (of the event's first spike, of which h is
+        the median, in the recording's units), and "depolarisation" (D / h of the event; NaN where the trace ends or is
+        NaN, and if the spikes of the ROI have no height).
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or spikes and recording do not belong together.
+    """
+    if not burst_interval_ms >= 0:
+        raise ValueError(f"burst_interval_ms must not be negative, not {burst_interval_ms}")
+    for name, value in (("plateau_ms", plateau_ms), ("plateau_fraction", plateau_fraction)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+    upward = np.array(check_polarity(polarity, recording.get_num_channels())) == "positive"
+    spikes = as_peaks(recording, spikes)
+    events = np.zeros(len(spikes), dtype=EVENT_DTYPE)
+    if len(spikes) == 0:
+        return events
+    frames_per_ms = recording.sampling_frequency / 1000
+    plateau = max(2, round(plateau_ms * frames_per_ms))  # L
+    baseline = max(2, round(BASELINE_MS * frames_per_ms))  # B
+    node = SpikeLevels(recording, plateau, baseline, np.where(upward, 1.0, -1.0))
+    levels = at_spikes(recording, spikes, node, job_kwargs)
+
+    order = np.lexsort((spikes["sample_index"], spikes["segment_index"], spikes["channel_index"]))
+    spikes, levels = spikes[order], levels[order]
+    interval = np.diff(spikes["sample_index"])
+    apart = (np.diff(spikes["channel_index"]) != 0) | (np.diff(spikes["segment_index"]) != 0)
+    start = np.flatnonzero(np.append(True, apart | (interval > burst_interval_ms * frames_per_ms)))
+    channel = spikes["channel_index"][start]
+    heights = levels["peak"] - levels["before"]
+    height = typical(heights[start], channel, len(upward))
+    height[~(height > 0)] = np.nan
+    near = ~apart & (interval <= 2 * plateau)
+    start = start[joined_by_depolarisation(levels, start, near, plateau_fraction * height[channel])]
+
+    depolarisation = np.fmax(
+        np.fmax.reduceat(levels["after"], start) - levels["baseline"][start],
+        levels["before"][start] - levels["earlier"][start],
+    )
+    depolarisation /= height[spikes["channel_index"][start]]
+    count = np.diff(start, append=len(spikes))
+    label = np.where(depolarisation >= plateau_fraction, "complex", np.where(count > 1, "burst", "single"))
+    event = np.repeat(np.arange(len(start)), count)
+    events["event"][order] = event
+    events["label"][order] = label[event]
+    events["height"][order] = heights[start][event]
+    events["depolarisation"][order] = depolarisation[event]
+    return events
+
+
+def joined_by_depolarisation(levels: np.ndarray, start: np.ndarray, near: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Return the events that are left when those are joined between which the trace stays up.
+
+    Parameters
+    ----------
+    levels : np.ndarray, shape (E,), dtype LEVELS_DTYPE
+        Of the spikes, by channel and time.
+    start : np.ndarray, shape (M,)
+        First spike of each event.
+    near : np.ndarray, shape (E - 1,), bool
+        Whether a spike and the next are close enough.
+    least : np.ndarray, shape (M,)
+        How far up the trace has to stay.
+
+    Returns
+    -------
+    np.ndarray, int
+        Indices into `start`.
+    """
+    origin = np.arange(len(start))
+    for m in np.flatnonzero(near[start[1:] - 1]):
+        between = np.minimum(levels["after"][start[m + 1] - 1], levels["before"][start[m + 1]])
+        if between - levels["baseline"][start[origin[m]]] >= least[m]:
+            origin[m + 1] = origin[m]
+    return np.unique(origin)
+
+
+class SpikeLevels(PipelineNode):
+    """Measure the trace at spikes, before them and after them, see `label_events`; for SpikeInterface's pipeline.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        One ROI per channel.
+    plateau, baseline : int
+        L and B in frames.
+    signs : np.ndarray, shape (N,)
+        -1 for channels that have to be turned.
+    """
+
+    _compute_has_extended_signature = True
+
+    def __init__(self, recording: BaseRecording, plateau: int, baseline: int, signs: np.ndarray) -> None:
+        PipelineNode.__init__(self, recording)
+        self.plateau, self.baseline, self.signs = plateau, baseline, signs
+        self._kwargs.update(plateau=plateau, baseline=baseline, signs=signs)
+
+    def get_margin(self) -> int:
+        """Return how many samples on either side of a chunk are looked at."""
+        return 2 + self.plateau + self.baseline
+
+    def get_dtype(self) -> np.dtype:
+        """Return the type of the levels."""
+        return LEVELS_DTYPE
+
+    def compute(
+        self,
+        traces: np.ndarray,
+        start_frame: int,
+        end_frame: int,
+        segment_index: int,
+        max_margin: int,
+        peaks: np.ndarray,
+    ) -> np.ndarray:
+        """Return the levels at the peaks of a chunk, shape (E,), dtype LEVELS_DTYPE."""
+        inside = frames_inside(self.time_series, start_frame, segment_index, max_margin, len(traces))
+        t, channels = peaks["sample_index"], peaks["channel_index"]
+
+        def around(first: int, length: int) -> np.ndarray:
+            frames = t[:, None] + np.arange(first, first + length)
+            values = traces[np.clip(frames, *inside), channels[:, None]] * self.signs[channels, None]
+            return np.where((frames >= inside[0]) & (frames <= inside[1]), values, np.nan)  # E×length
+
+        long, short = self.baseline, self.plateau
+        levels = np.empty(len(peaks), dtype=LEVELS_DTYPE)
+        levels["peak"] = around(-1, 3).max(axis=1)
+        levels["before"] = np.median(around(-1 - short, short), axis=1)
+        levels["after"] = np.median(around(2, short), axis=1)
+        levels["baseline"] = np.median(around(-1 - long, long), axis=1)
+        levels["earlier"] = np.median(around(-1 - short - long, long), axis=1)
+        return levels
+
+
+def frames_inside(
+    recording: BaseRecording, start_frame: int, segment_index: int, max_margin: int, num_samples: int
+) -> tuple[int, int]:
+    """Return the first and the last sample of a chunk of the pipeline that are the recording's, not padding."""
+    first = max(0, max_margin - start_frame)
+    last = recording.get_num_samples(segment_index) - 1 - (start_frame - max_margin)
+    return first, min(num_samples - 1, last)
+
+
+def as_peaks(recording: BaseRecording, spikes: np.ndarray | BaseSorting) -> np.ndarray:
+    """Return spikes as SpikeInterface's peaks, in the order in which they were given, shape (E,).
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        One ROI per channel.
+    spikes : np.ndarray, shape (E,), or BaseSorting
+        Peaks; or a sorting whose unit ids are channel ids of the recording.
+
+    Raises
+    ------
+    ValueError
+        If a spike does not lie in the recording, or a unit is not one of its channels.
+    """
+    if isinstance(spikes, BaseSorting):
+        channel_of = {channel: index for index, channel in enumerate(recording.channel_ids)}
+        if unknown := [unit for unit in spikes.unit_ids.tolist() if unit not in channel_of]:
+            raise ValueError(
+                f"spikes: unit {unknown[0]!r} is no channel of the recording; give a sorting with one unit per ROI, "
+                "whose unit ids are channel ids"
+            )
+        vector = spikes.to_spike_vector()
+        channels = np.array([channel_of[unit] for unit in spikes.unit_ids], dtype="int64")[vector["unit_index"]]
+    else:
+        vector, channels = np.asarray(spikes), None
+        if missing := {"sample_index", "channel_index", "segment_index"} - set(vector.dtype.names or ()):
+            raise ValueError(f"spikes: fields {sorted(missing)} are missing; give SpikeInterface's peaks or a sorting")
+        channels = vector["channel_index"]
+    peaks = np.zeros(len(vector), dtype=base_peak_dtype)
+    peaks["sample_index"], peaks["channel_index"] = vector["sample_index"], channels
+    peaks["segment_index"] = vector["segment_index"]
+    lengths = np.array([recording.get_num_samples(segment) for segment in range(recording.get_num_segments())])
+    if len(peaks) and not (
+        np.all((peaks["segment_index"] >= 0) & (peaks["segment_index"] < len(lengths)))
+        and np.all((peaks["channel_index"] >= 0) & (peaks["channel_index"] < recording.get_num_channels()))
+        and np.all((peaks["sample_index"] >= 0) & (peaks["sample_index"] < lengths[peaks["segment_index"]]))
+    ):
+        raise ValueError("spikes: some lie outside the recording; give the recording they were found in")
+    return peaks
+
+
+def at_spikes(
+    recording: BaseRecording, peaks: np.ndarray, node: PipelineNode, job_kwargs: dict[str, Any] | None
+) -> np.ndarray:
+    """Return what a node of the pipeline computes at peaks, of any order, aligned with them, shape (E, …)."""
+    order = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
+    retriever = PeakRetriever(recording, peaks[order])
+    node.parents = node._kwargs["parents"] = [retriever]
+    values = run_node_pipeline(recording, [retriever, node], job_kwargs or {}, job_name="measure spikes")
+    aligned = np.empty_like(values)
+    aligned[order] = values
+    return aligned
+
+
+def typical(values: np.ndarray, channels: np.ndarray, num_channels: int) -> np.ndarray:
+    """Return the median of the finite values of each channel, shape (N,), NaN where there are none."""
+    finite = np.isfinite(values)
+    order = np.argsort(channels[finite], kind="stable")
+    borders = np.searchsorted(channels[finite][order], np.arange(1, num_channels))
+    each = np.split(values[finite][order], borders)
+    return np.array([np.median(one) if len(one) else np.nan for one in each])

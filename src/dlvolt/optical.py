@@ -1,0 +1,290 @@
+"""The optical mode of the sorter: ``run_sorter("dlvolt", recording)`` where channels are ROIs, one unit for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
+from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.job_tools import fix_job_kwargs
+from spikeinterface.core.node_pipeline import run_node_pipeline
+from threadpoolctl import threadpool_limits
+
+from dlvolt.detection import NetworkPeakDetector, flag_crosstalk, label_events
+from dlvolt.detection.event_labels import typical
+from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing import delta_f_over_f, fill_nan, spike_probability, subthreshold
+from dlvolt.preprocessing.finite import check_polarity
+from dlvolt.preprocessing.spike_probability import draw_pieces, infer_polarity, load_model, locate_model, rate_ratio
+from dlvolt.preprocessing.survey import Survey, survey
+from dlvolt.stages import as_sorting
+
+BRIDGED_MS = 50.0  # missing samples are interpolated over gaps as long as this
+BESIDE_GAP_MS = 5.0  # what is found so close to missing samples is no spike
+SAMPLES_PER_CHUNK = 15_000_000  # of all ROIs together; bounds the memory
+LONGEST_CHUNK_S, SHORTEST_CHUNK_S = 30.0, 4.0  # a network reads whole windows of 2 s, also where a chunk ends
+CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
+
+
+def check(recording: BaseRecording, p: SorterParameters) -> None:
+    """Check that the optical mode can serve a recording with these parameters, before any work.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such model, it does not serve the sampling frequency, or there are not as many polarities as
+        ROIs.
+    """
+    rate_ratio(recording.sampling_frequency, load_model(locate_model(p.model), p.device))
+    if p.polarity != "auto":
+        check_polarity(p.polarity, recording.get_num_channels())
+
+
+@threadpool_limits.wrap(limits=1)  # the parallel parts have workers
+def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = False) -> NumpySorting:
+    """Find the spikes of every ROI.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels: ROIs or segments of dendrites; fluorescence or ΔF/F.
+    p : SorterParameters
+        Parameters.
+    verbose : bool
+        Say what is done, and show progress bars.
+
+    Returns
+    -------
+    NumpySorting
+        One unit for each ROI, with its id; without spikes where there are none.
+    """
+    say = print if verbose else lambda *_: None
+    job_kwargs = _job_kwargs(recording, p, verbose)
+
+    seen = survey(recording, job_kwargs)
+    traces, polarity = _prepare(recording, seen, p, job_kwargs["n_jobs"])
+    say(f"dlvolt: {len(polarity)} ROIs, and {np.count_nonzero(seen.dead)} without a signal")
+    spikes, thresholds = _detect(traces, polarity, seen, p, job_kwargs)
+    say(f"dlvolt: {len(spikes)} spikes")
+    upward = _upward(polarity)
+    leaked = _crosstalk(traces, spikes, upward, p, job_kwargs)
+    if p.crosstalk == "remove":
+        spikes, leaked = spikes[leaked < 0], leaked[leaked < 0]
+    events = label_events(traces, spikes, upward, burst_interval_ms=p.burst_interval_ms, job_kwargs=job_kwargs)
+    noise = _noise_levels(traces, p.seed)
+    return _collect(recording, seen, polarity, thresholds, noise, spikes, leaked, events, p)
+
+
+def _job_kwargs(recording: BaseRecording, p: SorterParameters, verbose: bool) -> dict[str, Any]:
+    """Return SpikeInterface's job_kwargs: threads, and long chunks unless the caller says how long."""
+    job_kwargs = fix_job_kwargs(p.job_kwargs)
+    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
+    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
+    if not any(key in (p.job_kwargs or {}) for key in CHUNK_KEYS):
+        of_each_worker = recording.get_total_duration() / job_kwargs["n_jobs"]
+        in_memory = SAMPLES_PER_CHUNK / recording.get_num_channels() / recording.sampling_frequency
+        job_kwargs = {key: value for key, value in job_kwargs.items() if key not in CHUNK_KEYS}
+        job_kwargs["chunk_duration"] = max(SHORTEST_CHUNK_S, min(LONGEST_CHUNK_S, of_each_worker, in_memory))
+    return job_kwargs
+
+
+def _prepare(
+    recording: BaseRecording, seen: Survey, p: SorterParameters, num_workers: int = 1
+) -> tuple[BaseRecording, list[str]]:
+    """Return ΔF/F of the ROIs that have a signal, without gaps, and which way their spikes go.
+
+    Traces that are ΔF/F already, or that reach zero or below and so have no baseline, are taken as they are.
+    """
+    live = ~seen.dead
+    traces = recording.select_channels(recording.channel_ids[live])
+    if not live.any():
+        return traces, []
+    if seen.has_gaps[live].any():
+        traces = fill_nan(traces, value=_medians(traces, p.seed), bridge_ms=BRIDGED_MS)
+    if p.polarity != "auto":
+        each = check_polarity(p.polarity, recording.get_num_channels())
+        polarity = [one for one, lives in zip(each, live, strict=True) if lives]
+    elif load_model(locate_model(p.model), p.device).spike_polarity == "any":
+        polarity = ["any"] * traces.get_num_channels()
+    else:
+        polarity = infer_polarity(traces, p.model, p.device, p.seed, num_workers)
+    if recording.get_annotation("value") != "delta_f_over_f" and np.all(seen.lowest[live] > 0):
+        traces = delta_f_over_f(traces, window_s=p.baseline_window_s, polarity=_upward(polarity))
+    return traces, polarity
+
+
+def _medians(recording: BaseRecording, seed: int) -> np.ndarray:
+    """Return the median of each channel in a sample of the recording, 0 where all of it is missing, shape (N,)."""
+    traces = np.concatenate([recording.get_traces(*piece) for piece in draw_pieces(recording, seed)])
+    return np.ma.median(np.ma.masked_invalid(traces), axis=0).filled(0.0)
+
+
+def _detect(
+    traces: BaseRecording, polarity: list[str], seen: Survey, p: SorterParameters, job_kwargs: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spikes by segment and sample, their probability as amplitude, and the threshold of each trace."""
+    if not polarity:
+        return np.zeros(0, dtype=base_peak_dtype), np.zeros(0)
+    threshold, shadow_ms = (None if value == "auto" else value for value in (p.probability_threshold, p.shadow_ms))
+    given = "auto" if "any" in polarity else polarity
+    detector = NetworkPeakDetector(
+        traces, p.model, threshold, shadow_ms, given, p.device, p.seed, job_kwargs["n_jobs"], (True, True)
+    )
+    spikes, probability = run_node_pipeline(traces, [detector], job_kwargs, job_name="detect spikes")
+    spikes["amplitude"] = probability
+    thresholds = np.broadcast_to(detector.threshold, len(polarity))
+
+    reach = round(BESIDE_GAP_MS / 1000 * traces.sampling_frequency)
+    genuine = np.ones(len(spikes), dtype=bool)
+    live = np.flatnonzero(~seen.dead)
+    for segment, channel in ((s, c) for s, gaps in enumerate(seen.gaps) for c in gaps):
+        here = np.flatnonzero((spikes["segment_index"] == segment) & (live[spikes["channel_index"]] == channel))
+        genuine[here] = ~seen.near_gap(segment, channel, spikes["sample_index"][here], reach)
+    return spikes[genuine], thresholds
+
+
+def _crosstalk(
+    traces: BaseRecording, spikes: np.ndarray, upward: list[str], p: SorterParameters, job_kwargs: dict[str, Any]
+) -> np.ndarray:
+    """Return the ROI that each spike has leaked in from, by index, -1 for a spike of its own, shape (E,)."""
+    if p.crosstalk == "ignore":
+        return np.full(len(spikes), -1)
+    return flag_crosstalk(traces, spikes, upward, scatter_um=p.scatter_um, job_kwargs=job_kwargs).source
+
+
+def _noise_levels(traces: BaseRecording, seed: int) -> np.ndarray:
+    """Return the standard deviation of the noise of each trace, shape (N,), read off the steps from frame to frame."""
+    steps = [np.abs(np.diff(traces.get_traces(*piece), axis=0)) for piece in draw_pieces(traces, seed)]
+    return np.median(np.concatenate(steps), axis=0) / (norm.ppf(0.75) * np.sqrt(2))
+
+
+def _collect(
+    recording: BaseRecording,
+    seen: Survey,
+    polarity: list[str],
+    thresholds: np.ndarray,
+    noise: np.ndarray,
+    spikes: np.ndarray,
+    leaked: np.ndarray,
+    events: np.ndarray,
+    p: SorterParameters,
+) -> NumpySorting:
+    """Make the sorting: a unit for each ROI, with what is known of it and of each of its spikes."""
+    live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
+    roi = live[spikes["channel_index"]]
+    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
+    vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
+    vector["unit_index"] = roi
+    sorting = as_sorting(vector, recording, recording.channel_ids)
+
+    order = np.lexsort((spikes["sample_index"], spikes["segment_index"], roi))
+    borders = np.cumsum(np.bincount(roi, minlength=num_rois))[:-1]
+
+    def of_each(values: np.ndarray) -> np.ndarray:
+        """Return what is known of each spike as an array for each ROI."""
+        parts = np.empty(num_rois, dtype=object)
+        parts[:] = np.split(values[order], borders)
+        return parts
+
+    def of_live(values: np.ndarray, missing: Any) -> np.ndarray:
+        spread = np.full(num_rois, missing, dtype=values.dtype)
+        spread[live] = values
+        return spread
+
+    probability, source, label = (
+        of_each(spikes["amplitude"].astype("float32")),
+        of_each(leaked),
+        of_each(events["label"]),
+    )
+    network = load_model(locate_model(p.model), p.device)
+    properties = {
+        "polarity": of_live(np.array(polarity, dtype="U8"), ""),
+        "model_name": np.full(num_rois, network.name),
+        "model_version": np.full(num_rois, network.version),
+        "threshold": of_live(thresholds.astype("float64"), np.nan),
+        "flag": np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""),
+        "firing_rate": np.array([len(one) for one in probability]) / recording.get_total_duration(),
+        "snr": typical(events["height"], roi, num_rois) / of_live(noise, np.nan),
+        "expected_precision": _means(probability),
+        "crosstalk_fraction": _means([one >= 0 for one in source]),
+        "crosstalk_from": np.array([_most_frequent(recording.channel_ids[live], one) for one in source]),
+        "spike_probability": probability,
+        "spike_label": label,
+        "spike_crosstalk": of_each(leaked >= 0),
+    }
+    for name, kind in (("num_bursts", "burst"), ("num_complex_spikes", "complex")):
+        firsts = np.unique(events["event"][events["label"] == kind], return_index=True)[1]
+        properties[name] = np.bincount(roi[events["label"] == kind][firsts], minlength=num_rois)
+    for name, values in properties.items():
+        sorting.set_property(name, values)
+    return sorting
+
+
+def _means(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the mean over the spikes of each ROI, NaN for ROIs without, shape (N,)."""
+    return np.array([part.mean() if len(part) else np.nan for part in parts])
+
+
+def _most_frequent(ids: np.ndarray, source: np.ndarray) -> str:
+    """Return the id of the ROI from which most spikes have leaked in, "" if none have."""
+    counts = np.bincount(source[source >= 0])
+    return str(ids[counts.argmax()]) if len(counts) else ""
+
+
+def _upward(polarity: list[str]) -> list[str]:
+    """Return which way to turn traces whose model takes them as they are: not at all."""
+    return ["positive" if one == "any" else one for one in polarity]
+
+
+def roi_traces(
+    recording: BaseRecording,
+    sorting: BaseSorting,
+    names: Sequence[str] = ("delta_f_over_f", "spike_probability", "subthreshold"),
+    parameters: SorterParameters | None = None,
+) -> dict[str, BaseRecording]:
+    """Return what lies between the fluorescence of ROIs and their spikes, as lazy recordings.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        What was sorted.
+    sorting : BaseSorting
+        Its units, from ``run_sorter("dlvolt", recording)``.
+    names : sequence of str
+        Of "delta_f_over_f", "spike_probability" and "subthreshold", the membrane potential without spikes, see
+        `dlvolt.preprocessing.subthreshold`.
+    parameters : SorterParameters, optional
+        With which it was sorted, if not the defaults: ``model``, ``baseline_window_s``, ``device`` and ``seed`` count.
+
+    Returns
+    -------
+    dict of str to BaseRecording
+        Of the ROIs that have a signal, with gaps filled, as the sorter sees them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such trace, or `sorting` has no polarities.
+    """
+    if unknown := set(names) - {"delta_f_over_f", "spike_probability", "subthreshold"}:
+        raise ValueError(f"names: there is no {sorted(unknown)[0]!r}")
+    if (polarity := sorting.get_property("polarity")) is None:
+        raise ValueError("sorting: has no property 'polarity'; give the one that dlvolt has made of this recording")
+    if not names:
+        return {}
+    p = replace(
+        parameters or SorterParameters(), polarity=["negative" if one == "negative" else "positive" for one in polarity]
+    )
+    traces, upward = _prepare(recording, survey(recording, _job_kwargs(recording, p, verbose=False)), p)
+    made = {}
+    if "delta_f_over_f" in names:
+        made["delta_f_over_f"] = traces
+    if "spike_probability" in names:
+        made["spike_probability"] = spike_probability(traces, p.model, upward, p.device)
+    if "subthreshold" in names:
+        made["subthreshold"] = subthreshold(traces, sorting.select_units(traces.channel_ids))
+    return made

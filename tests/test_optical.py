@@ -1,0 +1,305 @@
+"""Recordings of ROIs, from the reader to units: `run_sorter` in optical mode."""
+
+import re
+
+import numpy as np
+import pytest
+import spikeinterface.full as si
+
+import dlvolt
+from dlvolt.evaluation import event_scores
+from dlvolt.parameters import SorterParameters
+from dlvolt.simulation import simulate_biophysical, write_simulated_imaging
+
+RATE = 500.0
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """Six ROIs of a simulated session, four of which leak into one another, and what is known of them."""
+    return write_simulated_imaging(tmp_path_factory.mktemp("session") / "session.nwb", 6, 20.0, RATE, 7.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def recording(session):
+    return dlvolt.read_voltage_imaging(session.path)
+
+
+@pytest.fixture(scope="module")
+def folder(recording, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sorted") / "dlvolt"
+    si.run_sorter("dlvolt", recording, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sorting(folder):
+    return si.read_sorter_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def neurons():
+    """Four traces of 10 s, two of them upside down, and their spike times."""
+    return simulate_biophysical(4, 10.0, RATE, 8.0, seed=11)
+
+
+def trains(sorting, segment=0):
+    return {unit: sorting.get_unit_spike_train(unit, segment_index=segment) for unit in sorting.unit_ids}
+
+
+def assert_same_spikes(sorting, other):
+    np.testing.assert_array_equal(sorting.unit_ids, other.unit_ids)
+    np.testing.assert_array_equal(sorting.to_spike_vector(), other.to_spike_vector())
+
+
+def run(recording, folder, **parameters):
+    return si.run_sorter("dlvolt", recording, folder=folder / "sorted", **parameters)
+
+
+def test_one_unit_for_each_roi_with_its_spikes(session, recording, sorting):
+    assert sorting.unit_ids.tolist() == recording.channel_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert sorting.sampling_frequency == RATE
+    assert sorting.get_annotation("modality") == "optical"
+    scores = []
+    for (unit, train), leaked in zip(trains(sorting).items(), of_each_spike(sorting, "spike_crosstalk"), strict=True):
+        true = session.sorting.get_unit_spike_train(unit) / session.sorting.sampling_frequency
+        scores.append(event_scores(true, train[~leaked] / RATE).f1)
+    assert np.median(scores) > 0.9
+
+
+def of_each_spike(sorting, name):
+    """A property of each spike, for each unit; as many as there are spikes."""
+    parts = sorting.get_property(name)
+    counts = [len(train) for train in trains(sorting).values()]
+    assert [len(part) for part in parts] == counts
+    return parts
+
+
+def test_what_is_known_of_units_and_spikes(session, recording, sorting):
+    assert set(sorting.get_property("polarity")) == {session.polarity}
+    assert set(sorting.get_property("model_name")) == {"voltage"}
+    assert set(sorting.get_property("flag")) == {""}
+    np.testing.assert_allclose(sorting.get_property("snr"), 7.0, rtol=0.5)
+    counts = sorting.count_num_spikes_per_unit(outputs="array")
+    np.testing.assert_allclose(sorting.get_property("firing_rate"), counts / 20.0)
+    probability, label = of_each_spike(sorting, "spike_probability"), of_each_spike(sorting, "spike_label")
+    threshold = sorting.get_property("threshold")
+    for unit in range(6):
+        assert probability[unit].min() >= threshold[unit]
+        assert set(label[unit]) <= {"single", "burst", "complex"}
+        assert np.isclose(sorting.get_property("expected_precision")[unit], probability[unit].mean())
+        crosstalk = of_each_spike(sorting, "spike_crosstalk")[unit]
+        assert np.isclose(sorting.get_property("crosstalk_fraction")[unit], crosstalk.mean())
+    precision = [
+        event_scores(
+            session.sorting.get_unit_spike_train(unit) / session.sorting.sampling_frequency, train / RATE
+        ).precision
+        for unit, train in trains(sorting).items()
+    ]
+    assert np.median(np.abs(precision - sorting.get_property("expected_precision"))) < 0.1
+
+
+def test_crosstalk_is_flagged_where_there_is_a_leak_and_removed_on_request(session, recording, sorting, tmp_path):
+    flagged = {
+        (int(source), unit)
+        for unit, source in zip(sorting.unit_ids.tolist(), sorting.get_property("crosstalk_from"), strict=True)
+        if source
+    }
+    assert flagged
+    assert flagged <= set(session.leaks)
+
+    removed = run(recording, tmp_path, crosstalk="remove")
+    kept = {
+        unit: train[~crosstalk]
+        for (unit, train), crosstalk in zip(
+            trains(sorting).items(), of_each_spike(sorting, "spike_crosstalk"), strict=True
+        )
+    }
+    for unit, train in trains(removed).items():
+        np.testing.assert_array_equal(train, kept[unit])
+    assert not np.any(removed.get_property("crosstalk_fraction") > 0)
+    assert removed.count_total_num_spikes() < sorting.count_total_num_spikes()
+
+
+def test_the_folder_loads_without_the_plugin(folder, sorting):
+    loaded = si.load(folder / "sorter_output" / "sorting")
+    assert not type(loaded).__module__.startswith("dlvolt")
+    assert_same_spikes(loaded, sorting)
+    assert [part.tolist() for part in loaded.get_property("spike_label")] == [
+        part.tolist() for part in sorting.get_property("spike_label")
+    ]
+
+
+@pytest.mark.parametrize("job_kwargs", [dict(n_jobs=2), dict(n_jobs=2, chunk_duration="1.3s")])
+def test_same_result_however_the_work_is_cut(recording, sorting, tmp_path, job_kwargs):
+    again = run(recording, tmp_path, job_kwargs=job_kwargs)
+    assert_same_spikes(again, sorting)
+    for name in ("snr", "polarity", "crosstalk_fraction", "num_bursts", "num_complex_spikes"):
+        np.testing.assert_array_equal(again.get_property(name), sorting.get_property(name))
+
+
+def test_traces_between_fluorescence_and_spikes(recording, sorting):
+    made = dlvolt.roi_traces(recording, sorting)
+    assert list(made) == ["delta_f_over_f", "spike_probability", "subthreshold"]
+    for traces in made.values():
+        assert traces.channel_ids.tolist() == recording.channel_ids.tolist()
+        assert traces.get_num_samples() == recording.get_num_samples()
+    train = sorting.get_unit_spike_train(1)
+    at_spikes = made["spike_probability"].get_traces(channel_ids=[1])[train, 0]
+    np.testing.assert_allclose(at_spikes, sorting.get_property("spike_probability")[0], atol=1e-5)
+    change, below = (made[name].get_traces(channel_ids=[1])[:, 0] for name in ("delta_f_over_f", "subthreshold"))
+    assert abs(np.median(change)) < 0.1
+    assert np.median(change[train] - below[train]) > 3 * np.median(np.abs(change - below))
+    assert dlvolt.roi_traces(recording, sorting, []) == {}
+    with pytest.raises(ValueError, match="names: there is no 'dff'"):
+        dlvolt.roi_traces(recording, sorting, ["dff"])
+
+
+def test_modality(neurons, tmp_path, capsys):
+    traces, _, _ = neurons
+    for rate, annotation, given, expected in (
+        (500.0, None, "auto", "optical mode, as the recording is sampled at 500 Hz"),
+        (500.0, "optical", "auto", "optical mode, as the recording's annotation says"),
+        (500.0, "extracellular", "optical", "optical mode, as asked for"),
+    ):
+        recording = si.NumpyRecording(traces[:2000], rate)
+        if annotation is not None:
+            recording.annotate(modality=annotation)
+        name = f"{annotation} {given}"
+        sorting = si.run_sorter("dlvolt", recording, folder=tmp_path / name, modality=given, verbose=True)
+        assert expected in capsys.readouterr().out
+        assert sorting.get_annotation("modality") == "optical"
+        assert len(sorting.unit_ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("rate", "parameters", "message"),
+    [
+        (500.0, dict(modality="extracellular"), "sampled at 500.0 Hz; extracellular spikes need at least"),
+        (20_000.0, dict(modality="optical"), "model 'voltage' serves sampling frequencies from"),
+        (20_000.0, dict(), "needs channel locations; .* or modality='optical' if channels are ROIs"),
+        (10.0, dict(), "model 'voltage' serves sampling frequencies from"),
+        (500.0, dict(modality="light"), "modality must be 'auto', 'extracellular' or 'optical', not 'light'"),
+        (500.0, dict(model="nowhere"), "nowhere' is not a folder, nor among the weights"),
+        (500.0, dict(polarity="up"), "polarity must be 'auto', 'positive', 'negative' or a list"),
+        (500.0, dict(polarity=["positive"]), "or a list of these for 4 channels"),
+        (500.0, dict(probability_threshold=1.5), "probability_threshold must be at most 1"),
+        (500.0, dict(probability_threshold="low"), "probability_threshold must be 'auto' or a number"),
+        (500.0, dict(shadow_ms=-1.0), "shadow_ms must not be negative"),
+        (500.0, dict(crosstalk="yes"), "crosstalk must be 'flag', 'remove' or 'ignore'"),
+        (500.0, dict(baseline_window_s=0.0), "baseline_window_s must be positive"),
+    ],
+)
+def test_bad_input_is_one_error_and_nothing_is_lost(neurons, tmp_path, rate, parameters, message):
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "earlier.txt").write_text("a result")
+    recording = si.NumpyRecording(neurons[0], rate)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(recording, tmp_path, remove_existing_folder=True, **parameters)
+    assert [path.name for path in tmp_path.iterdir()] == ["sorted"]
+    assert (tmp_path / "sorted" / "earlier.txt").read_text() == "a result"
+
+
+def test_what_is_replaced_is_gone_when_all_is_well(neurons, tmp_path):
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "earlier.txt").write_text("a result")
+    run(si.NumpyRecording(neurons[0][:500], RATE), tmp_path, remove_existing_folder=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["sorted"]
+    assert not (tmp_path / "sorted" / "earlier.txt").exists()
+
+
+def test_arrays_in_memory(neurons, tmp_path):
+    traces, times, polarities = neurons
+    sorting = run(dlvolt.traces_to_recording(traces, RATE, roi_ids=["a", "b", "c", "d"]), tmp_path)
+    assert sorting.unit_ids.tolist() == ["a", "b", "c", "d"]
+    assert sorting.get_property("polarity").tolist() == polarities
+    assert np.mean([event_scores(t, f / RATE).f1 for t, f in zip(times, trains(sorting).values(), strict=True)]) > 0.9
+    read_again = si.read_sorter_folder(tmp_path / "sorted")
+    np.testing.assert_array_equal(read_again._recording.get_traces(), traces)
+
+
+def test_dead_rois_and_gaps_are_flagged_and_disturb_no_other(neurons, tmp_path):
+    traces = neurons[0]
+    damaged = np.concatenate([traces, traces[:, :3]], axis=1)
+    damaged[:, 4] = np.nan
+    damaged[:, 5] = 7.0
+    damaged[1000:1020, 6] = np.nan  # short, bridged
+    damaged[3000:3200, 6] = np.inf  # long
+    damaged[0, 6] = np.nan
+    settings = dict(polarity="positive", probability_threshold=0.5)
+    (tmp_path / "whole").mkdir()
+    whole = run(si.NumpyRecording(traces, RATE), tmp_path / "whole", **settings)
+    sorting = run(si.NumpyRecording(damaged, RATE), tmp_path, **settings)
+    assert sorting.get_property("flag").tolist() == ["", "", "", "", "dead", "dead", "gaps"]
+    found, undisturbed = trains(sorting), trains(whole)
+    for unit in range(4):
+        np.testing.assert_array_equal(found[unit], undisturbed[unit])
+    assert len(found[4]) == len(found[5]) == 0
+    assert np.isnan(sorting.get_property("snr")[4:6]).all()
+    assert sorting.get_property("polarity").tolist()[4:6] == ["", ""]
+
+    def beside_gap(train):
+        return (train >= 998) & (train < 1022) | (train >= 2998) & (train < 3202)
+
+    assert not beside_gap(found[6]).any()
+    assert event_scores(undisturbed[2][~beside_gap(undisturbed[2])] / RATE, found[6] / RATE).f1 > 0.95
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 3.0])
+@pytest.mark.parametrize("kind", ["noise", "int16", "uint16", "delta_f_over_f", "zeros", "nan"])
+def test_hardly_anything_there(tmp_path, num_channels, seconds, kind):
+    traces = np.random.default_rng(0).normal(1000, 10, size=(round(seconds * RATE), num_channels))
+    traces = {
+        "noise": traces,
+        "int16": traces.astype("int16"),
+        "uint16": traces.astype("uint16"),
+        "delta_f_over_f": traces / 1000 - 1,
+        "zeros": np.zeros_like(traces, dtype="float32"),
+        "nan": np.full_like(traces, np.nan),
+    }[kind]
+    sorting = run(si.NumpyRecording(traces, RATE), tmp_path)
+    assert len(sorting.unit_ids) == num_channels
+    assert sorting.get_num_segments() == 1
+    assert sorting.count_total_num_spikes() <= 3 * seconds * num_channels
+    assert set(sorting.get_property("flag")) == ({"dead"} if kind in ("zeros", "nan") else {""})
+
+
+def test_segments(neurons, tmp_path):
+    traces = neurons[0]
+    pieces = [traces[:2500], traces[2500:2600], traces[2600:]]
+    settings = dict(polarity="positive", probability_threshold=0.4)
+    together = run(si.NumpyRecording(pieces, RATE), tmp_path, **settings)
+    assert together.get_num_segments() == 3
+    for segment, piece in enumerate(pieces):
+        (tmp_path / str(segment)).mkdir()
+        alone = run(si.NumpyRecording(piece, RATE), tmp_path / str(segment), **settings)
+        for unit, train in trains(alone).items():
+            np.testing.assert_array_equal(together.get_unit_spike_train(unit, segment_index=segment), train)
+
+
+def test_polarity_and_threshold_as_said(neurons, tmp_path):
+    traces, _, polarities = neurons
+    recording = si.NumpyRecording(traces, RATE)
+    said = run(recording, tmp_path, polarity=polarities, probability_threshold=0.9)
+    assert said.get_property("polarity").tolist() == polarities
+    assert said.get_property("threshold").tolist() == [0.9] * 4
+    assert min(part.min() for part in said.get_property("spike_probability")) >= 0.9
+
+
+def test_silent_unless_verbose(neurons, tmp_path, capfd):
+    recording = si.NumpyRecording(neurons[0][:1000], RATE)
+    capfd.readouterr()
+    si.run_sorter("dlvolt", recording, folder=tmp_path / "silent", job_kwargs=dict(progress_bar=True))
+    assert capfd.readouterr() == ("", "")
+    si.run_sorter("dlvolt", recording, folder=tmp_path / "loud", verbose=True, job_kwargs=dict(progress_bar=True))
+    out, err = capfd.readouterr()
+    assert re.search(r"dlvolt: 4 ROIs, and 0 without a signal\ndlvolt: \d+ spikes", out)
+    assert "detect spikes" in err
+
+
+def test_parameters_reach_the_sorter():
+    defaults = si.get_default_sorter_params("dlvolt")
+    assert defaults["modality"] == defaults["polarity"] == defaults["probability_threshold"] == "auto"
+    assert set(si.get_sorter_params_description("dlvolt")) == set(defaults)
+    assert SorterParameters(**defaults) == SorterParameters()
