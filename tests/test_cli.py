@@ -15,7 +15,7 @@ from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.extractors import read_nwb_sorting
 
 from dlvolt import write_nwb_units
-from dlvolt.cli import main, make_parser
+from dlvolt.cli import ELECTRODE_PARAMETERS, ROI_PARAMETERS, main, make_parser
 from dlvolt.evaluation import event_scores
 from dlvolt.networks import load
 from dlvolt.parameters import SorterParameters
@@ -147,15 +147,19 @@ def test_noise_gives_an_empty_table(tmp_path, capsys):
         assert nwbfile.session_description == "silence"
 
     main([*command, "--session-start-time", START.isoformat(), "--overwrite", "--compare", str(out)])
-    assert "none: 0 units against 0" in capsys.readouterr().out
+    assert "none to compare: 0 units against 0" in capsys.readouterr().out
 
 
 def test_every_sorter_parameter_is_a_flag():
     parser = make_parser()
     defaults = SorterParameters.defaults()
+    by_hand = {"modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs"}
+    assert {*ELECTRODE_PARAMETERS, *ROI_PARAMETERS, *by_hand} == set(defaults)
     args = parser.parse_args(["sort", "source", "--out", "out.nwb"])
+    of_rois = parser.parse_args(["detect", "source", "--out", "out.nwb"])
+    assert all(getattr(of_rois, name) == defaults[name] for name in ROI_PARAMETERS)
     for name, default in defaults.items():
-        if name == "job_kwargs":
+        if name not in ELECTRODE_PARAMETERS:
             continue
         assert getattr(args, name) == default
         flag = name.replace("_", "-")
@@ -381,15 +385,14 @@ def changed(command, **flags):
     ("arguments", "error"),
     [
         ([*DETECT[:1], "nowhere.npy", *DETECT[2:]], r"SOURCE: nowhere.npy does not exist"),
-        ([*DETECT[:1], "nan.npy", *DETECT[2:]], r"SOURCE: samples between .* are NaN or infinite"),
         (changed(DETECT, sampling_frequency=None), r"--sampling-frequency: traces.npy does not tell how many"),
         (changed(DETECT, sampling_frequency="0"), r"--sampling-frequency: must be positive, not 0"),
         (changed(DETECT, sampling_frequency="5"), r"SOURCE: model 'my_model' serves sampling frequencies from"),
         (changed(DETECT, session_start_time=None), r"--session-start-time: traces.npy does not tell when"),
         (changed(DETECT, model="nowhere"), r"nowhere' is not a folder, nor among the weights"),
         (changed(DETECT, model="damaged"), r"damaged.weights.safetensors is damaged"),
-        (changed(DETECT, threshold="1.5"), r"threshold must be a probability above 0, or 'auto', not 1.5"),
-        (changed(DETECT, shadow_ms="-1"), r"shadow_ms must be a duration"),
+        (changed(DETECT, threshold="1.5"), r"probability_threshold must be at most 1, not 1.5"),
+        (changed(DETECT, shadow_ms="-1"), r"shadow_ms must not be negative, not -1.0"),
         (changed(DETECT, polarity="up"), r"--polarity: invalid choice: 'up'"),
         (changed(DETECT, stream="trace"), r"--stream: traces.npy holds one array"),
         (changed(DETECT, out="my_model"), r"--out: my_model is a folder"),
@@ -415,7 +418,6 @@ def test_bad_traces_labels_and_models_are_one_line(voltage, tmp_path, monkeypatc
         (tmp_path / name).symlink_to(folder / name)
     shutil.copytree(folder / "my_model", tmp_path / "damaged")
     (tmp_path / "damaged" / "weights.safetensors").write_bytes(b"half")
-    np.save(tmp_path / "nan.npy", np.full((1000, 1), np.nan))
     np.save(tmp_path / "silent.npy", np.zeros((10_000, 3)))
     np.save(tmp_path / "short.npy", np.ones((5_000, 3)))
     monkeypatch.chdir(tmp_path)

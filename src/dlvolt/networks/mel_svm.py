@@ -204,7 +204,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
     @staticmethod
     def _batches(X: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """Yield some windows at a time, and the place of their first sample among all."""
-        size = max(1, SAMPLES_PER_BATCH // X.shape[1])
+        size = max(1, SAMPLES_PER_BATCH["cpu"] // X.shape[1])
         for first in range(0, len(X), size):
             yield X[first : first + size], first * X.shape[1]
 

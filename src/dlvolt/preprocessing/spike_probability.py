@@ -27,6 +27,7 @@ RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency so much of
 SLOWEST = 1 / 5  # of a model's sampling frequency, that it serves if it does not say which it does
 SAMPLE_S, PIECE_S = 20.0, 5.0  # of the recording, and in pieces of this length, that polarity is inferred from
 IMPORTED_IN = os.getpid()
+ENOUGH = 64  # channels, to tell the polarity of the others if these agree
 CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
 
 
@@ -179,7 +180,8 @@ def infer_polarity(
 ) -> list[str]:
     """Find out which way the spikes of each channel go: the way a network sees more of them.
 
-    The network reads a sample of the recording, up to 20 s in pieces of 5 s, as it is and upside down.
+    The network reads a sample of the recording, up to 20 s in pieces of 5 s, as it is and upside down. Of more than 64
+    channels it reads 64 first, and if they agree, so do all: a recording has one indicator, as a rule.
 
     Parameters
     ----------
@@ -198,6 +200,12 @@ def infer_polarity(
         "positive" or "negative" for each of the N channels: the way with the larger sum of the log odds of detections,
         in which one sure spike outweighs the two doubtful ones that its undershoots make upside down.
     """
+    num_channels = recording.get_num_channels()
+    if num_channels > ENOUGH:
+        drawn = np.random.default_rng(seed).choice(num_channels, ENOUGH, replace=False)
+        some = recording.select_channels(recording.channel_ids[np.sort(drawn)])
+        if len(found := set(infer_polarity(some, model, device, seed, num_workers))) == 1:
+            return list(found) * num_channels
     pieces = draw_pieces(recording, seed)
     threshold = load_model(locate_model(model), device).threshold
     both = [SpikeProbabilityRecording(recording, model, polarity, device) for polarity in POLARITIES]
