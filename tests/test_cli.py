@@ -19,6 +19,7 @@ from dlvolt.cli import ELECTRODE_PARAMETERS, ROI_PARAMETERS, main, make_parser
 from dlvolt.evaluation import event_scores
 from dlvolt.networks import load
 from dlvolt.parameters import SorterParameters
+from dlvolt.simulation import write_simulated_imaging
 
 START = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
 PLAIN = ["--quiet", "--n-jobs", "1"]
@@ -467,3 +468,25 @@ def test_bad_metadata_is_told_before_any_work(shared_data, tmp_path, capsys, tex
     assert leave.value.code == 2
     assert "dlvolt: error: --metadata:" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_detect_from_file_to_file(tmp_path, capsys):
+    session = write_simulated_imaging(tmp_path / "session.nwb", 3, 10.0, 500.0, 8.0, seed=2)
+    write_nwb_units(session.sorting, tmp_path / "truth.nwb", source=session.path)
+    out = tmp_path / "spikes.nwb"
+    options = ["--traces", "delta_f_over_f", "subthreshold", "--compare", str(tmp_path / "truth.nwb"), *PLAIN]
+    main(["detect", str(session.path), "--out", str(out), *options])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert re.search(rf"3 units, \d+ spikes: {out}\n\nbest match .*truth.nwb, spikes within 3 ms:", printed.out)
+    agreement = [float(line.split()[-1]) for line in printed.out.splitlines()[-3:]]
+    assert np.median(agreement) > 0.8
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert nwbfile.units["rois"].data[:].tolist() == [0, 1, 2]
+        assert nwbfile.units["spike_label"][0].shape == nwbfile.units["spike_times"][0].shape
+        names = {name for module in nwbfile.processing.values() for name in module.data_interfaces}
+        assert {"DfOverF", "ImageSegmentation"} <= names
+        series = nwbfile.processing["ophys"]["DfOverF"].roi_response_series
+        assert set(series) == {"delta_f_over_f", "subthreshold"}
+        assert series["delta_f_over_f"].data.shape == (5000, 3)

@@ -437,9 +437,9 @@ def read_trace_source(args: argparse.Namespace) -> BaseRecording:
 
 def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
     """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
-    import h5py
+    from dlvolt.io.voltage_imaging import is_nwb
 
-    source = args.source if h5py.is_hdf5(args.source) else None
+    source = args.source if is_nwb(args.source) else None
     destination = dict(source=source, metadata=session_metadata(args, source, recording), overwrite=args.overwrite)
     check_destination(args.out, recording, destination)
     return destination

@@ -30,8 +30,9 @@ UNIT_DESCRIPTIONS = {
     "'negative' where it dims",
     "model_name": "name of the neural network which found the spikes",
     "model_version": "version of the neural network which found the spikes",
-    "threshold": "spike probability (0 to 1) above which a peak is a spike",
-    "snr": "signal-to-noise ratio of the spikes in the trace of the ROI (no unit); NaN if there are no spikes",
+    "threshold": "spike probability (0 to 1) from which on a peak is a spike",
+    "snr": "median height of the unit's spikes over the trace in the 10 ms before, in standard deviations of the noise "
+    "between consecutive samples; NaN if there are no spikes",
     "firing_rate": "number of spikes over the duration of the recording, in Hz",
     "expected_precision": "mean spike probability of the unit's spikes, the fraction (0 to 1) of them expected to be "
     "true; NaN if there are no spikes",

@@ -21,6 +21,7 @@ from pynwb.file import Subject
 from spikeinterface.core import BaseRecording, SortingAnalyzer
 
 import dlvolt
+from dlvolt.io.voltage_imaging import is_zarr
 
 SESSION_FIELDS = (
     "session_description",
@@ -45,14 +46,9 @@ SESSION_FIELDS = (
 TIME_FIELDS = ("session_start_time", "timestamps_reference_time")
 
 
-def is_zarr(path: str | Path) -> bool:
-    """Whether a path is a Zarr folder, of format 2 or 3."""
-    return any((Path(path) / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
-
-
 def open_nwb(path: str | Path) -> HDMFIO:
     """Open an NWB file to read, HDF5 or, where hdmf-zarr is installed, Zarr."""
-    if not is_zarr(path):
+    if not is_zarr(Path(path)):
         return NWBHDF5IO(str(path), "r")
     try:
         from hdmf_zarr import NWBZarrIO

@@ -28,7 +28,8 @@ from dlvolt.io.nwb_rois import (
     optical_description,
     roi_columns,
 )
-from dlvolt.io.nwb_session import add_electrodes, carry_devices, is_zarr, new_file, open_nwb
+from dlvolt.io.nwb_session import add_electrodes, carry_devices, new_file, open_nwb
+from dlvolt.io.voltage_imaging import is_zarr
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
 METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
@@ -177,7 +178,7 @@ def write_nwb_units(
 
 def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
     """Raise what `write_nwb_units` raises where `path` or `source` will not do, before any work."""
-    if source is not None and not (Path(source).is_file() or is_zarr(source)):
+    if source is not None and not (Path(source).is_file() or is_zarr(Path(source))):
         raise FileNotFoundError(f"source: there is no NWB file {source}.")
     if source is not None and path.exists() and path.samefile(source):
         raise ValueError(f"path: {path} is the source, whose data would be lost; give another one.")

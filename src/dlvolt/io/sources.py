@@ -16,7 +16,7 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.trace_files import TRACE_SUFFIXES, read_trace_file
-from dlvolt.io.voltage_imaging import find_groups, is_zarr, read_voltage_imaging
+from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
 
 
 def read_recording(
@@ -104,7 +104,7 @@ def read_traces(
         recording = read_trace_file(source, sampling_frequency, stream_name=stream_name)
     elif sampling_frequency is not None:
         raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
-    elif source.is_file() or _is_nwb_zarr(source):
+    elif source.is_file() or is_nwb(source):
         recording = _read_nwb_traces(source, stream_name)
     elif is_open_ephys(source.absolute()):
         return read_open_ephys(source, stream_name=stream_name, probe=probe)
@@ -113,10 +113,6 @@ def read_traces(
     if probe is not None:
         attach_probe(recording, probe)
     return recording
-
-
-def _is_nwb_zarr(folder: Path) -> bool:
-    return is_zarr(folder) and zarr.open(folder, mode="r").attrs.get("neurodata_type") == "NWBFile"
 
 
 def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:

@@ -12,11 +12,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import zarr
 from probeinterface import Probe
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.extractors.nwbextractors import read_file_from_backend
 
 STREAM_MODES = ("fsspec", "remfile", "zarr")
+NWB_FILE = ("NWBFile", b"NWBFile")
 BLOCK = 2**20  # pixels of masks that are read at a time
 REGULAR = 0.01  # part of a frame by which timestamps may miss those of a steady clock
 PIXEL_LIMIT_UM = 1000.0  # no microscope's pixels are as large: the unit of the grid spacing was forgotten
@@ -106,8 +108,16 @@ def read_voltage_imaging(
 
 
 def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr group."""
-    return any((folder / name).is_file() for name in (".zgroup", "zarr.json"))
+    """Whether a folder is a Zarr group, of format 2 or 3."""
+    return any((folder / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+
+def is_nwb(path: Path) -> bool:
+    """Whether there is an NWB file, HDF5 or Zarr, at a path."""
+    if path.is_file() and h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            return file.attrs.get("neurodata_type") in NWB_FILE
+    return is_zarr(path) and zarr.open(path, mode="r").attrs.get("neurodata_type") in NWB_FILE
 
 
 class VoltageImagingRecording(BaseRecording):
@@ -240,7 +250,7 @@ def open_nwb(access: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # each way of streaming has its own
         raise ValueError(f"path: {path} cannot be opened as an NWB file: {error}.") from error
-    if file.attrs.get("neurodata_type") not in ("NWBFile", b"NWBFile"):
+    if file.attrs.get("neurodata_type") not in NWB_FILE:
         raise ValueError(f"path: {path} is not an NWB file (of version 2), though it can be read as HDF5 or Zarr.")
     return file
 
