@@ -208,6 +208,14 @@ def test_what_is_replaced_is_gone_when_all_is_well(neurons, tmp_path):
     assert not (tmp_path / "sorted" / "earlier.txt").exists()
 
 
+def test_a_recording_in_the_folder_to_be_removed_is_kept(neurons, tmp_path):
+    first = run(si.NumpyRecording(neurons[0][:500], RATE), tmp_path)
+    inside = si.read_sorter_folder(tmp_path / "sorted")._recording
+    with pytest.raises(ValueError, match=r"folder: the recording lies in .*sorted, which would be removed"):
+        run(inside, tmp_path, remove_existing_folder=True)
+    assert_same_spikes(si.read_sorter_folder(tmp_path / "sorted"), first)
+
+
 def test_arrays_in_memory(neurons, tmp_path):
     traces, times, polarities = neurons
     sorting = run(dlvolt.traces_to_recording(traces, RATE, roi_ids=["a", "b", "c", "d"]), tmp_path)
@@ -243,6 +251,17 @@ def test_dead_rois_and_gaps_are_flagged_and_disturb_no_other(neurons, tmp_path):
 
     assert not beside_gap(found[6]).any()
     assert event_scores(undisturbed[2][~beside_gap(undisturbed[2])] / RATE, found[6] / RATE).f1 > 0.95
+
+
+def test_a_gap_that_hides_the_sample_and_scaled_integers(tmp_path):
+    traces = np.random.default_rng(0).integers(-900, -700, size=(round(40 * RATE), 2)).astype("float32")
+    traces[: -round(RATE), 1] = np.nan  # of what the sorter samples, nothing is left
+    recording = si.NumpyRecording(traces, RATE)
+    recording.set_channel_gains(2.0)
+    recording.set_channel_offsets(2000.0)  # fluorescence 200 to 600
+    sorting = run(recording, tmp_path)
+    assert sorting.get_property("flag").tolist() == ["", "gaps"]
+    assert sorting.count_total_num_spikes() < 40
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])

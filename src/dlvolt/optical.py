@@ -104,7 +104,7 @@ def _prepare(
     if not live.any():
         return traces, []
     if seen.has_gaps[live].any():
-        traces = fill_nan(traces, value=_medians(traces, p.seed), bridge_ms=BRIDGED_MS)
+        traces = fill_nan(traces, value=_typical_values(traces, seen.lowest[live], p.seed), bridge_ms=BRIDGED_MS)
     if p.polarity != "auto":
         each = check_polarity(p.polarity, recording.get_num_channels())
         polarity = [one for one, lives in zip(each, live, strict=True) if lives]
@@ -112,15 +112,19 @@ def _prepare(
         polarity = ["any"] * traces.get_num_channels()
     else:
         polarity = infer_polarity(traces, p.model, p.device, p.seed, num_workers)
-    if recording.get_annotation("value") != "delta_f_over_f" and np.all(seen.lowest[live] > 0):
+    gain, offset = (
+        (traces.get_channel_gains(), traces.get_channel_offsets()) if traces.has_scaleable_traces() else (1, 0)
+    )
+    if recording.get_annotation("value") != "delta_f_over_f" and np.all(gain * seen.lowest[live] + offset > 0):
         traces = delta_f_over_f(traces, window_s=p.baseline_window_s, polarity=_upward(polarity))
     return traces, polarity
 
 
-def _medians(recording: BaseRecording, seed: int) -> np.ndarray:
-    """Return the median of each channel in a sample of the recording, 0 where all of it is missing, shape (N,)."""
+def _typical_values(recording: BaseRecording, lowest: np.ndarray, seed: int) -> np.ndarray:
+    """Return the median of each channel in a sample of the recording, the lowest where all of it is missing, (N,)."""
     traces = np.concatenate([recording.get_traces(*piece) for piece in draw_pieces(recording, seed)])
-    return np.ma.median(np.ma.masked_invalid(traces), axis=0).filled(0.0)
+    medians = np.ma.median(np.ma.masked_invalid(traces), axis=0)
+    return np.where(np.ma.getmaskarray(medians), lowest, medians.filled(0.0))
 
 
 def _detect(
@@ -195,11 +199,7 @@ def _collect(
         spread[live] = values
         return spread
 
-    probability, source, label = (
-        of_each(spikes["amplitude"].astype("float32")),
-        of_each(leaked),
-        of_each(events["label"]),
-    )
+    probability, source = of_each(spikes["amplitude"].astype("float32")), of_each(leaked)
     network = load_model(locate_model(p.model), p.device)
     properties = {
         "polarity": of_live(np.array(polarity, dtype="U8"), ""),
@@ -213,7 +213,7 @@ def _collect(
         "crosstalk_fraction": _means([one >= 0 for one in source]),
         "crosstalk_from": np.array([_most_frequent(recording.channel_ids[live], one) for one in source]),
         "spike_probability": probability,
-        "spike_label": label,
+        "spike_label": of_each(events["label"]),
         "spike_crosstalk": of_each(leaked >= 0),
     }
     for name, kind in (("num_bursts", "burst"), ("num_complex_spikes", "complex")):

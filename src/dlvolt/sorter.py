@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -22,12 +23,13 @@ MIN_SEGMENT_S = 0.01
 
 
 class DlvoltSorter(ComponentsBasedSorter):
-    """Spike sorting by MAP deconvolution with low-rank templates."""
+    """Spike sorting by MAP deconvolution with low-rank templates; for ROIs, spike detection with a neural network."""
 
     sorter_name = "dlvolt"
     sorter_description = (
-        "dlvolt models a recording as the sum of its units, each an amplitude train convolved with a low-rank "
-        "template, and finds amplitudes and templates by coordinate ascent on the posterior."
+        "dlvolt models a recording of electrodes as the sum of its units, each an amplitude train convolved with a "
+        "low-rank template, and finds amplitudes and templates by coordinate ascent on the posterior. In recordings of "
+        "ROIs (voltage imaging) it finds the spikes of each with a neural network."
     )
     installation_mesg = "\npip install dlvolt"
     gpu_capability = "nvidia-optional"
@@ -50,10 +52,14 @@ class DlvoltSorter(ComponentsBasedSorter):
         if isinstance(recording, BaseRecording):
             _check_size(recording)
         folder = Path(output_folder or f"{cls.sorter_name}_output").absolute()
+        on_disk = not isinstance(recording, BaseRecording) or _can_be_loaded_again(recording)
         if remove_existing_folder and folder.is_dir():
+            if on_disk and f"{folder}{os.sep}" in str(recording.to_dict(recursive=True)):
+                raise ValueError(f"folder: the recording lies in {folder}, which would be removed; give another one")
+            shutil.rmtree(_set_aside(folder), ignore_errors=True)  # of a run that was killed
             folder.replace(_set_aside(folder))
         try:
-            if not isinstance(recording, BaseRecording) or _can_be_loaded_again(recording):
+            if on_disk:
                 return super().initialize_folder(recording, folder, verbose, remove_existing_folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder.parent) as beside:
