@@ -261,7 +261,15 @@ def test_a_gap_that_hides_the_sample_and_scaled_integers(tmp_path):
     recording.set_channel_offsets(2000.0)  # fluorescence 200 to 600
     sorting = run(recording, tmp_path)
     assert sorting.get_property("flag").tolist() == ["", "gaps"]
-    assert sorting.count_total_num_spikes() < 40
+    assert sorting.count_total_num_spikes() < 10
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5, 4.0])
+def test_noise_beside_a_gap_is_not_taken_for_spikes(tmp_path, seconds):
+    traces = np.random.default_rng(0).normal(1000, 10, size=(round(12 * RATE), 8))
+    traces[2000 : 2000 + round(seconds * RATE)] = np.nan
+    sorting = run(si.NumpyRecording(traces, RATE), tmp_path, polarity="positive")
+    assert np.all(sorting.get_property("firing_rate") < 0.5)
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])

@@ -75,7 +75,7 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     if p.crosstalk == "remove":
         spikes, leaked = spikes[leaked < 0], leaked[leaked < 0]
     events = label_events(traces, spikes, upward, burst_interval_ms=p.burst_interval_ms, job_kwargs=job_kwargs)
-    noise = _noise_levels(traces, p.seed)
+    noise = noise_levels(traces, p.seed)
     return _collect(recording, seen, polarity, thresholds, noise, spikes, leaked, events, p)
 
 
@@ -104,7 +104,8 @@ def _prepare(
     if not live.any():
         return traces, []
     if seen.has_gaps[live].any():
-        traces = fill_nan(traces, value=_typical_values(traces, seen.lowest[live], p.seed), bridge_ms=BRIDGED_MS)
+        signal = _like_signal(traces, seen.lowest[live], seen.highest[live], p.seed)
+        traces = fill_nan(traces, bridge_ms=BRIDGED_MS, seed=p.seed, **signal)
     if p.polarity != "auto":
         each = check_polarity(p.polarity, recording.get_num_channels())
         polarity = [one for one, lives in zip(each, live, strict=True) if lives]
@@ -120,11 +121,18 @@ def _prepare(
     return traces, polarity
 
 
-def _typical_values(recording: BaseRecording, lowest: np.ndarray, seed: int) -> np.ndarray:
-    """Return the median of each channel in a sample of the recording, the lowest where all of it is missing, (N,)."""
-    traces = np.concatenate([recording.get_traces(*piece) for piece in draw_pieces(recording, seed)])
-    medians = np.ma.median(np.ma.masked_invalid(traces), axis=0)
-    return np.where(np.ma.getmaskarray(medians), lowest, medians.filled(0.0))
+def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return the median and the noise of each channel in a sample of the recording, for `fill_nan`; of N channels.
+
+    Where all of the sample is missing, they are made up from the range of the channel.
+    """
+    sample = np.concatenate([traces.get_traces(*piece) for piece in draw_pieces(traces, seed)])
+    medians, noise = np.ma.median(np.ma.masked_invalid(sample), axis=0), noise_levels(traces, seed)
+    unknown = np.ma.getmaskarray(medians) | (noise == 0)
+    return dict(
+        value=np.where(unknown, (lowest + highest) / 2, medians.filled(0.0)),
+        noise=np.where(unknown, (highest - lowest) / 8, noise),  # of white noise, from -4 to 4 standard deviations
+    )
 
 
 def _detect(
@@ -160,10 +168,15 @@ def _crosstalk(
     return flag_crosstalk(traces, spikes, upward, scatter_um=p.scatter_um, job_kwargs=job_kwargs).source
 
 
-def _noise_levels(traces: BaseRecording, seed: int) -> np.ndarray:
-    """Return the standard deviation of the noise of each trace, shape (N,), read off the steps from frame to frame."""
-    steps = [np.abs(np.diff(traces.get_traces(*piece), axis=0)) for piece in draw_pieces(traces, seed)]
-    return np.median(np.concatenate(steps), axis=0) / (norm.ppf(0.75) * np.sqrt(2))
+def noise_levels(recording: BaseRecording, seed: int) -> np.ndarray:
+    """Return the standard deviation of each channel's noise, shape (N,), read off the steps from frame to frame.
+
+    Steps that are zero, or from or to missing samples, do not count; where there are no others, it is zero.
+    """
+    pieces = [recording.get_traces(*piece).astype("float64") for piece in draw_pieces(recording, seed)]
+    steps = np.concatenate([np.abs(np.diff(piece, axis=0)) for piece in pieces])
+    steps = np.ma.masked_where(~np.isfinite(steps) | (steps == 0), steps)
+    return np.ma.median(steps, axis=0).filled(0.0) / (norm.ppf(0.75) * np.sqrt(2))
 
 
 def _collect(
@@ -208,7 +221,7 @@ def _collect(
         "threshold": of_live(thresholds.astype("float64"), np.nan),
         "flag": np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""),
         "firing_rate": np.array([len(one) for one in probability]) / recording.get_total_duration(),
-        "snr": typical(events["height"], roi, num_rois) / of_live(noise, np.nan),
+        "snr": typical(events["height"], roi, num_rois) / of_live(np.where(noise > 0, noise, np.nan), np.nan),
         "expected_precision": _means(probability),
         "crosstalk_fraction": _means([one >= 0 for one in source]),
         "crosstalk_from": np.array([_most_frequent(recording.channel_ids[live], one) for one in source]),

@@ -71,7 +71,22 @@ def test_chunks_bridge_as_the_whole_does(samples, bridge_ms, start, length):
     )
 
 
-@pytest.mark.parametrize("arguments", [dict(value=[1.0, 2.0]), dict(value=np.nan), dict(bridge_ms=-1.0)])
+def test_noise_is_the_same_whichever_chunk_is_asked_for():
+    traces = np.full((20_000, 3), np.nan)
+    traces[:100] = 5.0
+    filled = fill_nan(si.NumpyRecording([traces, traces], 1000.0), value=[10.0, 20.0, 30.0], noise=[0.0, 1.0, 2.0])
+    whole = filled.get_traces(segment_index=0)
+    np.testing.assert_array_equal(whole[:100], 5.0)
+    np.testing.assert_allclose(whole[100:].mean(axis=0), [10, 20, 30], atol=0.1)
+    np.testing.assert_allclose(whole[100:].std(axis=0), [0, 1, 2], rtol=0.05)
+    part = filled.get_traces(segment_index=0, start_frame=4000, end_frame=9000, channel_ids=[2, 1])
+    np.testing.assert_array_equal(part, whole[4000:9000, [2, 1]])
+    assert not np.array_equal(filled.get_traces(segment_index=1), whole)
+
+
+@pytest.mark.parametrize(
+    "arguments", [dict(value=[1.0, 2.0]), dict(value=np.nan), dict(noise=-1.0), dict(bridge_ms=-1.0)]
+)
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         fill_nan(si.NumpyRecording(TRACES, 1000.0), **arguments)
