@@ -131,7 +131,7 @@ def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray,
     unknown = np.ma.getmaskarray(medians) | (noise == 0)
     return dict(
         value=np.where(unknown, (lowest + highest) / 2, medians.filled(0.0)),
-        noise=np.where(unknown, (highest - lowest) / 8, noise),  # of white noise, from -4 to 4 standard deviations
+        noise=np.where(unknown, (highest - lowest) / 4, noise),  # rather too much than too little
     )
 
 
