@@ -292,6 +292,12 @@ def test_train_then_detect(voltage, tmp_path, capsys):
     assert units["obs_intervals"][2].tolist() == [[0, 20]]
     assert in_folder(tmp_path) == ["spikes.nwb"]
 
+    main([*command, "--traces", "subthreshold", "--overwrite", "--out", str(out), *START_GIVEN, *PLAIN])
+    with NWBHDF5IO(str(out), "r") as io:
+        nwbfile = io.read()
+        assert "voltage imaging" in nwbfile.units.description
+        assert nwbfile.processing["ophys"]["subthreshold"].data.shape == (10_000, 3)
+
 
 def test_detect_in_an_nwb_file(voltage, tmp_path):
     folder, times = voltage
@@ -395,6 +401,8 @@ def changed(command, **flags):
         (changed(DETECT, threshold="1.5"), r"probability_threshold must be at most 1, not 1.5"),
         (changed(DETECT, shadow_ms="-1"), r"shadow_ms must not be negative, not -1.0"),
         (changed(DETECT, polarity="up"), r"--polarity: invalid choice: 'up'"),
+        ([*DETECT, "--device", "nonsense"], r"device must be 'auto', 'cpu' or 'cuda', not 'nonsense'"),
+        ([*DETECT, "--traces", "delta_f_over_f"], r"--traces: there is no ΔF/F, as the trace of ROI 0 reaches zero"),
         (changed(DETECT, stream="trace"), r"--stream: traces.npy holds one array"),
         (changed(DETECT, out="my_model"), r"--out: my_model is a folder"),
         (changed(DETECT, out="traces.npy"), r"--out: traces.npy exists; .* --overwrite"),

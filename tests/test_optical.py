@@ -188,6 +188,12 @@ def test_modality(neurons, tmp_path, capsys):
         (500.0, dict(shadow_ms=-1.0), "shadow_ms must not be negative"),
         (500.0, dict(crosstalk="yes"), "crosstalk must be 'flag', 'remove' or 'ignore'"),
         (500.0, dict(baseline_window_s=0.0), "baseline_window_s must be positive"),
+        (500.0, dict(baseline_window_s=np.inf), "baseline_window_s must be finite"),
+        (500.0, dict(shadow_ms=np.inf), "shadow_ms must be finite"),
+        (500.0, dict(polarity=[["positive"]]), "polarity must be 'auto'"),
+        (500.0, dict(job_kwargs=dict(n_jobs=0)), "job_kwargs: n_jobs must be a number of threads"),
+        (500.0, dict(job_kwargs=dict(chunk_duration="abc")), "job_kwargs: .* do not tell how long chunks are"),
+        (500.0, dict(device="nonsense"), "device must be 'auto', 'cpu' or 'cuda', not 'nonsense'"),
     ],
 )
 def test_bad_input_is_one_error_and_nothing_is_lost(neurons, tmp_path, rate, parameters, message):
@@ -330,3 +336,78 @@ def test_parameters_reach_the_sorter():
     assert defaults["modality"] == defaults["polarity"] == defaults["probability_threshold"] == "auto"
     assert set(si.get_sorter_params_description("dlvolt")) == set(defaults)
     assert SorterParameters(**defaults) == SorterParameters()
+
+
+@pytest.mark.parametrize("positions", ["none", "probe", "pixels"])
+def test_all_rois_dead_wherever_they_are(tmp_path, positions):
+    recording = si.NumpyRecording(np.full((1000, 3), 3.0), RATE)
+    if positions == "probe":
+        recording.set_dummy_probe_from_locations(np.arange(6.0).reshape(3, 2))
+    elif positions == "pixels":
+        recording.set_property("centroid", np.arange(6.0).reshape(3, 2))
+        recording.set_property("centroid_unit", ["pixels"] * 3)
+    sorting = run(recording, tmp_path)
+    assert sorting.get_property("flag").tolist() == ["dead"] * 3
+    assert sorting.count_total_num_spikes() == 0
+    with pytest.raises(ValueError, match="none of its ROIs has a signal"):
+        dlvolt.roi_traces(recording, sorting)
+
+
+def test_traces_of_curated_and_reordered_units(neurons, tmp_path):
+    recording = si.NumpyRecording(neurons[0], RATE)
+    sorting = run(recording, tmp_path, polarity=neurons[2], baseline_window_s=2.0)
+    whole = dlvolt.roi_traces(recording, sorting)
+    for ids in ([3, 2, 1, 0], [2, 0]):
+        some = dlvolt.roi_traces(recording, sorting.select_units(ids))
+        for name, traces in some.items():
+            assert traces.channel_ids.tolist() == ids
+            np.testing.assert_allclose(traces.get_traces(), whole[name].get_traces(channel_ids=ids), atol=1e-5)
+    by_hand = dlvolt.roi_traces(recording, sorting, parameters=SorterParameters(baseline_window_s=2.0))
+    np.testing.assert_array_equal(*(each["delta_f_over_f"].get_traces() for each in (by_hand, whole)))
+    with pytest.raises(ValueError, match="sorting: unit 3 is no ROI of the recording"):
+        dlvolt.roi_traces(recording.select_channels([0, 1, 2]), sorting)
+
+
+def test_no_relative_change_without_a_baseline(neurons, tmp_path):
+    traces = neurons[0].copy()
+    traces[77, 3] = -1.0
+    recording = si.NumpyRecording(traces, RATE)
+    sorting = run(recording, tmp_path)
+    with pytest.raises(ValueError, match="no ΔF/F, as the trace of ROI 3 reaches zero or below"):
+        dlvolt.roi_traces(recording, sorting)
+    assert list(dlvolt.roi_traces(recording, sorting, ["spike_probability"])) == ["spike_probability"]
+    assert (
+        abs(dlvolt.roi_traces(recording, sorting.select_units([0, 1, 2]))["delta_f_over_f"].get_traces().mean()) < 0.5
+    )
+
+
+def test_gains_count(neurons, tmp_path):
+    settings = dict(polarity="auto", probability_threshold=0.5)
+    (tmp_path / "plain").mkdir()
+    plain = run(si.NumpyRecording(neurons[0], RATE), tmp_path / "plain", **settings)
+    turned = si.NumpyRecording(5000 - neurons[0], RATE)
+    turned.set_channel_gains(-1.0)
+    turned.set_channel_offsets(5000.0)
+    scaled = run(turned, tmp_path, **settings)
+    assert scaled.get_property("polarity").tolist() == plain.get_property("polarity").tolist() == neurons[2]
+    for one, other in zip(trains(plain).values(), trains(scaled).values(), strict=True):
+        assert event_scores(one / RATE, other / RATE, 0.001).f1 > 0.98
+
+
+def test_firing_rates_are_those_of_the_time_seen(neurons, tmp_path):
+    traces = np.concatenate([neurons[0], neurons[0]])[:, :1]
+    traces[2500:] = np.nan
+    sorting = run(si.NumpyRecording(traces, RATE), tmp_path)
+    np.testing.assert_allclose(sorting.get_property("firing_rate"), sorting.count_total_num_spikes() / 5.0)
+
+
+def test_electrodes_sampled_slowly_are_not_taken_for_rois(neurons, tmp_path):
+    recording = si.NumpyRecording(neurons[0], 2500.0)
+    recording.set_dummy_probe_from_locations(np.arange(8.0).reshape(4, 2))
+    recording.set_channel_gains(0.195)
+    recording.set_channel_offsets(0.0)
+    with pytest.raises(ValueError, match=r"sampled at 2500.0 Hz; .* if channels are ROIs, say so: modality='optical'"):
+        run(recording, tmp_path)
+    recording.annotate(modality="Optical")
+    with pytest.raises(ValueError, match="modality='Optical' must be 'optical' or 'extracellular'"):
+        run(recording, tmp_path)

@@ -15,21 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from dlvolt import __version__
-from dlvolt.parameters import SorterParameters
+from dlvolt.parameters import ROI_TRACES, SorterParameters
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording, BaseSorting
 
-ROI_PARAMETERS = ("baseline_window_s", "burst_interval_ms", "crosstalk", "scatter_um", "device", "seed")
-ELECTRODE_PARAMETERS = [
-    parameter.name
-    for parameter in fields(SorterParameters)
-    if parameter.name in ("device", "seed")
-    or parameter.name
-    not in (*ROI_PARAMETERS, "modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")
-]
-TRACES = ("delta_f_over_f", "spike_probability", "subthreshold")
+BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")  # flags, or none
+ELECTRODE_PARAMETERS, ROI_PARAMETERS = (
+    [each.name for each in fields(SorterParameters) if each.metadata["of"] in (of, "both") and each.name not in BY_HAND]
+    for of in ("electrodes", "rois")
+)
 
 FLAGS = {  # what the Python functions call a flag
     "source": "SOURCE",
@@ -43,6 +39,7 @@ FLAGS = {  # what the Python functions call a flag
     "labels": "--labels",
     "series": "--stream",
     "model": "--model",
+    "names": "--traces",
 }
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
 
@@ -133,7 +130,7 @@ def make_parser() -> Parser:
     add(
         "--traces",
         nargs="+",
-        choices=TRACES,
+        choices=ROI_TRACES,
         default=[],
         help="also write these traces of each ROI to the NWB file",
     )
@@ -363,7 +360,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     from dlvolt import optical
     from dlvolt.evaluation import comparison_tolerance_ms
     from dlvolt.io import write_nwb_units
-    from dlvolt.sorter import choose_modality
+    from dlvolt.sorter import check, choose_modality
 
     given = {name: getattr(args, name) for name in (*ROI_PARAMETERS, "model", "polarity")}
     given["probability_threshold"] = "auto" if args.threshold is None else args.threshold
@@ -372,17 +369,21 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
         recording = read_trace_source(args)
         electrodes = choose_modality(recording) == "extracellular"
         if electrodes:
+            if args.traces:
+                raise ValueError("--traces: are those of ROIs; SOURCE is of electrodes")
             given["crosstalk"] = "ignore"
         parameters = SorterParameters(
             **given, modality="optical", job_kwargs=dict(n_jobs=args.n_jobs, progress_bar=not args.quiet)
         )
-        optical.check(recording, parameters)
+        check(recording, parameters)
+        optical.check_traces(recording, args.traces, parameters)
         destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
 
     sorting = optical.sort_rois(recording, parameters, verbose=not args.quiet)
     sorting.register_recording(recording)
     if electrodes:
+        sorting.annotate(modality="extracellular")
         for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # the slow depolarisation is not seen there
             sorting.delete_property(name)
     traces = optical.roi_traces(recording, sorting, args.traces, parameters)

@@ -12,13 +12,14 @@ from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import run_node_pipeline
+from spikeinterface.preprocessing import scale
 from threadpoolctl import threadpool_limits
 
 from dlvolt.detection import NetworkPeakDetector, flag_crosstalk, label_events
-from dlvolt.detection.event_labels import typical
-from dlvolt.parameters import SorterParameters
+from dlvolt.detection.event_labels import EVENT_DTYPE, typical
+from dlvolt.parameters import ROI_TRACES, SorterParameters
 from dlvolt.preprocessing import delta_f_over_f, fill_nan, spike_probability, subthreshold
-from dlvolt.preprocessing.finite import check_polarity
+from dlvolt.preprocessing.finite import check_polarity, drop_units
 from dlvolt.preprocessing.spike_probability import draw_pieces, infer_polarity, load_model, locate_model, rate_ratio
 from dlvolt.preprocessing.survey import Survey, survey
 from dlvolt.stages import as_sorting
@@ -65,9 +66,13 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     say = print if verbose else lambda *_: None
     job_kwargs = _job_kwargs(recording, p, verbose)
 
+    recording = _scaled(recording)
     seen = survey(recording, job_kwargs)
+    say(f"dlvolt: {np.count_nonzero(~seen.dead)} ROIs, and {np.count_nonzero(seen.dead)} without a signal")
+    if seen.dead.all():
+        spikes, events, none = (np.zeros(0, dtype) for dtype in (base_peak_dtype, EVENT_DTYPE, "int64"))
+        return _collect(recording, seen, [], none, none, spikes, none, events, p)
     traces, polarity = _prepare(recording, seen, p, job_kwargs["n_jobs"])
-    say(f"dlvolt: {len(polarity)} ROIs, and {np.count_nonzero(seen.dead)} without a signal")
     spikes, thresholds = _detect(traces, polarity, seen, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
     upward = _upward(polarity)
@@ -92,6 +97,15 @@ def _job_kwargs(recording: BaseRecording, p: SorterParameters, verbose: bool) ->
     return job_kwargs
 
 
+def _scaled(recording: BaseRecording) -> BaseRecording:
+    """Return a recording with its gains and offsets applied, if it has some."""
+    if not recording.has_scaleable_traces():
+        return recording
+    scaled = scale(recording, recording.get_channel_gains(), recording.get_channel_offsets(), dtype="float32")
+    drop_units(scaled)
+    return scaled
+
+
 def _prepare(
     recording: BaseRecording, seen: Survey, p: SorterParameters, num_workers: int = 1
 ) -> tuple[BaseRecording, list[str]]:
@@ -101,8 +115,6 @@ def _prepare(
     """
     live = ~seen.dead
     traces = recording.select_channels(recording.channel_ids[live])
-    if not live.any():
-        return traces, []
     if seen.has_gaps[live].any():
         signal = _like_signal(traces, seen.lowest[live], seen.highest[live], p.seed)
         traces = fill_nan(traces, bridge_ms=BRIDGED_MS, seed=p.seed, **signal)
@@ -113,10 +125,7 @@ def _prepare(
         polarity = ["any"] * traces.get_num_channels()
     else:
         polarity = infer_polarity(traces, p.model, p.device, p.seed, num_workers)
-    gain, offset = (
-        (traces.get_channel_gains(), traces.get_channel_offsets()) if traces.has_scaleable_traces() else (1, 0)
-    )
-    if recording.get_annotation("value") != "delta_f_over_f" and np.all(gain * seen.lowest[live] + offset > 0):
+    if recording.get_annotation("value") != "delta_f_over_f" and _has_baseline(seen)[live].all():
         traces = delta_f_over_f(traces, window_s=p.baseline_window_s, polarity=_upward(polarity))
     return traces, polarity
 
@@ -139,8 +148,6 @@ def _detect(
     traces: BaseRecording, polarity: list[str], seen: Survey, p: SorterParameters, job_kwargs: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the spikes by segment and sample, their probability as amplitude, and the threshold of each trace."""
-    if not polarity:
-        return np.zeros(0, dtype=base_peak_dtype), np.zeros(0)
     threshold, shadow_ms = (None if value == "auto" else value for value in (p.probability_threshold, p.shadow_ms))
     given = "auto" if "any" in polarity else polarity
     detector = NetworkPeakDetector(
@@ -214,13 +221,15 @@ def _collect(
 
     probability, source = of_each(spikes["amplitude"].astype("float32")), of_each(leaked)
     network = load_model(locate_model(p.model), p.device)
+    num_samples = sum(recording.get_num_samples(segment) for segment in range(recording.get_num_segments()))
+    observed_s = np.maximum(num_samples - seen.num_missing, 1) / recording.sampling_frequency
     properties = {
         "polarity": of_live(np.array(polarity, dtype="U8"), ""),
         "model_name": np.full(num_rois, network.name),
         "model_version": np.full(num_rois, network.version),
         "threshold": of_live(thresholds.astype("float64"), np.nan),
         "flag": np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""),
-        "firing_rate": np.array([len(one) for one in probability]) / recording.get_total_duration(),
+        "firing_rate": np.array([len(one) for one in probability]) / observed_s,
         "snr": typical(events["height"], roi, num_rois) / of_live(np.where(noise > 0, noise, np.nan), np.nan),
         "expected_precision": _means(probability),
         "crosstalk_fraction": _means([one >= 0 for one in source]),
@@ -234,6 +243,7 @@ def _collect(
         properties[name] = np.bincount(roi[events["label"] == kind][firsts], minlength=num_rois)
     for name, values in properties.items():
         sorting.set_property(name, values)
+    sorting.annotate(modality="optical")
     return sorting
 
 
@@ -256,7 +266,7 @@ def _upward(polarity: list[str]) -> list[str]:
 def roi_traces(
     recording: BaseRecording,
     sorting: BaseSorting,
-    names: Sequence[str] = ("delta_f_over_f", "spike_probability", "subthreshold"),
+    names: Sequence[str] = ROI_TRACES,
     parameters: SorterParameters | None = None,
 ) -> dict[str, BaseRecording]:
     """Return what lies between the fluorescence of ROIs and their spikes, as lazy recordings.
@@ -266,33 +276,41 @@ def roi_traces(
     recording : BaseRecording
         What was sorted.
     sorting : BaseSorting
-        Its units, from ``run_sorter("dlvolt", recording)``.
+        Its units, from ``run_sorter("dlvolt", recording)``, or some of them.
     names : sequence of str
         Of "delta_f_over_f", "spike_probability" and "subthreshold", the membrane potential without spikes, see
         `dlvolt.preprocessing.subthreshold`.
     parameters : SorterParameters, optional
-        With which it was sorted, if not the defaults: ``model``, ``baseline_window_s``, ``device`` and ``seed`` count.
+        With which it was sorted, if not by `run_sorter`, which keeps them, and not with the defaults.
 
     Returns
     -------
     dict of str to BaseRecording
-        Of the ROIs that have a signal, with gaps filled, as the sorter sees them.
+        Of the units that have a signal, with gaps filled, as the sorter sees them.
 
     Raises
     ------
     ValueError
-        If there is no such trace, or `sorting` has no polarities.
+        If there is no such trace; if `sorting` has no polarities, or units that are no ROIs of the recording; or if
+        ΔF/F is asked for of traces that have no baseline.
     """
-    if unknown := set(names) - {"delta_f_over_f", "spike_probability", "subthreshold"}:
+    if unknown := set(names) - set(ROI_TRACES):
         raise ValueError(f"names: there is no {sorted(unknown)[0]!r}")
     if (polarity := sorting.get_property("polarity")) is None:
         raise ValueError("sorting: has no property 'polarity'; give the one that dlvolt has made of this recording")
+    if unknown := set(sorting.unit_ids.tolist()) - set(recording.channel_ids.tolist()):
+        raise ValueError(f"sorting: unit {unknown.pop()!r} is no ROI of the recording; give the one it was made of")
     if not names:
         return {}
-    p = replace(
-        parameters or SorterParameters(), polarity=["negative" if one == "negative" else "positive" for one in polarity]
-    )
-    traces, upward = _prepare(recording, survey(recording, _job_kwargs(recording, p, verbose=False)), p)
+    p = parameters or _parameters_of(sorting)
+    p = replace(p, polarity=["negative" if one == "negative" else "positive" for one in polarity])
+    recording = _scaled(recording.select_channels(sorting.unit_ids))
+    seen = survey(recording, _job_kwargs(recording, p, verbose=False))
+    if seen.dead.all():
+        raise ValueError("recording: none of its ROIs has a signal")
+    if "delta_f_over_f" in names:
+        _check_baseline(recording, seen)
+    traces, upward = _prepare(recording, seen, p)
     made = {}
     if "delta_f_over_f" in names:
         made["delta_f_over_f"] = traces
@@ -301,3 +319,30 @@ def roi_traces(
     if "subthreshold" in names:
         made["subthreshold"] = subthreshold(traces, sorting.select_units(traces.channel_ids))
     return made
+
+
+def check_traces(recording: BaseRecording, names: Sequence[str], p: SorterParameters) -> None:
+    """Raise what `roi_traces` will raise, before there is a sorting, so that none is lost."""
+    if "delta_f_over_f" in names:
+        recording = _scaled(recording)
+        _check_baseline(recording, survey(recording, _job_kwargs(recording, p, verbose=False)))
+
+
+def _has_baseline(seen: Survey) -> np.ndarray:
+    """Tell which ROIs are never as dark as zero, shape (N,)."""
+    return seen.lowest > 0
+
+
+def _check_baseline(recording: BaseRecording, seen: Survey) -> None:
+    without = recording.channel_ids[~_has_baseline(seen) & ~seen.dead]
+    if recording.get_annotation("value") != "delta_f_over_f" and len(without):
+        raise ValueError(
+            f"names: there is no ΔF/F, as the trace of ROI {without[0]} reaches zero or below and has no baseline; "
+            "leave the ROI out with sorting.select_units(…), or 'delta_f_over_f'"
+        )
+
+
+def _parameters_of(sorting: BaseSorting) -> SorterParameters:
+    """Return the parameters that `run_sorter` has kept, else the defaults."""
+    kept = sorting.sorting_info or {}
+    return SorterParameters(**kept.get("params", {}).get("sorter_params", {}))

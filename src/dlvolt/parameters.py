@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+ROI_TRACES = ("delta_f_over_f", "spike_probability", "subthreshold")  # that can be had besides the spikes of ROIs
 CALLED = {
     bool: "True or False",
     Integral: "an integer",
@@ -24,10 +26,20 @@ CHOICES = {
 }
 
 
-def parameter(default: Any, description: str, *others: type) -> Any:
-    """Return a dataclass field that carries its description, and the kinds of values it takes besides its default's."""
+def parameter(default: Any, description: str, *others: type, of: str = "both") -> Any:
+    """Return a dataclass field that carries its description, what it is of, and what it may be besides its default."""
     kinds = (KIND_OF.get(type(default), type(default)), *others)
-    return field(default=default, metadata={"description": description, "kinds": kinds})
+    return field(default=default, metadata={"description": description, "kinds": kinds, "of": of})
+
+
+def of_electrodes(default: Any, description: str, *others: type) -> Any:
+    """Return a `parameter` for recordings of electrodes."""
+    return parameter(default, description, *others, of="electrodes")
+
+
+def of_rois(default: Any, description: str, *others: type) -> Any:
+    """Return a `parameter` for recordings of ROIs."""
+    return parameter(default, description, *others, of="rois")
 
 
 @dataclass(frozen=True)
@@ -40,55 +52,54 @@ class SorterParameters:
         "reader says, else by the sampling frequency, optical below 6 kHz",
     )
 
-    # Electrodes.
-    apply_preprocessing: bool = parameter(
+    apply_preprocessing: bool = of_electrodes(
         True,
         "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1",
     )
-    freq_min: float = parameter(300.0, "Corner of the high-pass filter, Hz")
-    common_reference: bool = parameter(True, "Subtract the median over channels, from 64 channels on")
-    whitening_radius_um: float = parameter(100.0, "Channels this close are decorrelated, µm")
-    peak_sign: str = parameter("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
-    detect_threshold: float = parameter(5.0, "Height of peaks and of events, in noise standard deviations")
-    detection_radius_um: float = parameter(75.0, "One peak within this radius and half a millisecond, µm")
-    ms_before: float = parameter(1.0, "Extent of templates before the peak, ms")
-    ms_after: float = parameter(2.0, "Extent of templates after the peak, ms")
-    radius_um: float = parameter(100.0, "Extent of snippets around the main channel, µm")
-    num_temporal_components: int = parameter(5, "Temporal components of the snippets that are clustered")
-    rank: int = parameter(3, "Rank of the templates")
-    amplitude_min: float = parameter(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
-    amplitude_max: float = parameter(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
-    refractory_ms: float = parameter(1.0, "Spikes of one unit lie at least so far apart, ms")
-    clustering_duration_s: float = parameter(300.0, "Peaks are clustered from so much of the recording, s")
-    learning_duration_s: float = parameter(60.0, "Templates are learnt on so much of the recording, s")
-    num_sweeps: int = parameter(4, "Sweeps of template learning")
-    min_firing_rate: float = parameter(0.1, "Clusters and units that fire less are dropped, Hz")
+    freq_min: float = of_electrodes(300.0, "Corner of the high-pass filter, Hz")
+    common_reference: bool = of_electrodes(True, "Subtract the median over channels, from 64 channels on")
+    whitening_radius_um: float = of_electrodes(100.0, "Channels this close are decorrelated, µm")
+    peak_sign: str = of_electrodes("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
+    detect_threshold: float = of_electrodes(5.0, "Height of peaks and of events, in noise standard deviations")
+    detection_radius_um: float = of_electrodes(75.0, "One peak within this radius and half a millisecond, µm")
+    ms_before: float = of_electrodes(1.0, "Extent of templates before the peak, ms")
+    ms_after: float = of_electrodes(2.0, "Extent of templates after the peak, ms")
+    radius_um: float = of_electrodes(100.0, "Extent of snippets around the main channel, µm")
+    num_temporal_components: int = of_electrodes(5, "Temporal components of the snippets that are clustered")
+    rank: int = of_electrodes(3, "Rank of the templates")
+    amplitude_min: float = of_electrodes(0.7, "Smallest amplitude of a spike, relative to its unit's typical one")
+    amplitude_max: float = of_electrodes(1.3, "Largest amplitude of a spike, relative to its unit's typical one")
+    refractory_ms: float = of_electrodes(1.0, "Spikes of one unit lie at least so far apart, ms")
+    clustering_duration_s: float = of_electrodes(300.0, "Peaks are clustered from so much of the recording, s")
+    learning_duration_s: float = of_electrodes(60.0, "Templates are learnt on so much of the recording, s")
+    num_sweeps: int = of_electrodes(4, "Sweeps of template learning")
+    min_firing_rate: float = of_electrodes(0.1, "Clusters and units that fire less are dropped, Hz")
 
-    # ROIs.
-    model: str = parameter("voltage", "Network that detects spikes: weights of dlvolt, or the folder of a saved model")
-    polarity: str | list = parameter(
+    model: str = of_rois("voltage", "Network that detects spikes: weights of dlvolt, or the folder of a saved model")
+    polarity: str | list = of_rois(
         "auto",
         "Which way spikes go: 'positive', 'negative', a list of these for all channels, or 'auto': inferred",
         list,
     )
-    probability_threshold: str | float = parameter(
+    probability_threshold: str | float = of_rois(
         "auto", "Least probability of a spike; 'auto' takes the model's own, with 'voltage' chosen for each ROI", Real
     )
-    shadow_ms: str | float = parameter(
+    shadow_ms: str | float = of_rois(
         "auto", "A spike suppresses less probable ones so near, ms; 'auto' takes the model's own", Real
     )
-    baseline_window_s: float = parameter(5.0, "Window of the running baseline F0 of ΔF/F, s")
-    burst_interval_ms: float = parameter(10.0, "Longest interval between the spikes of a burst, ms; 0: there are none")
-    crosstalk: str = parameter(
+    baseline_window_s: float = of_rois(5.0, "Window of the running baseline F0 of ΔF/F, s")
+    burst_interval_ms: float = of_rois(10.0, "Longest interval between the spikes of a burst, ms; 0: there are none")
+    crosstalk: str = of_rois(
         "flag", "Spikes that leak in from a neighbouring ROI: 'flag', 'remove' from the weaker one, or 'ignore'"
     )
-    scatter_um: float = parameter(20.0, "ROIs whose borders are so close may leak into each other, µm")
+    scatter_um: float = of_rois(20.0, "ROIs whose borders are so close may leak into each other, µm")
 
-    # Both.
     device: str = parameter("auto", "Torch device; 'auto' takes CUDA where there is one")
     seed: int = parameter(0, "Same seed, same result")
     job_kwargs: dict | None = parameter(
-        None, "SpikeInterface's job_kwargs; its global ones where nothing is said", dict
+        None,
+        "SpikeInterface's job_kwargs, else its global ones; always in threads, and ROIs in long chunks if not said",
+        dict,
     )
 
     def __post_init__(self) -> None:
@@ -104,6 +115,8 @@ class SorterParameters:
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 called = " or ".join(CALLED[kind] for kind in kinds)
                 raise ValueError(f"{each.name} must be {called}, not {value!r}")
+            if isinstance(value, Real) and not isfinite(value):
+                raise ValueError(f"{each.name} must be finite, not {value!r}")
             if isinstance(value, Real) and bool not in kinds:
                 may_be_zero = each.name in MAY_BE_ZERO
                 if not (value > 0 or (value == 0 and may_be_zero)):
@@ -113,7 +126,7 @@ class SorterParameters:
                 *others, last = map(repr, CHOICES[each.name])
                 raise ValueError(f"{each.name} must be {', '.join(others)} or {last}, not {value!r}")
         polarities = [self.polarity] if isinstance(self.polarity, str) else self.polarity
-        if self.polarity != "auto" and not {"positive", "negative"}.issuperset(polarities):
+        if self.polarity != "auto" and not all(one in ("positive", "negative") for one in polarities):
             raise ValueError(
                 f"polarity must be 'auto', 'positive', 'negative' or a list of the latter two, not {self.polarity!r}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spikeinterface.core import BaseRecording, NumpySorting, load
-from spikeinterface.core.job_tools import fix_job_kwargs, job_keys
+from spikeinterface.core.core_tools import extractor_dict_iterator
+from spikeinterface.core.job_tools import ensure_chunk_size, fix_job_kwargs, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 from threadpoolctl import threadpool_limits
 
@@ -54,7 +54,7 @@ class DlvoltSorter(ComponentsBasedSorter):
         folder = Path(output_folder or f"{cls.sorter_name}_output").absolute()
         on_disk = not isinstance(recording, BaseRecording) or _can_be_loaded_again(recording)
         if remove_existing_folder and folder.is_dir():
-            if on_disk and f"{folder}{os.sep}" in str(recording.to_dict(recursive=True)):
+            if on_disk and _lies_in(recording, folder):
                 raise ValueError(f"folder: the recording lies in {folder}, which would be removed; give another one")
             shutil.rmtree(_set_aside(folder), ignore_errors=True)  # of a run that was killed
             folder.replace(_set_aside(folder))
@@ -88,16 +88,7 @@ class DlvoltSorter(ComponentsBasedSorter):
 
     @classmethod
     def _check_params(cls, recording: BaseRecording, output_folder: Path, params: dict[str, Any]) -> dict[str, Any]:
-        SorterParameters(**params)
-        _check_device(params["device"])
-        if unknown := set(params["job_kwargs"] or ()) - set(job_keys):
-            raise ValueError(
-                f"job_kwargs has no {', '.join(sorted(unknown))}; SpikeInterface knows {', '.join(job_keys)}"
-            )
-        if choose_modality(recording, params["modality"]) == "optical":
-            dlvolt.optical.check(recording, SorterParameters(**params))
-        else:
-            _check_electrodes(recording, params["freq_min"])
+        check(recording, SorterParameters(**params))
         return params
 
     @classmethod
@@ -108,10 +99,45 @@ class DlvoltSorter(ComponentsBasedSorter):
         if verbose:
             print(f"dlvolt: {modality} mode, as {_reason(recording, parameters.modality)}")
         sorting = (dlvolt.optical.sort_rois if modality == "optical" else sort)(recording, parameters, verbose=verbose)
-        sorting.annotate(modality=modality)
         with warnings.catch_warnings():  # the sorting is all there is to save; where it came from is known
             warnings.filterwarnings("ignore", message="The extractor is not serializable")
             sorting.save(folder=Path(sorter_output_folder) / "sorting")
+
+
+def check(recording: BaseRecording, p: SorterParameters) -> None:
+    """Check that a recording can be sorted with these parameters, before any work.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Of electrodes or ROIs.
+    p : SorterParameters
+        Parameters.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming what is wrong, and the mend.
+    """
+    _check_size(recording)
+    _check_device(p.device)
+    _check_job_kwargs(recording, p.job_kwargs or {})
+    if choose_modality(recording, p.modality) == "optical":
+        dlvolt.optical.check(recording, p)
+    else:
+        _check_electrodes(recording, p.freq_min)
+
+
+def _check_job_kwargs(recording: BaseRecording, job_kwargs: dict[str, Any]) -> None:
+    if unknown := set(job_kwargs) - set(job_keys):
+        raise ValueError(f"job_kwargs has no {', '.join(sorted(unknown))}; SpikeInterface knows {', '.join(job_keys)}")
+    if job_kwargs.get("n_jobs", 1) == 0:
+        raise ValueError("job_kwargs: n_jobs must be a number of threads, a part of the cores, or -1 for all, not 0")
+    try:
+        chunk_kwargs = {key: value for key, value in job_kwargs.items() if key.startswith(("chunk", "total_memory"))}
+        ensure_chunk_size(recording, **chunk_kwargs)
+    except Exception as error:  # of many kinds
+        raise ValueError(f"job_kwargs: {chunk_kwargs} do not tell how long chunks are: {error}") from error
 
 
 def _check_device(device: str) -> None:
@@ -131,14 +157,27 @@ def choose_modality(recording: BaseRecording, modality: str = "auto") -> str:
     Parameters
     ----------
     recording : BaseRecording
-        Its annotation ``modality``, which the readers of dlvolt make, tells; else its sampling frequency.
+        Its annotation ``modality``, which the readers of dlvolt make, tells; else its sampling frequency: ROIs have
+        less than 6 kHz, unless there is a probe and traces are in µV, as of electrodes.
     modality : str, default: "auto"
         What is known already.
+
+    Raises
+    ------
+    ValueError
+        If the annotation is neither of the two.
     """
     if modality != "auto":
         return modality
-    slow = recording.sampling_frequency < MIN_SAMPLING_FREQUENCY
-    return recording.get_annotation("modality") or ("optical" if slow else "extracellular")
+    if (annotated := recording.get_annotation("modality")) is not None:
+        if annotated not in ("optical", "extracellular"):
+            raise ValueError(
+                f"recording: its annotation modality={annotated!r} must be 'optical' or 'extracellular'; change it "
+                "with recording.annotate(modality=…), or give the parameter modality"
+            )
+        return annotated
+    in_microvolts = recording.has_probe() and recording.has_scaleable_traces()
+    return "extracellular" if recording.sampling_frequency >= MIN_SAMPLING_FREQUENCY or in_microvolts else "optical"
 
 
 def _reason(recording: BaseRecording, modality: str) -> str:
@@ -165,7 +204,7 @@ def _check_electrodes(recording: BaseRecording, freq_min: float) -> None:
     if recording.sampling_frequency < MIN_SAMPLING_FREQUENCY:
         raise ValueError(
             f"recording: it is sampled at {recording.sampling_frequency} Hz; extracellular spikes need at least "
-            f"{MIN_SAMPLING_FREQUENCY} Hz"
+            f"{MIN_SAMPLING_FREQUENCY} Hz; if channels are ROIs, say so: modality='optical'"
         )
     if not recording.has_probe():
         raise ValueError(
@@ -186,6 +225,15 @@ def _save(recording: BaseRecording, folder: Path) -> BaseRecording:
     with warnings.catch_warnings():  # where it came from is known
         warnings.filterwarnings("ignore", message="The extractor is not serializable")
         return recording.save(folder=folder, verbose=False, n_jobs=1, progress_bar=False, chunk_memory="100M")
+
+
+def _lies_in(recording: BaseRecording, folder: Path) -> bool:
+    """Tell whether any of a recording's files is in a folder."""
+    return any(
+        Path(element.value).resolve().is_relative_to(folder.resolve())
+        for element in extractor_dict_iterator(recording.to_dict(recursive=True))
+        if "path" in str(element.name) and isinstance(element.value, str | Path)
+    )
 
 
 def _set_aside(folder: Path) -> Path:
@@ -234,4 +282,6 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     say(f"dlvolt: {len(waveforms)} units")
     spikes = stages.deconvolve(whitened, waveforms, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
-    return stages.collect(whitened, waveforms, spikes, p)
+    sorting = stages.collect(whitened, waveforms, spikes, p)
+    sorting.annotate(modality="extracellular")
+    return sorting

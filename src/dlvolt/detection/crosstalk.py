@@ -388,7 +388,7 @@ def neighbouring_pairs(recording: BaseRecording, scatter_um: float = 20.0) -> np
     """
     if not scatter_um >= 0:
         raise ValueError(f"scatter_um must be a distance, not {scatter_um}")
-    if recording.get_annotation("same_neuron"):
+    if recording.get_annotation("same_neuron") or recording.get_num_channels() < 2:
         return np.zeros((0, 2), dtype=int)
     centroids, unit = recording.get_property("centroid"), recording.get_property("centroid_unit")
     if centroids is None and recording.has_probe():

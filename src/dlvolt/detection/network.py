@@ -45,7 +45,7 @@ class NetworkPeakDetector(PeakDetector):
     seed : int, default: 0
         Of the sample from which polarity and thresholds are inferred.
     num_workers : int, default: 1
-        Threads that read the sample.
+        Threads that read the sample for the thresholds.
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the peaks; of two, the second is for the probability at each of them.
 
@@ -82,7 +82,9 @@ class NetworkPeakDetector(PeakDetector):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     seed : int, default: 0
-        Of the sample from which polarity is inferred.
+        Of the sample from which polarity and thresholds are inferred.
+    num_workers : int, default: 1
+        Threads that read the sample for the thresholds.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class NetworkPeakDetector(PeakDetector):
         peaks["channel_index"] = channels
         peaks["amplitude"] = traces[frames - start_frame, channels]
         peaks["segment_index"] = segment_index
-        return (peaks,) if self.return_output is True else (peaks, probability)
+        return (peaks, probability) if isinstance(self.return_output, tuple) else (peaks,)
 
     def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the frames, channels and probabilities of the detections of a chunk.

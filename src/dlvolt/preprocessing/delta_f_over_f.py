@@ -15,7 +15,7 @@ NODES_PER_WINDOW = 4  # the baseline is computed so often, and is a straight lin
 
 
 class DeltaFOverFRecording(BasePreprocessor):
-    """Give the change of fluorescence relative to its baseline, (F - F0) / F0.
+    """Give the change of fluorescence relative to its baseline, (F - F0) / F0, annotated as such.
 
     F0 is a running quantile: of the window around each of the points 0, w/4, 2w/4, … of the recording, and linear in
     between, so it is the same whichever chunk is asked for. Spikes do not pull it: for an indicator that brightens the
@@ -64,6 +64,8 @@ class DeltaFOverFRecording(BasePreprocessor):
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
+        self.set_annotation("value", "delta_f_over_f", overwrite=True)
+        self.annotate(value="delta_f_over_f")
         for segment in FiniteRecording(recording, "delta_f_over_f").segments:
             self.add_recording_segment(
                 DeltaFOverFSegment(

@@ -96,7 +96,7 @@ class SpikeProbabilityRecording(BasePreprocessor):
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
         self.set_property("polarity", np.array(each))
-        self.annotate(model_name=network.name, model_version=network.version)
+        self.annotate(value="spike_probability", model_name=network.name, model_version=network.version)
         if choose_device(device) != "cpu":
             self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
 

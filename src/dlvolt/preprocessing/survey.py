@@ -35,6 +35,15 @@ class Survey(NamedTuple):
         """Whether a channel misses samples, shape (N,)."""
         return np.isin(np.arange(len(self.lowest)), [channel for segment in self.gaps for channel in segment])
 
+    @property
+    def num_missing(self) -> np.ndarray:
+        """How many samples a channel misses, shape (N,)."""
+        missing = np.zeros(len(self.lowest), dtype="int64")
+        for segment in self.gaps:
+            for channel, (starts, ends) in segment.items():
+                missing[channel] += np.sum(ends - starts)
+        return missing
+
     def near_gap(self, segment: int, channel: int, frames: np.ndarray, reach: int) -> np.ndarray:
         """Tell which samples of a channel are missing, or at most so far from one that is, shape (E,)."""
         starts, ends = self.gaps[segment].get(channel, np.zeros((2, 0), dtype=int))
