@@ -62,10 +62,8 @@ figure = plot_roi_map(sorting, recording)
 # Two seconds of ΔF/F, turned over so that spikes point up, with the spikes found and, as this is a simulation, the true
 # ones. Blue is the potential below the spikes.
 
-from dlvolt.preprocessing import delta_f_over_f, subthreshold
-
-relative = delta_f_over_f(recording, polarity="negative")
-slow = subthreshold(relative, sorting)
+traces = dlvolt.roi_traces(recording, sorting, ["delta_f_over_f", "subthreshold"])
+relative, slow = traces["delta_f_over_f"], traces["subthreshold"]
 figure = plot_roi_traces(relative, sorting, subthreshold=slow, truth=simulated.sorting, window_s=(10.0, 12.0))
 
 # %%

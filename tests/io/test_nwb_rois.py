@@ -261,6 +261,7 @@ def read_trace(path, *keys):
         return item, item.data[:], times, rows, item.data.compression
 
 
+@pytest.mark.filterwarnings("error:The linked table")
 def test_traces(source, tmp_path, monkeypatch):
     recording = make_recording(nwb_series=LOWER)
     recording.set_property("roi_row", np.array([4, 0, 1, 2, 3]))
@@ -392,9 +393,10 @@ def test_no_units_and_no_recording(source, tmp_path):
     assert read_nwb_sorting(path).get_num_units() == 0
 
     alone = without_recording(make_sorting(recording))
-    path = write_nwb_units(alone, tmp_path / "alone.nwb", source=source)
-    nwbfile, units, columns, *_ = read(path)
-    assert set(nwbfile.imaging_planes) == {"upper plane", "lower plane"}
+    with pytest.raises(ValueError, match=r"sorting_or_analyzer: .*register_recording\(dlvolt.read_voltage_imaging\("):
+        write_nwb_units(alone, tmp_path / "alone.nwb", source=source)
+    assert not (tmp_path / "alone.nwb").exists()
+    _, units, columns, *_ = read(write_nwb_units(alone, tmp_path / "alone.nwb", metadata=METADATA))
     assert "vnet" in units.description
     assert "rois" not in columns  # nobody knows which they are
 
@@ -458,6 +460,16 @@ def test_bad_rois(source, tmp_path):
     with pytest.raises(ValueError, match=r"sorting_or_analyzer: unit 'nobody' is none of the 5 ROIs.*rename_units"):
         write_nwb_units(sorting, tmp_path / "units.nwb", metadata=METADATA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_source_of_another_session(source, tmp_path):
+    recording = make_recording(nwb_series=LOWER, nwb_identifier="another")
+    recording.set_property("roi_row", np.arange(5))
+    with pytest.raises(ValueError, match="source: is the NWB file 'imaging', and the recording is of 'another'; give"):
+        write_nwb_units(make_sorting(recording), tmp_path / "units.nwb", source=source)
+    assert list(tmp_path.iterdir()) == []
+    recording.annotate(nwb_identifier="imaging")
+    assert "rois" in read(write_nwb_units(make_sorting(recording), tmp_path / "units.nwb", source=source))[2]
 
 
 def test_bad_traces(tmp_path):

@@ -152,6 +152,22 @@ def test_the_clock_of_the_recording(tmp_path, times):
     assert electrodes is None  # no probe, nothing to say
 
 
+def test_gaps_of_the_clock_are_not_observed(tmp_path):
+    first, second = np.arange(10.0), 20 + np.arange(6.0)  # frames
+    first[3:] += 0.4  # a step of 1.4 frames
+    first[4:] += 0.6  # and one of 1.6
+    first[9:] += 100  # a stretch of one sample
+    recording = si.NumpyRecording([np.zeros((10, 1)), np.zeros((6, 1))], 500.0)
+    recording.set_times(first / 500, segment_index=0)
+    recording.set_times(second / 500, segment_index=1)  # which is before the end of the first
+    sorting = si.NumpySorting.from_unit_dict([{"a": np.array([3, 4])}, {"a": np.array([0])}], 500.0)
+    sorting.register_recording(recording)
+    columns = read(write_nwb_units(sorting, tmp_path / "units.nwb", metadata=METADATA))[2]
+    expected = np.array([[0, 4.4], [5, 10], [110, 111], [111, 117]])
+    np.testing.assert_allclose(columns["obs_intervals"][0], expected / 500, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(columns["spike_times"][0], np.array([3.4, 5, 111]) / 500, rtol=0, atol=1e-9)
+
+
 def test_open_ephys_to_the_sample(shared_data, tmp_path):
     recording = read_open_ephys(shared_data / "open_ephys" / "legacy_2ch_40khz", probe="linear")
     trains = {"0": np.array([0, 1, 999, 423935]), "silent": np.array([], dtype=int)}

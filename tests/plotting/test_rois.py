@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from probeinterface import Probe
 
-from dlvolt.plotting import plot_roi_map, plot_roi_traces, plot_spike_triggered_average
+from dlvolt.plotting import plot_roi_map, plot_roi_traces, plot_spike_triggered_average, spike_triggered
 from dlvolt.plotting.colours import BLUE, DARK, ORANGE, RED
 from dlvolt.preprocessing import delta_f_over_f
 
@@ -126,6 +126,23 @@ def test_an_roi_without_a_centroid_is_left_out():
     assert axes.get_xlim()[0] < 5 < axes.get_xlim()[1]
 
 
+def test_units_without_a_centroid_stand_in_rows():
+    recording, sorting = make_rois("abcd")
+    recording.set_property("centroid", [[5, 6], [np.nan, np.nan], [np.nan, np.nan], [7, 8]])
+    axes = draw(plot_roi_map, sorting.select_units(["b", "c"]), recording).axes[0]
+    np.testing.assert_allclose(np.concatenate([marks.get_offsets() for marks in axes.collections]), [[0, 0], [1, 0]])
+    assert axes.get_xlabel() == "positions unknown"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("num_pixels", "ratio"), [([0, 0, 0], 1), ([0, 0, 5], 5)])
+def test_masks_without_pixels(num_pixels, ratio):
+    recording, sorting = make_rois("abc")
+    recording.set_property("num_pixels", num_pixels)
+    firing, silent, _ = draw(plot_roi_map, sorting, recording).axes[0].collections
+    np.testing.assert_allclose(silent.get_sizes() / firing.get_sizes(), ratio)
+
+
 # Traces
 
 
@@ -188,6 +205,17 @@ def test_negative_indicators_are_turned_over_and_delta_f_is_in_percent():
     assert legend(figure) == ["subthreshold", "spike"]
 
 
+def test_subthreshold_is_drawn_where_it_is_known():
+    recording, sorting = make_rois("abc")
+    slow = recording.select_channels(["c", "b"])  # in an order of its own, and without a
+    (axes,) = draw(plot_roi_traces, recording, sorting, subthreshold=slow, window_s=(0.0, 2.0)).axes
+    below = [line.get_ydata() for line in axes.lines if line.get_label() == "subthreshold"]
+    curves = [line.get_ydata() for line in axes.lines if line.get_color() == DARK and len(line.get_xdata()) == 1000]
+    np.testing.assert_allclose(below, curves[1:])
+    figure = draw(plot_roi_traces, recording, sorting, subthreshold=slow, window_s=(0.0, 2.0), unit_ids=["a"])
+    assert legend(figure) == ["spike"]
+
+
 @pytest.mark.parametrize(("t_start", "shift"), [(None, 0.0), ([5.0], 5.0)])
 def test_truth_is_drawn_at_its_own_rate(t_start, shift):
     recording, sorting = make_rois(t_start=t_start)
@@ -238,6 +266,29 @@ def test_snippets_beyond_an_end_or_with_gaps_are_left_out():
     two_segments = si.NumpyRecording([traces, recording.get_traces()], FS)
     (axes,) = draw(plot_spike_triggered_average, two_segments, sorting).axes
     assert axes.get_title() == "0 · 5 spikes"
+
+
+@pytest.mark.parametrize("max_values", [1, 60, 1000])
+def test_averages_do_not_depend_on_the_pieces_read(monkeypatch, max_values):
+    recording, sorting = make_rois("ab")
+    longest = []
+    get_traces = recording.get_traces
+
+    def watched(segment, start, end, *args, **kwargs):
+        longest.append(end - start)
+        return get_traces(segment, start, end, *args, **kwargs)
+
+    monkeypatch.setattr(recording, "get_traces", watched)
+    monkeypatch.setattr(spike_triggered, "MAX_VALUES", 2 * max_values)
+    panels = draw(plot_spike_triggered_average, recording, sorting).axes
+    assert max(longest) <= max_values + 25  # of which 25 are around the spikes
+    for axes, n, roi in zip(panels, (0, 1), "ab", strict=True):
+        snippets = get_traces()[np.array(SPIKES[roi])[:, None] + np.arange(-10, 16), n].astype(float)
+        snippets -= snippets[:, :8].mean(axis=1, keepdims=True)  # from -20 to -5 ms
+        mean, sd = snippets.mean(axis=0), snippets.std(axis=0)
+        np.testing.assert_allclose(axes.lines[1].get_ydata(), mean, atol=1e-9)
+        band = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((min(mean - sd), max(mean + sd)))
 
 
 def test_what_will_not_do():

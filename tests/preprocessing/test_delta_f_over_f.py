@@ -6,7 +6,7 @@ import spikeinterface as si
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlvolt.preprocessing import DeltaFOverFRecording, delta_f_over_f
+from dlvolt.preprocessing import DeltaFOverFRecording, delta_f_over_f, subthreshold
 
 RATE = 200.0
 TIME = np.arange(4000) / RATE
@@ -91,6 +91,16 @@ def test_gains_and_offsets_are_applied_and_forgotten():
     result = delta_f_over_f(recording)
     np.testing.assert_allclose(result.get_traces(), computed(fluorescence), atol=5e-4)
     np.testing.assert_array_equal(result.get_traces(return_in_uV=True), result.get_traces())
+
+
+def test_it_says_what_its_numbers_are():
+    recording = si.NumpyRecording(trace(0.1)[:, None], RATE)
+    recording.annotate(value="fluorescence")
+    relative = delta_f_over_f(recording)
+    slow = subthreshold(relative, si.NumpySorting.from_unit_dict({0: SPIKES[:1]}, RATE))
+    for derived in (relative, relative.select_channels([0]), slow):
+        assert derived.get_annotation("value") == "delta_f_over_f"
+    assert recording.get_annotation("value") == "fluorescence"
 
 
 def test_a_constant_trace_gives_zeros():

@@ -179,6 +179,11 @@ def test_in_workers(saved, tmp_path):
     np.testing.assert_array_equal(written.get_traces(0), recording.get_traces(0))
 
 
+def test_it_is_silent(saved, capfd):
+    subthreshold(*saved).get_traces(0, 0, 100)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_missing_samples_are_an_error():
     trace = np.zeros((1000, 1))
     trace[500] = np.nan

@@ -93,11 +93,16 @@ def add_rois(
 ) -> Rois | None:
     """Carry imaging planes and tables of ROIs over from the source, and find the units among the ROIs.
 
-    Returns None where the channels, that is, the ROIs of the recording, are not known.
+    Returns None where the channels, that is, the ROIs of the recording, are not known, and there is no source.
     """
-    tables = {} if source_file is None else _carry_planes(source_file, nwbfile)
     if channels is None:
-        return None
+        if source_file is None:
+            return None
+        raise ValueError(
+            "sorting_or_analyzer: has no recording, so which ROIs of the source its units are is not known; call "
+            "sorting.register_recording(dlvolt.read_voltage_imaging(source)) first."
+        )
+    tables = {} if source_file is None else _carry_planes(source_file, nwbfile)
     names = [str(unit_id) for unit_id in sorting.unit_ids]
     rois = Rois(names, _find_channels(names, channels))
     series_path = None if recording is None else recording.get_annotation("nwb_series")
@@ -291,10 +296,10 @@ def add_traces(nwbfile: NWBFile, traces: dict[str, BaseRecording], times: np.nda
         series = RoiResponseSeries(rois=region, **series)
         if container is None:
             module.add(series)
-        elif container.__name__ in module.data_interfaces:
-            module[container.__name__].add_roi_response_series(series)
         else:
-            module.add(container(name=container.__name__, roi_response_series=series))
+            if container.__name__ not in module.data_interfaces:
+                module.add(container(name=container.__name__))  # first: its series has to share the file with the table
+            module[container.__name__].add_roi_response_series(series)
 
 
 def _sampling(times: np.ndarray, sampling_frequency: float) -> dict[str, Any]:

@@ -57,6 +57,16 @@ def open_nwb(path: str | Path) -> HDMFIO:
     return NWBZarrIO(str(path), mode="r")
 
 
+def check_session(source_file: NWBFile, recording: BaseRecording) -> None:
+    """Raise where a recording tells that it is of another file."""
+    identifier = recording.get_annotation("nwb_identifier")
+    if identifier is not None and identifier != source_file.identifier:
+        raise ValueError(
+            f"source: is the NWB file '{source_file.identifier}', and the recording is of '{identifier}'; give the NWB "
+            "file of this recording."
+        )
+
+
 def new_file(
     source_file: NWBFile | None, recording: BaseRecording | None, metadata: dict[str, dict[str, Any]]
 ) -> NWBFile:

@@ -28,11 +28,12 @@ from dlvolt.io.nwb_rois import (
     optical_description,
     roi_columns,
 )
-from dlvolt.io.nwb_session import add_electrodes, carry_devices, new_file, open_nwb
+from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
 from dlvolt.io.voltage_imaging import is_zarr
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
 METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
+GAP = 1.5  # frames: a longer step of the recording's clock is a gap
 MAX_ELECTRODES = 8  # of a unit whose analyzer is dense
 
 
@@ -54,7 +55,7 @@ def write_nwb_units(
         of each unit, the computed quality, template and spike train metrics and, if its ``templates`` are
         computed in µV, the waveforms. A sorting needs a registered recording (`register_recording`, done by
         `run_sorter`) for the electrodes table or the ROIs, the observation intervals and the clock of the
-        recording.
+        recording; optical units with a `source` cannot do without.
     path : path
         The file to write. It is written beside and moved into place when complete.
     source : path, optional
@@ -87,11 +88,12 @@ def write_nwb_units(
     TypeError
         If one of the `traces` is not a recording.
     ValueError
-        If `path` is the `source`; if nobody knows the session start time, that is, neither `metadata`, the
-        `source`, nor a ``session_start_time`` annotation of the recording; if `metadata` has other keys; if
-        the electrodes or ROIs of `source` are not those of the recording, or it is not known which they are; if
-        an optical unit has not the name of an ROI; if `traces` are not of the ROIs and samples of the recording;
-        or if a sorting of several segments has no recording to tell how long they are.
+        If `path` is the `source`; if the recording is of another NWB file than the `source`; if nobody knows the
+        session start time, that is, neither `metadata`, the `source`, nor a ``session_start_time`` annotation of
+        the recording; if `metadata` has other keys; if the electrodes or ROIs of `source` are not those of the
+        recording, or it is not known which they are; if an optical unit has not the name of an ROI; if `traces` are
+        not of the ROIs and samples of the recording; or if a sorting of several segments has no recording to tell
+        how long they are.
 
     Notes
     -----
@@ -99,6 +101,8 @@ def write_nwb_units(
     which starts at ``t_start``, give it: ``read_nwb_sorting(path, t_start=recording.get_start_time())``. The
     segments of a recording share one time line in NWB: a segment which does not start after the end of the
     one before it is placed right there.
+
+    Observation intervals are the segments, split where the recording's time vector has a step of more than 1.5 frames.
 
     A unit property which is an array of one value for each spike of the unit, for every unit, becomes a column
     aligned with ``spike_times``.
@@ -140,6 +144,8 @@ def write_nwb_units(
 
     with ExitStack() as stack:
         source_file = None if source is None else stack.enter_context(open_nwb(source)).read()
+        if source_file is not None and recording is not None:
+            check_session(source_file, recording)
         nwbfile = new_file(source_file, recording, metadata or {})
         if source_file is not None:
             carry_devices(source_file, nwbfile)
@@ -258,7 +264,7 @@ class _TimeLine:
     clock: BaseRecording | BaseSorting
     shifts: list[float]  # of each segment on the time line, in seconds
     num_samples: list[int]  # of each segment, where it is known
-    intervals: np.ndarray  # (segments, 2), where each starts and stops, in seconds, where it is known
+    intervals: np.ndarray  # (stretches, 2), where each without a gap starts and stops, in seconds, where it is known
 
     def seconds(self, samples: np.ndarray, segment: int) -> np.ndarray:
         return self.clock.sample_index_to_time(samples, segment_index=segment) + self.shifts[segment]
@@ -289,8 +295,20 @@ def _time_line(sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording
         last = clock.sample_index_to_time(num_samples[segment] - 1, segment_index=segment)
         shifts.append(max(end - start, 0.0))
         end = last + 1 / sorting.get_sampling_frequency() + shifts[segment]
-        intervals.append([start + shifts[segment], end])
-    return _TimeLine(clock, shifts, num_samples, np.array(intervals))
+        before_gaps = _before_gaps(recording, segment)
+        firsts, lasts = np.append(0, before_gaps + 1), np.append(before_gaps, num_samples[segment] - 1)
+        starts, stops = (clock.sample_index_to_time(frames, segment_index=segment) for frames in (firsts, lasts))
+        stops = stops + 1 / sorting.get_sampling_frequency()
+        intervals.append(np.transpose([starts, stops]) + shifts[segment])
+    return _TimeLine(clock, shifts, num_samples, np.concatenate(intervals))
+
+
+def _before_gaps(recording: BaseRecording | None, segment: int) -> np.ndarray:
+    """Find the samples after which the recording's clock goes on by more than GAP frames."""
+    if recording is None or not recording.has_time_vector(segment_index=segment):
+        return np.empty(0, dtype=np.int64)
+    steps = np.diff(recording.get_times(segment_index=segment)) * recording.sampling_frequency
+    return np.flatnonzero(steps > GAP)
 
 
 def _time_columns(sorting: BaseSorting, time_line: _TimeLine) -> list[VectorData]:
@@ -303,7 +321,7 @@ def _time_columns(sorting: BaseSorting, time_line: _TimeLine) -> list[VectorData
     if len(time_line.intervals):
         columns += _ragged(
             "obs_intervals",
-            "the time each segment of the recording covers, in seconds",
+            "the time each stretch of the recording without a gap covers, in seconds",
             [time_line.intervals] * len(trains),
             np.empty((0, 2)),
         )

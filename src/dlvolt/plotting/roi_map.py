@@ -53,8 +53,7 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
         If there are no units, or if one is no ROI of the recording.
     """
     rois = rois_of(sorting, recording)
-    positions, length_unit = roi_positions(recording)
-    positions = positions[rois]  # (K, 2)
+    positions, length_unit = roi_positions(recording, rois)
     areas = _mark_areas(recording)[rois]
     rates = sorting.count_num_spikes_per_unit(outputs="array") / recording.get_total_duration()
     scale = ScalarMappable(Normalize(0, rates.max() or 1.0), RATES)
@@ -103,15 +102,15 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def roi_positions(recording: BaseRecording) -> tuple[np.ndarray, str]:
-    """Return x and y of each channel, (N, 2), and the unit of length, "" where nobody knows positions."""
+def roi_positions(recording: BaseRecording, rois: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return x and y of K channels, given by index, (K, 2), and the unit of length, "" where no position is known."""
     centroids = recording.get_property("centroid")
-    if centroids is not None and np.isfinite(centroids).any():
+    if centroids is not None and np.isfinite(centroids[rois]).any():
         of_unit = recording.get_property("centroid_unit")
-        return np.asarray(centroids, dtype=float)[:, :2], "a.u." if of_unit is None else UNITS[str(of_unit[0])]
+        return np.asarray(centroids, dtype=float)[rois, :2], "a.u." if of_unit is None else UNITS[str(of_unit[0])]
     if recording.has_probe():
-        return recording.get_channel_locations(axes="xy").astype(float), "µm"
-    number = np.arange(recording.get_num_channels())
+        return recording.get_channel_locations(axes="xy").astype(float)[rois], "µm"
+    number = np.arange(len(rois))
     row, column = np.divmod(number, int(np.ceil(np.sqrt(len(number)))))
     return np.stack([column, row], axis=1).astype(float), ""
 
@@ -120,7 +119,9 @@ def _mark_areas(recording: BaseRecording) -> np.ndarray:
     """Return the area of each channel's mark in square points, (N,): in proportion to its pixels, where known."""
     num_channels = recording.get_num_channels()
     num_pixels = recording.get_property("num_pixels")
-    relative = np.ones(num_channels) if num_pixels is None else np.asarray(num_pixels) / np.median(num_pixels)
+    relative = np.ones(num_channels)
+    if num_pixels is not None and np.any(num_pixels > 0):
+        relative = num_pixels / np.median(num_pixels[num_pixels > 0])
     return np.clip(ALL_AREAS / num_channels, SMALLEST, LARGEST) * np.clip(relative, 0.2, 5)
 
 

@@ -12,8 +12,7 @@ from spikeinterface.core import BaseRecording, BaseSorting
 
 from dlvolt.plotting.colours import BLUE, DARK, GREY, ORANGE, RED, SKY
 from dlvolt.plotting.roi_map import rois_of
-from dlvolt.plotting.sorting_summary import _round_number
-from dlvolt.preprocessing.delta_f_over_f import DeltaFOverFRecording
+from dlvolt.plotting.scale_bars import round_number
 
 MAX_ROIS = 12
 SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # above the bottom of a row, in heights of its trace
@@ -43,7 +42,7 @@ def plot_roi_traces(
     sorting : BaseSorting
         The spikes, as samples of the recording; unit ids are channel ids.
     subthreshold : BaseRecording, optional
-        Drawn over the traces: what is left of the same channels without spikes, in the same units.
+        Drawn over the traces of the channels it has: what is left of them without spikes, in the same units.
     truth : BaseSorting, optional
         True spikes of units with the same ids, at whatever sampling frequency, drawn above those found.
     window_s : (float, float), optional
@@ -70,7 +69,7 @@ def plot_roi_traces(
     time = recording.sample_index_to_time(np.arange(first, last), segment_index=0)
 
     def read(source: BaseRecording) -> np.ndarray:
-        return signs * source.get_traces(0, first, last, source.channel_ids[rois], return_in_uV=False)  # T×K
+        return signs * _read(source, sorting.unit_ids, first, last)
 
     if figure is None:
         figure = plt.figure(figsize=(11, 1.3 + 0.75 * len(rois)), layout="constrained")
@@ -130,9 +129,19 @@ def _frames(recording: BaseRecording, window_s: tuple[float, float] | None) -> t
     return first, last
 
 
+def _read(recording: BaseRecording, unit_ids: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Return the traces of the units' channels in the first segment, (T, K), NaN where the recording has none."""
+    index = {str(channel): n for n, channel in enumerate(recording.channel_ids)}
+    rows = np.array([index.get(str(unit), -1) for unit in unit_ids])
+    traces = np.full((last - first, len(rows)), np.nan)
+    if np.any(known := rows >= 0):
+        traces[:, known] = recording.get_traces(0, first, last, recording.channel_ids[rows[known]], return_in_uV=False)
+    return traces
+
+
 def is_delta_f_over_f(recording: BaseRecording) -> bool:
     """Tell whether the numbers of a recording are ΔF/F."""
-    return isinstance(recording, DeltaFOverFRecording) or recording.get_annotation("value") == "delta_f_over_f"
+    return recording.get_annotation("value") == "delta_f_over_f"
 
 
 def _bottoms(num_rois: int) -> np.ndarray:
@@ -149,7 +158,7 @@ def _draw_traces(axes: Axes, time: np.ndarray, traces: np.ndarray, subthreshold:
             continue
         low, heights[k] = finite.min(), np.ptp(finite)
         axes.plot(time, bottom + (traces[:, k] - low) / heights[k], color=DARK, linewidth=0.7)
-        if subthreshold is not None:
+        if subthreshold is not None and np.isfinite(subthreshold[:, k]).any():
             below = bottom + (subthreshold[:, k] - low) / heights[k]
             axes.plot(time, below, color=SKY, linewidth=1.8, label="subthreshold")
     return heights
@@ -160,7 +169,7 @@ def _draw_scale_bars(axes: Axes, heights: np.ndarray, percent: bool) -> None:
     to_the_right = axes.get_yaxis_transform()
     for height, bottom in zip(heights, _bottoms(len(heights)), strict=True):
         if np.isfinite(height):
-            size = _round_number(0.7 * height)
+            size = round_number(0.7 * height)
             ends = bottom + 0.5 + np.array([-0.5, 0.5]) * size / height
             axes.plot([1.01, 1.01], ends, color=DARK, linewidth=1.5, transform=to_the_right, clip_on=False)
             text = f"{100 * size:g} %" if percent else f"{size:g}"

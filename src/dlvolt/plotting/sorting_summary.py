@@ -13,6 +13,7 @@ from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import BaseSorting, SortingAnalyzer
 
 from dlvolt.plotting.colours import COLOURS, DARK
+from dlvolt.plotting.scale_bars import round_number
 
 TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
@@ -132,7 +133,7 @@ def _draw_templates(axes: Axes, analyzer: SortingAnalyzer, colours: dict) -> Non
             axes.plot(x + time, y + gain * templates[k, :, channel], color=colour, linewidth=width)
 
     unit_name = "µV" if analyzer.return_in_uV else "a.u."
-    size = _round_number(dy / gain)
+    size = round_number(dy / gain)
     milliseconds = 1000 * templates.shape[1] / analyzer.sampling_frequency
     corner = locations[:, 0].min() - 0.42 * dx, locations[:, 1].min() - 2.2 * dy
     bars = np.array([[0, gain * size], [0, 0], [np.ptp(time) / milliseconds, 0]]) + corner
@@ -143,12 +144,6 @@ def _draw_templates(axes: Axes, analyzer: SortingAnalyzer, colours: dict) -> Non
 def _pitch(coordinates: np.ndarray) -> float:
     """Return the smallest distance between rows or columns of contacts, 20 µm if there is only one."""
     return float(min(np.diff(np.unique(coordinates.round())), default=20.0))
-
-
-def _round_number(value: float) -> float:
-    """Return the largest of 1, 2, 5, 10, 20, 50, … that is not above a value."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(power * max(step for step in (1, 2, 5) if step * power <= value))
 
 
 def _draw_raster(

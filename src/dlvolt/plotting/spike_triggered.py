@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
+from spikeinterface.core.job_tools import divide_segment_into_chunks
 
 from dlvolt.plotting.colours import BLUE, DARK, GREY
 from dlvolt.plotting.roi_map import rois_of
@@ -15,6 +16,7 @@ from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units,
 
 COLUMNS = 4
 BASELINE_MS = 5.0  # a snippet's baseline ends so long before its spike: indicators are not that slow to rise
+MAX_VALUES = 500_000  # samples × ROIs that are read at once
 
 
 def plot_spike_triggered_average(
@@ -72,18 +74,17 @@ def plot_spike_triggered_average(
     if figure is None:
         figure = plt.figure(figsize=(1 + 2.6 * columns, 0.6 + 2.3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-    cut = _cut_snippets(recording, sorting, rois, before, after)
-    for axes, name, sign, snippets in zip(panels, row_names(sorting, signs), signs, cut, strict=False):
-        axes.set_title(f"{name} · {len(snippets)} spikes", fontsize="medium")
+    counts, means, sds = _average(recording, sorting, rois, before, after, max(1, baseline))
+    means, sds = gain * signs[:, None] * means, gain * sds
+    for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=False):
+        axes.set_title(f"{name} · {count} spikes", fontsize="medium")
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelbottom=True)
         axes.set_xlim(time_ms[[0, -1]])
-        if len(snippets) == 0:
+        if count == 0:
             axes.set_yticks([])
             continue
-        snippets = sign * gain * (snippets - snippets[:, : max(1, baseline)].mean(axis=1, keepdims=True))
-        mean, sd = snippets.mean(axis=0), snippets.std(axis=0)
         axes.fill_between(time_ms, mean - sd, mean + sd, color=BLUE, alpha=0.25, linewidth=0)
         axes.plot(time_ms, mean, color=DARK, linewidth=1.5)
     for axes in panels[len(rois) :]:
@@ -93,19 +94,34 @@ def plot_spike_triggered_average(
     return figure
 
 
-def _cut_snippets(
-    recording: BaseRecording, sorting: BaseSorting, rois: np.ndarray, before: int, after: int
-) -> Iterator[np.ndarray]:
-    """Yield the snippets around the spikes of each unit, (spikes, D), of those that are whole."""
-    segments = range(recording.get_num_segments())
-    channels = recording.channel_ids[rois]
-    traces = [recording.get_traces(segment, channel_ids=channels, return_in_uV=False) for segment in segments]  # T×K
+def _average(
+    recording: BaseRecording, sorting: BaseSorting, rois: np.ndarray, before: int, after: int, baseline: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return number (K,), mean and standard deviation (K, D) of the snippets of each unit that are whole.
+
+    The mean of its first `baseline` samples is taken off a snippet. Only a piece of the traces is in memory at a time.
+    """
     around = np.arange(-before, after + 1)
-    for k, unit in enumerate(sorting.unit_ids):
-        snippets = []
-        for segment in segments:
-            frames = sorting.get_unit_spike_train(unit, segment_index=segment)
-            frames = frames[(frames >= before) & (frames < len(traces[segment]) - after)]
-            snippets.append(traces[segment][frames[:, None] + around, k].astype("float64"))
-        whole = np.concatenate(snippets)
-        yield whole[np.isfinite(whole).all(axis=1)]
+    counts = np.zeros(len(rois), dtype=int)
+    sums, squares = np.zeros((2, len(rois), len(around)))
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        trains = [sorting.get_unit_spike_train(unit, segment_index=segment) for unit in sorting.unit_ids]
+        for first, last in divide_segment_into_chunks(num_samples, MAX_VALUES // len(rois)):
+            low, high = max(first, before), min(last, num_samples - after)
+            inside = [train[(train >= low) & (train < high)] - low for train in trains]
+            if not any(map(len, inside)):
+                continue
+            traces = recording.get_traces(
+                segment, low - before, high + after, recording.channel_ids[rois], return_in_uV=False
+            )
+            for k, frames in enumerate(inside):
+                snippets = traces[frames[:, None] + before + around, k].astype("float64")
+                snippets = snippets[np.isfinite(snippets).all(axis=1)]
+                snippets -= snippets[:, :baseline].mean(axis=1, keepdims=True)
+                counts[k] += len(snippets)
+                sums[k] += snippets.sum(axis=0)
+                squares[k] += (snippets**2).sum(axis=0)
+    each = np.maximum(counts, 1)[:, None]
+    means = sums / each
+    return counts, means, np.sqrt(np.maximum(squares / each - means**2, 0))
