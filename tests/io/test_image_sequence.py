@@ -228,6 +228,9 @@ def test_analog_signals_as_they_are():
     recording = read_image_sequence(volts)
     assert recording.channel_ids.tolist() == [0, 1, 2]
     assert recording.get_annotation("modality") is None  # these may well be electrodes
+    for told in (dict(value="fluorescence"), dict(indicator="Voltron")):  # a photomultiplier, then
+        recording = read_image_sequence(volts, **told)
+        assert {"modality": "optical", "imaging_rate_hz": 1000.0, **told}.items() <= recording._annotations.items()
 
 
 def test_readers_of_neo(tmp_path, capsys):

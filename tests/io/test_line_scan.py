@@ -20,6 +20,7 @@ T, X, UM = 120, 20, 0.5
 LINES = np.random.default_rng(0).integers(0, 60_000, (T, X)).astype("uint16")  # a line of 10 µm
 SEGMENTS = [(0.0, 2.5), (3.0, 4.0), (6.0, 10.0)]  # pixels 0 to 4, 6 to 7, 12 to 19
 MEANS = np.stack([LINES[:, a:b].mean(axis=1) for a, b in [(0, 5), (6, 8), (12, 20)]], axis=1).astype("float32")
+WITH_A_GAP = 2 + (np.arange(T) + 1000 * (np.arange(T) >= 50)) / RATE  # 1000 lines are missing
 
 
 def write_nwb(path, *names):
@@ -42,7 +43,9 @@ def write_nwb(path, *names):
         "rows": lambda name: TwoPhotonSeries(name=name, data=LINES[:, None, :], **of_light, **clock),
         "lines": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", **clock),
         "transposed": lambda name: TimeSeries(name=name, data=LINES.T, unit="a.u.", **clock),
-        "irregular": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", timestamps=2 + np.arange(T) / RATE),
+        "stamped": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", timestamps=2 + np.arange(T) / RATE),
+        "with a gap": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", timestamps=WITH_A_GAP),
+        "scaled": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", conversion=0.5, offset=-3.0, **clock),
         "images": lambda name: Images(name=name, images=[GrayscaleImage(name="scan", data=LINES.T)]),
         "movie": lambda name: TwoPhotonSeries(name=name, data=np.zeros((9, 4, 5)), **of_light, **clock),
     }
@@ -118,11 +121,30 @@ def test_what_an_nwb_file_tells(tmp_path):
     assert (recording.sampling_frequency, recording.get_start_time()) == (RATE, 2.0)
     assert recording.get_annotation("indicator") == "ASAP5"
     assert recording.get_annotation("session_start_time") == "2024-05-31T00:00:00+00:00"
-    recording = read_line_scan(write_nwb(tmp_path / "b.nwb", "irregular"), RATE, UM, SEGMENTS)
-    assert recording.get_start_time() == 2.0
+    assert recording.get_annotation("nwb_identifier") == "recording-1"
+    recording = read_line_scan(write_nwb(tmp_path / "b.nwb", "stamped"), None, UM, SEGMENTS)
+    assert (recording.sampling_frequency, recording.get_start_time()) == (RATE, 2.0)
+    assert not recording.has_time_vector()
     path = write_nwb(tmp_path / "c.nwb", "rows", "lines")
     recording = read_line_scan(path, None, UM, SEGMENTS, series="/acquisition/lines")
     np.testing.assert_array_equal(recording.get_traces(), MEANS)
+
+
+def test_a_gap_in_an_nwb_file_is_kept(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", "with a gap")
+    for line_rate_hz in (None, RATE):
+        recording = read_line_scan(path, line_rate_hz, UM, SEGMENTS)
+        assert recording.sampling_frequency == pytest.approx(RATE, rel=1e-3)
+        recording.dump_to_json(tmp_path / "recording.json")
+        for one in (recording, si.load(tmp_path / "recording.json")):
+            np.testing.assert_array_equal(one.get_times(), WITH_A_GAP)
+    assert not read_line_scan(path, RATE, UM, SEGMENTS, t_start=1.0).has_time_vector()
+
+
+def test_conversion_and_offset_are_applied(tmp_path):
+    recording = read_line_scan(write_nwb(tmp_path / "a.nwb", "scaled"), None, UM, SEGMENTS)
+    assert recording.get_dtype() == recording.get_traces().dtype == "float32"
+    np.testing.assert_allclose(recording.get_traces(), 0.5 * MEANS - 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -196,10 +218,11 @@ def test_ambiguous_axis(shape, listed):
             {"source": "transposed.nwb"},
             "time_axis: 'acquisition/transposed' .* has 20 lines of 120 pixels, so it may be",
         ),
-        ({"source": "irregular.nwb", "line_rate_hz": None}, "line_rate_hz: the source does not tell"),
+        ({"source": "images.nwb", "line_rate_hz": None}, "line_rate_hz: the source does not tell"),
         ({"series": "rows"}, "series: is for NWB files, which .*rows.tif is not"),
         ({"line_rate_hz": None}, "line_rate_hz: the source does not tell how many lines"),
         ({"line_rate_hz": 0.0}, "line_rate_hz: must be positive, in Hz, not 0.0"),
+        ({"um_per_pixel": None}, "um_per_pixel: must be positive, the length of a pixel along the line, not None"),
         ({"um_per_pixel": -1.0}, "um_per_pixel: must be positive"),
         ({"um_per_pixel": [1.0, 1.0]}, "um_per_pixel: must be positive"),
         ({"time_axis": 2}, "time_axis: must be 0 if each row is a line, 1 if each column is, not 2"),
@@ -236,5 +259,5 @@ def folder(tmp_path_factory):
     write_nwb(folder / "movie.nwb", "movie")
     write_nwb(folder / "several.nwb", "two photons", "lines")
     write_nwb(folder / "transposed.nwb", "transposed")
-    write_nwb(folder / "irregular.nwb", "irregular")
+    write_nwb(folder / "images.nwb", "images")
     return folder

@@ -133,6 +133,58 @@ def test_columns_of_a_csv_name_the_channels(tmp_path):
     np.testing.assert_array_equal(recording.get_traces(), TRACES)
 
 
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("1.0,2.0", [1.0, 2.0]),
+        ("1.0,", [1.0, np.nan]),
+        (",2.0", [np.nan, 2.0]),
+        ("NA,2.0", [np.nan, 2.0]),
+        ("\ufeff1.0,2.0", [1.0, 2.0]),  # as Excel writes
+        ("1e3, -inf", [1000.0, -np.inf]),
+    ],
+)
+def test_a_first_line_of_numbers_is_kept(tmp_path, first, expected):
+    (tmp_path / "a.csv").write_text(f"{first}\n3.0,4.0\n5.0,6.0\n", encoding="utf-8")
+    recording = traces_to_recording(tmp_path / "a.csv", 400.0)
+    np.testing.assert_array_equal(recording.get_traces(), [expected, [3, 4], [5, 6]])
+    assert recording.channel_ids.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("time,a\n0.0,1\n0.1,2\n", "traces: .*a.csv has the column 'time', which is no trace; leave it out"),
+        ("Frame,a\n0,1\n1,2\n", "traces: .*a.csv has the column 'Frame'"),
+        ("time_s,a\n0.0,1\n0.1,2\n", "traces: .*a.csv has the column 'time_s'"),
+        ("a,b,a\n0,1,2\n0,1,2\n0,1,2\n", "roi_ids: must be a different name for each of the 3 ROIs"),
+        (",a\n0,1\n1,2\n", "traces: .*a.csv cannot be read as .csv: .* name all columns or none"),
+        ("a,b\n0,1,2\n0,1,2\n", "traces: .*a.csv cannot be read as .csv: it has more columns than names"),
+    ],
+)
+def test_tables_that_would_be_misread(tmp_path, text, error):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=error):
+        traces_to_recording(tmp_path / "a.csv", 400.0)
+
+
+def test_a_trace_called_t_that_is_no_time(tmp_path):
+    (tmp_path / "a.csv").write_text("T,b\n1.0,2.0\n0.5,3.0\n")
+    assert traces_to_recording(tmp_path / "a.csv", 400.0).channel_ids.tolist() == ["T", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".mat"])
+def test_suffixes_in_capitals(tmp_path, suffix):
+    SAVE[suffix](tmp_path / f"a{suffix}", TRACES)
+    path = (tmp_path / f"a{suffix}").rename(tmp_path / f"b{suffix.upper()}")
+    np.testing.assert_array_equal(read_traces(path, sampling_frequency=400.0).get_traces(), TRACES)
+
+
+def test_a_missing_file_is_named_by_the_argument():
+    with pytest.raises(FileNotFoundError, match=r"^path: there is no file nowhere.npy"):
+        read_trace_file("nowhere.npy", 400.0)
+
+
 def test_one_of_several_arrays(shared_data):
     path = shared_data / "voltage" / "volpy_l1_neuron.npz"
     with pytest.raises(ValueError, match=r"stream_name: .*'trace' \(20000,\), 'volpy_spike_frames' .* choose one"):
@@ -297,7 +349,11 @@ def test_bad_sources(folder, source, settings, error):
         (TRACES, {"positions_um": np.zeros((3, 3))}, r"positions_um: must be x and y .* of shape \(3, 2\)"),
         (TRACES, {"positions_um": [[0, np.nan]] * 3}, "positions_um: must be x and y"),
         (TRACES, {"value": "volts"}, "value: must be 'fluorescence', 'delta_f_over_f' or None, not 'volts'"),
-        ("nowhere.npy", {}, "source: there is no file nowhere.npy"),
+        ("nowhere.npy", {}, "traces: there is no file nowhere.npy"),
+        (TRACES, {"sampling_frequency": None}, "sampling_frequency: must be positive, in Hz, not None"),
+        (TRACES, {"sampling_frequency": "500"}, "sampling_frequency: must be positive, in Hz, not '500'"),
+        (pd.DataFrame(TRACES, columns=["a", "b", "a"]), {}, "roi_ids: must be a different name"),
+        (pd.DataFrame({"t (s)": np.arange(9) / 400, "a": 0.0}), {}, r"traces: the table has the column 't \(s\)'"),
     ],
 )
 def test_bad_traces(traces, settings, error):

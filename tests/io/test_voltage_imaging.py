@@ -127,6 +127,7 @@ def test_all_that_the_file_tells(nwb_path):
         pixel_size_um=0.5,
         session_start_time="2024-05-31T12:00:00+00:00",
         timestamps_reference_time="2024-05-31T12:00:00+00:00",
+        nwb_identifier="recording-1",
     )
     assert told.items() <= recording._annotations.items()
     np.testing.assert_allclose(recording.get_property("centroid"), 0.5 * CENTROIDS)
@@ -146,8 +147,8 @@ def test_other_masks(tmp_path, masks):
 
 
 @given(
-    shape=st.tuples(*[st.integers(1, 7)] * 3),
-    chunks=st.none() | st.tuples(*[st.integers(1, 7)] * 3),
+    shape=st.tuples(*[st.integers(1, 7)] * 3) | st.tuples(*[st.integers(1, 5)] * 4),  # the fourth axis is depth
+    chunks=st.none() | st.tuples(*[st.integers(1, 7)] * 4),
     seed=st.integers(0, 99),
 )
 def test_image_masks_are_read_by_chunks(shape, chunks, seed):
@@ -157,11 +158,11 @@ def test_image_masks_are_read_by_chunks(shape, chunks, seed):
     masks = rng.uniform(-1, 1, shape)
     rows = rng.permutation(shape[0])[: 1 + seed % shape[0]]
     with h5py.File("masks", "w", driver="core", backing_store=False) as file:
-        chunks = None if chunks is None else tuple(np.minimum(chunks, shape))
+        chunks = None if chunks is None else tuple(np.minimum(chunks[: len(shape)], shape))
         moments = _moments_of_images(file.create_dataset("masks", data=masks, chunks=chunks), rows)
     for row in rows:
-        x, y = np.nonzero(masks[row] > 0)
-        weight = masks[row, x, y]
+        x, y, *_ = inside = np.nonzero(masks[row] > 0)
+        weight = masks[row][inside]
         np.testing.assert_allclose(moments[:, row], [len(x), weight.sum(), weight @ x, weight @ y], atol=1e-12)
 
 
@@ -183,7 +184,7 @@ def test_unit_of_the_grid_spacing(tmp_path):
     np.testing.assert_allclose(read_voltage_imaging(path).get_channel_locations(), 0.5 * CENTROIDS)
     path = write_one(tmp_path / "b.nwb", spacing=(0.5, 0.5), spacing_unit="meters")  # forgotten
     with pytest.warns(
-        UserWarning, match="grid spacing of imaging plane 'layer 2'.*meters, is no size of pixels"
+        UserWarning, match="grid spacing of imaging plane 'layer 2'.*meters, is no width and height"
     ) as caught:
         assert not read_voltage_imaging(path).has_probe()
     assert caught[0].filename == __file__
@@ -272,12 +273,57 @@ def test_conversion_and_offset_are_applied(tmp_path, stored, dtype):
         (DfOverF, "Voltage", "delta_f_over_f", "processing/ophys/DfOverF/Voltage"),
         (Fluorescence, "dFF", "delta_f_over_f", "processing/ophys/Fluorescence/dFF"),
         (None, "Voltage", None, "acquisition/Voltage"),
+        (None, "Delta_F_Over_F", "delta_f_over_f", "acquisition/Delta_F_Over_F"),
     ],
 )
 def test_series_are_found_wherever_they_are(tmp_path, container, name, value, path):
     recording = read_voltage_imaging(write_one(tmp_path / "a.nwb", container=container, name=name))
     assert recording._kwargs["series"] == path
     assert recording.get_annotation("value") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "container_type", "value"),
+    [
+        ("dff/Fluorescence", "Fluorescence", "fluorescence"),  # a folder further up tells nothing
+        ("dFF", "Fluorescence", "fluorescence"),
+        ("dFF", "NWBDataInterface", "delta_f_over_f"),
+        ("Traces", "NWBDataInterface", None),
+        ("Traces", "DfOverF", "delta_f_over_f"),
+    ],
+)
+def test_the_container_tells_the_value(nwb_path, tmp_path, name, container_type, value):
+    path = shutil.copy(nwb_path, tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        file.move("processing/ophys/Fluorescence", f"processing/ophys/{name}")
+        file[f"processing/ophys/{name}"].attrs["neurodata_type"] = container_type
+    assert read_voltage_imaging(path).get_annotation("value") == value
+
+
+PLANE = "general/optophysiology/layer 2"
+
+
+@pytest.mark.parametrize("spacing", [0.5, [0.5]])
+def test_a_grid_spacing_of_one_number(nwb_path, tmp_path, spacing):
+    path = shutil.copy(nwb_path, tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        del file[PLANE]["grid_spacing"]
+        file[PLANE]["grid_spacing"] = spacing
+        file[PLANE]["grid_spacing"].attrs["unit"] = "micrometers"
+    with pytest.warns(UserWarning, match="is no width and height of pixels, so positions stay in pixels"):
+        recording = read_voltage_imaging(path)
+    np.testing.assert_allclose(recording.get_property("centroid"), CENTROIDS)
+    assert recording.get_property("centroid_unit").tolist() == ["pixels"] * 3
+
+
+def test_what_makes_no_sense_is_left_out(nwb_path, tmp_path):
+    path = shutil.copy(nwb_path, tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        del file[PLANE]["imaging_rate"], file[CELLS]["pixel_mask"]
+        file[PLANE]["imaging_rate"] = "480 Hz"
+    recording = read_voltage_imaging(path)
+    assert recording.get_annotation("imaging_rate_hz") is None
+    assert recording.get_property("centroid") is None
 
 
 def test_several_series(tmp_path):
@@ -339,12 +385,24 @@ def test_regular_timestamps(tmp_path, frames):
     np.testing.assert_allclose(recording.get_times(), 3.0 + frames / 470, atol=0.01 / 470)
 
 
-@pytest.mark.parametrize("frames", [np.arange(60) + JITTER, DROPPED], ids=["jitter", "dropped"])
-def test_irregular_timestamps(tmp_path, frames):
-    times = 3.0 + frames / 470
-    recording = read_voltage_imaging(write_one(tmp_path / "a.nwb", timestamps=times))
+IRREGULAR = (
+    {  # the true rate, and timestamps
+        "jitter": (470.0, np.append(np.arange(59) + JITTER[:59] * (np.arange(59) > 0), 59.0) / 470),
+        "dropped": (470.0, 3.0 + DROPPED / 470),
+        "dropped and jitter": (470.0, (DROPPED + np.resize([0.0, 0.1, -0.1], 60)) / 470),
+        "float32 late in a session": (400.0, (3600.0 + np.arange(1600) / 400).astype("float32")),
+    }
+    | {f"{rate} Hz in ms": (rate, np.round(np.arange(1601) / rate, 3)) for rate in (300.0, 400.0, 600.0, 700.0, 800.0)}
+)
+
+
+@pytest.mark.parametrize("case", IRREGULAR)
+def test_irregular_timestamps(tmp_path, case):
+    rate, times = IRREGULAR[case]
+    data = np.resize(TRACES, (len(times), 3))
+    recording = read_voltage_imaging(write_one(tmp_path / "a.nwb", data, timestamps=times))
     np.testing.assert_array_equal(recording.get_times(), times)
-    assert recording.sampling_frequency == pytest.approx(1 / np.median(np.diff(times)))
+    assert recording.sampling_frequency == pytest.approx(rate, rel=2e-3 if case == "dropped and jitter" else 3e-4)
     recording.dump_to_json(tmp_path / "recording.json")
     assert_same(recording, si.load(tmp_path / "recording.json"))
 
@@ -498,6 +556,11 @@ def without_data(file):
     del file[PATH]["data"]
 
 
+def with_text(file):
+    del file[PATH]["data"]
+    file[PATH]["data"] = np.full((60, 3), b"a")
+
+
 def with_rows_beyond_the_table(file):
     file[PATH]["rois"][:] = [0, 1, 3]
 
@@ -515,9 +578,13 @@ def not_nwb(file):
     ("breaking", "error"),
     [
         (without_rois, rf"'{PATH}' in .* does not say which ROIs .*give the numbers alone to traces_to_recording"),
-        (without_table, rf"the ROI table of '{PATH}' in .* is missing; mend the file, or give the numbers alone"),
+        (
+            without_table,
+            rf"'{PATH}' in .* has no ROI table, or one without ids; mend the file, or give the numbers alone",
+        ),
         (without_clock, rf"'{PATH}' in .* has neither timestamps nor a rate above 0; write one of them"),
         (with_rate_zero, rf"'{PATH}' in .* has neither timestamps nor a rate above 0; write one of them"),
+        (with_text, rf"'{PATH}' in .* has no data of shape \(time, ROI\), or none that are numbers"),
         (without_data, rf"'{PATH}' in .* has no data of shape \(time, ROI\)"),
         (with_rows_beyond_the_table, rf"'{PATH}' in .* for 3 ROIs, and its ROI table has 3 rows; mend"),
         (with_too_few_timestamps, rf"'{PATH}' in .* has 59 timestamps for 60 frames"),
@@ -528,8 +595,11 @@ def test_broken_files(nwb_path, tmp_path, breaking, error):
     path = shutil.copy(nwb_path, tmp_path / "broken.nwb")
     with h5py.File(path, "a") as file:
         breaking(file)
-    with pytest.raises(ValueError, match=f"^path: {error}"):
+    with pytest.raises(ValueError, match=f"^path: {error}") as raised:
         read_voltage_imaging(path)
+    assert raised.tb is not None  # which keeps alive what was open
+    with h5py.File(path, "a"):
+        pass  # it can be mended
 
 
 BACKWARDS = np.concatenate([np.arange(30), np.arange(29, 59)]) / 500
@@ -544,7 +614,7 @@ NO_RATE = np.cumsum(np.random.default_rng(0).lognormal(0, 3, 60))
         (dict(data=TRACES[:, 0]), r"has data of shape \(60,\) for 3 ROIs"),
         (dict(timestamps=BACKWARDS), r"do not ascend at frame 30 \(0.058 s, then 0.058 s\)"),
         (dict(timestamps=np.full(60, np.nan)), r"do not ascend at frame 1 \(nan s, then nan s\)"),
-        (dict(timestamps=NO_RATE), r"have no common interval .* so there is no frame rate"),
+        (dict(timestamps=NO_RATE), r"without a common interval .* so there is no frame rate"),
         (dict(data=TRACES[:1], timestamps=[0.0]), r"has 1 timestamps for 1 frames, which give no rate"),
     ],
 )

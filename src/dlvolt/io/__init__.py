@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "open_ephys",
         "probes",
         "roi_masks",
+        "rois",
         "sources",
         "trace_files",
         "voltage_imaging",

@@ -15,7 +15,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecord
 
 from dlvolt.io.frames import Frames, is_image_file, open_frames, read_metadata
 from dlvolt.io.roi_masks import RoiLike, RoiMeans, as_runs, find_pixels, from_runs, mean_dtype
-from dlvolt.io.trace_files import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
+from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 
 def read_image_sequence(
@@ -47,7 +47,8 @@ def read_image_sequence(
           ``PolygonRegionOfInterest``, or of dictionaries ``{"circle": [x, y, radius]}``,
           ``{"rectangle": [x, y, width, height]}`` around the centre x, y, and ``{"polygon": [[x, y], …]}``.
 
-        Without ROIs, each ``AnalogSignal`` of a Neo source is given as it is, one channel for each of its own.
+        Without ROIs, each ``AnalogSignal`` of a Neo source is given as it is, one channel for each of its own; those in
+        volts or amperes are taken to be of electrodes, unless a `value` or `indicator` is given.
     sampling_frequency : float, optional
         Frames per second. By default what the source tells, as Neo's sequences and the metadata of some ImageJ and
         OME files do.
@@ -314,9 +315,9 @@ def _signals_to_recording(
     recording = NumpyRecording(traces, rate, t_starts=t_starts, channel_ids=channel_ids)
     recording.set_property("channel_name", np.array(names))
     _set_physical_units(recording, units)
-    if any("A" in str(s.units.simplified.dimensionality) for s in segments[0]):  # volts or amperes: of electrodes
-        return recording
-    describe_rois(recording, **description)
+    is_told = description["value"] is not None or description["indicator"] is not None
+    if is_told or not any("A" in str(s.units.simplified.dimensionality) for s in segments[0]):
+        describe_rois(recording, **description)  # else volts or amperes: of electrodes
     return recording
 
 

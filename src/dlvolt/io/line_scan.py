@@ -13,7 +13,8 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecord
 
 from dlvolt.io.frames import Frames, is_image_file, open_frames, reading
 from dlvolt.io.roi_masks import mean_dtype
-from dlvolt.io.trace_files import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
+from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
+from dlvolt.io.voltage_imaging import find_groups, read_clock, read_conversion, read_indicator, read_session
 
 CLEARLY_LONGER = 2  # so many times as long as the other an axis has to be, to be taken for time
 NWB_SERIES = ("TimeSeries", "ImageSeries", "OnePhotonSeries", "TwoPhotonSeries")
@@ -67,7 +68,7 @@ def read_line_scan(
     indicator : str, optional
         The name of the indicator. By default what an NWB file tells.
     t_start : float, optional
-        Time of the first line, s. By default what an NWB file tells.
+        Time of the first line, s. By default what an NWB file tells; its timestamps, if irregular, are then kept.
 
     Returns
     -------
@@ -76,7 +77,8 @@ def read_line_scan(
         float64. The property ``centroid``, and the probe, are the middle of the segment's pixels in µm along the line
         (y is 0), and ``num_pixels`` is their number; the annotation ``same_neuron`` says that spikes which segments
         share are no cross-talk. Lines of a file are read when traces are asked for, and such a
-        recording can be saved as JSON.
+        recording can be saved as JSON. A page of a compressed TIFF file can only be decoded as a whole: if there is but
+        one, all lines are then in memory at once.
 
     Raises
     ------
@@ -87,8 +89,8 @@ def read_line_scan(
         empty, out of order or beyond the line.
     """
     check_value(value)
-    if not (np.ndim(um_per_pixel) == 0 and 0 < um_per_pixel < np.inf):
-        raise ValueError(f"um_per_pixel: must be positive, the length of a pixel along the line, not {um_per_pixel}.")
+    if not is_positive(um_per_pixel):
+        raise ValueError(f"um_per_pixel: must be positive, the length of a pixel along the line, not {um_per_pixel!r}.")
     if time_axis not in (None, 0, 1):
         raise ValueError(f"time_axis: must be 0 if each row is a line, 1 if each column is, not {time_axis!r}.")
     description = dict(value=value, indicator=indicator)
@@ -97,14 +99,15 @@ def read_line_scan(
         if not path.exists():
             raise FileNotFoundError(f"source: {path} does not exist.")
         if path.is_file() and h5py.is_hdf5(path):
-            series, told = _choose_nwb_series(path, series)
-            line_rate_hz = told["line_rate_hz"] if line_rate_hz is None else line_rate_hz
-            t_start = told["t_start"] if t_start is None else t_start
-            description["indicator"] = indicator or told["indicator"]
-            description["session_start_time"] = told["session_start_time"]
+            series = _choose_nwb_series(path, series)
         elif series is not None:
             raise ValueError(f"series: is for NWB files, which {path} is not; leave it out.")
         lines = _open_lines(path, time_axis, series)
+        if series is not None:
+            told_rate_hz, told_start, told = _read_nwb_facts(path, series, lines.shape[0])
+            line_rate_hz = told_rate_hz if line_rate_hz is None else line_rate_hz
+            t_start = told_start if t_start is None else t_start
+            description = told | {name: item for name, item in description.items() if item is not None}
     elif isinstance(source, np.ndarray) and source.ndim in (2, 3) and source.dtype.kind in "biuf":
         path = None
         lines = _PageLines(source.reshape(-1, *source.shape[-2:]), time_axis, "the array")
@@ -181,7 +184,10 @@ class LineScanSegment(BaseRecordingSegment):
     def __init__(
         self, lines: _PageLines | _NwbLines, pixels: list[list[int]], line_rate_hz: float, t_start: float | None
     ) -> None:
-        BaseRecordingSegment.__init__(self, sampling_frequency=line_rate_hz, t_start=t_start)
+        if t_start is None and lines.timestamps is not None:
+            BaseRecordingSegment.__init__(self, time_vector=lines.timestamps)
+        else:
+            BaseRecordingSegment.__init__(self, sampling_frequency=line_rate_hz, t_start=t_start)
         self.lines, self.pixels = lines, pixels
 
     def get_num_samples(self) -> int:
@@ -196,6 +202,8 @@ class LineScanSegment(BaseRecordingSegment):
 
 class _PageLines:
     """T lines of X pixels in images that follow each other in time."""
+
+    timestamps = None
 
     def __init__(self, pages: Frames, time_axis: int | None, name: str) -> None:
         num_pages, *page_shape = pages.shape
@@ -226,10 +234,13 @@ class _NwbLines:
     def __init__(self, path: Path, time_axis: int | None, series: str) -> None:
         self.path, self.series = path, series
         with reading(path), h5py.File(path) as file:
-            is_series = isinstance(file[series], h5py.Group)
-            self.dataset = f"{series}/data" if is_series else series
-            self.dtype, shape = file[self.dataset].dtype, _without_ones(file[self.dataset].shape)
-            axes = [axis for axis, length in enumerate(file[self.dataset].shape) if length > 1]
+            is_series, data = isinstance(file[series], h5py.Group), _nwb_data(file[series])
+            stamps = file.get(f"{series}/timestamps")
+            self.timestamps = None if stamps is None else stamps[:].astype("float64")
+            self.scale, self.offset = read_conversion(data)
+            self.is_scaled = (self.scale, self.offset) != (1, 0)
+            self.dtype = mean_dtype(data.dtype) if self.is_scaled else data.dtype
+            shape, axes = _without_ones(data.shape), [axis for axis, length in enumerate(data.shape) if length > 1]
         if time_axis is None and is_series and shape[1] > shape[0]:
             raise ValueError(
                 f"time_axis: '{series}' in {path} has {shape[0]} lines of {shape[1]} pixels, so it may be transposed; "
@@ -244,7 +255,9 @@ class _NwbLines:
     def read(self, start: int, end: int) -> np.ndarray:
         """Return some of the lines, shape (T, X)."""
         with reading(self.path), h5py.File(self.path) as file:
-            lines = file[self.dataset][(slice(None),) * self.axes_before + (slice(start, end),)]
+            lines = _nwb_data(file[self.series])[(slice(None),) * self.axes_before + (slice(start, end),)]
+        if self.is_scaled:
+            lines = (lines * self.scale + self.offset).astype(self.dtype, copy=False)
         return lines.reshape(self.shape[1], -1).T if self.time_axis == 1 else lines.reshape(-1, self.shape[1])
 
 
@@ -320,18 +333,11 @@ def _describe(
     )
 
 
-def _choose_nwb_series(path: Path, series: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the path of the line scan in an NWB file, and what is known of it."""
-    found = {}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        kind = item.attrs.get("neurodata_type")
-        data = item.get("data") if kind in NWB_SERIES else item if kind in NWB_IMAGES else None
-        if isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf" and len(_without_ones(data.shape)) == 2:
-            found[name] = f"'{name}' {data.shape}"
-
+def _choose_nwb_series(path: Path, series: str | None) -> str:
+    """Return the path of the line scan in an NWB file."""
     with reading(path), h5py.File(path) as file:
-        file.visititems(visit)
+        items = {name: _nwb_data(item) for name, item in find_groups(file, *NWB_SERIES, *NWB_IMAGES).items()}
+        found = {name: f"'{name}' {data.shape}" for name, data in items.items() if _are_lines(data)}
     if not found:
         raise ValueError(
             f"source: {path} has no line scan, that is, no {', '.join(NWB_SERIES + NWB_IMAGES)} of lines × pixels."
@@ -342,24 +348,25 @@ def _choose_nwb_series(path: Path, series: str | None) -> tuple[str, dict[str, A
     series = next(iter(found)) if series is None else series.strip("/")
     if series not in found:
         raise ValueError(f"series: there is no line scan '{series}' in {path}; it has {listed}.")
-    with reading(path), h5py.File(path) as file:
-        return series, _nwb_facts(file, series)
+    return series
 
 
-def _nwb_facts(file: h5py.File, series: str) -> dict[str, Any]:
-    item = file[series]
-    facts = dict.fromkeys(("line_rate_hz", "t_start", "indicator"))
-    facts["session_start_time"] = file["session_start_time"].asstr()[()] if "session_start_time" in file else None
-    if isinstance(item, h5py.Dataset):  # an image
-        return facts
-    if "starting_time" in item:
-        facts["line_rate_hz"] = float(item["starting_time"].attrs["rate"])
-        facts["t_start"] = float(item["starting_time"][()])
-    elif "timestamps" in item:
-        facts["t_start"] = float(item["timestamps"][0])
-    if "imaging_plane/indicator" in item:
-        facts["indicator"] = item["imaging_plane/indicator"].asstr()[()]
-    return facts
+def _nwb_data(item: h5py.Group | h5py.Dataset) -> h5py.Dataset | None:
+    """Return the data of a series, or an image, which is data itself."""
+    return item.get("data") if isinstance(item, h5py.Group) else item
+
+
+def _are_lines(data: h5py.Dataset | None) -> bool:
+    return data is not None and data.dtype.kind in "biuf" and len(_without_ones(data.shape)) == 2
+
+
+def _read_nwb_facts(path: Path, series: str, num_lines: int) -> tuple[float | None, float | None, dict[str, str]]:
+    """Return lines per second, the time of the first, if known, and annotations."""
+    with h5py.File(path) as file:
+        clock = (None, None)
+        if any(file.get(f"{series}/{name}") is not None for name in ("starting_time", "timestamps")):
+            clock = read_clock(file, file[series], num_lines, f"source: '{series}' in {path}")
+        return *clock, read_session(file) | read_indicator(file.get(f"{series}/imaging_plane"))
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def find_pixels(
 def _load_mask(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"rois: there is no file {path}.")
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         with reading(path, "rois"):
             return np.load(path)
     if path.suffix.lower() in TIFF_SUFFIXES:

@@ -15,7 +15,7 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.trace_files import TRACE_SUFFIXES, read_trace_file
+from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
 
 
@@ -100,8 +100,8 @@ def read_traces(
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"source: {source} does not exist.")
-    if source.suffix in TRACE_SUFFIXES and source.is_file():
-        recording = read_trace_file(source, sampling_frequency, stream_name=stream_name)
+    if source.suffix.lower() in TRACE_SUFFIXES and source.is_file():
+        recording = TraceFileRecording(source, sampling_frequency, stream_name, argument="source")
     elif sampling_frequency is not None:
         raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
     elif source.is_file() or is_nwb(source):

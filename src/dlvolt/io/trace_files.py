@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import h5py
@@ -16,9 +17,11 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
 
-TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
+from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
-Value = Literal["fluorescence", "delta_f_over_f"]
+TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
+TIME_NAMES = ("time", "times", "timestamp", "timestamps", "t", "s", "sec", "second", "seconds", "ms", "milliseconds")
+TIME_NAMES += ("frame", "frames", "sample", "samples", "index")
 
 
 def traces_to_recording(
@@ -65,16 +68,17 @@ def traces_to_recording(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the traces are no numbers, of another shape, empty or transposed, or if another argument does not fit.
+        If the traces are no numbers, of another shape, empty or transposed, if a table begins with a column of times,
+        or if another argument does not fit.
     """
     check_value(value)
     rois = dict(roi_ids=roi_ids, positions_um=positions_um, value=value, indicator=indicator)
     if isinstance(traces, (str, Path)):
-        return TraceFileRecording(traces, sampling_frequency, stream_name, t_start, rois)
+        return TraceFileRecording(traces, sampling_frequency, stream_name, t_start, rois, argument="traces")
     if stream_name is not None:
         raise ValueError("stream_name: is for files; leave it out.")
     check_sampling_frequency(sampling_frequency)
-    columns = _columns(traces)
+    columns = _columns(traces, "traces: the table")
     traces = _as_traces(np.asarray(traces), "traces: the array")
     channel_ids = _channel_ids(columns, roi_ids, traces.shape[1])
     t_starts = None if t_start is None else [t_start]
@@ -92,8 +96,8 @@ def read_trace_file(
     ----------
     path : path
         A ``.npy`` or ``.npz`` file with an array of shape (T,) or (T, N), a ``.csv`` file with a column for each
-        trace, with or without a line of names, or a ``.mat`` file of any version with a matrix of a column for each
-        trace, or a vector.
+        trace, with or without a first line of names (it holds names if none of its cells is a number), or a ``.mat``
+        file of any version with a matrix of a column for each trace, or a vector.
     sampling_frequency : float
         Samples per second, which such files do not tell.
     stream_name : str, optional
@@ -110,7 +114,8 @@ def read_trace_file(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, holds no traces or several arrays, or if `sampling_frequency` is not positive.
+        If it cannot be read, holds no traces or several arrays, or begins with a column of times; or if
+        `sampling_frequency` is not positive.
 
     See Also
     --------
@@ -132,6 +137,8 @@ class TraceFileRecording(BaseRecording):
     rois : dict, optional
         Where the traces are of ROIs, what is known of these: the arguments ``roi_ids``, ``positions_um``, ``value``
         and ``indicator`` of `traces_to_recording`.
+    argument : str, default: "path"
+        What messages call the file.
     """
 
     def __init__(
@@ -141,6 +148,7 @@ class TraceFileRecording(BaseRecording):
         stream_name: str | None = None,
         t_start: float | None = None,
         rois: dict[str, Any] | None = None,
+        argument: str = "path",
     ) -> None:
         path = Path(file_path)
         if sampling_frequency is None:
@@ -148,12 +156,13 @@ class TraceFileRecording(BaseRecording):
                 f"sampling_frequency: {path} does not tell how many samples there are per second; give it."
             )
         check_sampling_frequency(sampling_frequency)
-        table = _load(path, "source")
+        table = _load(path, argument)
         if stream_name is not None and not isinstance(table, dict):
             raise ValueError(f"stream_name: {path} holds one array; leave it out.")
         picked = _pick(table, path, stream_name) if isinstance(table, dict) else table
-        traces = _as_traces(picked, f"source: {path}")
-        channel_ids = _channel_ids(_columns(picked), (rois or {}).get("roi_ids"), traces.shape[1])
+        columns = _columns(picked, f"{argument}: {path}")
+        traces = _as_traces(picked, f"{argument}: {path}")
+        channel_ids = _channel_ids(columns, (rois or {}).get("roi_ids"), traces.shape[1])
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
         self.add_recording_segment(TraceFileSegment(traces, sampling_frequency, t_start))
@@ -187,49 +196,6 @@ class TraceFileSegment(BaseRecordingSegment):
         return chunk if channel_indices is None else chunk[:, channel_indices]
 
 
-def describe_rois(
-    recording: BaseRecording,
-    *,
-    centroid: np.ndarray | None = None,
-    centroid_unit: Literal["um", "pixels"] = "um",
-    num_pixels: Sequence[int] | None = None,
-    **annotations: Any,
-) -> None:
-    """Note on a recording that its N channels are ROIs, and what is known of them; None is not known.
-
-    Centroids, (N, 2) as x and y, become the probe where they are in µm and no two are the same, which probes forbid.
-    """
-    annotations = {name: item for name, item in annotations.items() if item is not None}
-    recording.annotate(modality="optical", imaging_rate_hz=float(recording.sampling_frequency), **annotations)
-    if num_pixels is not None:
-        recording.set_property("num_pixels", np.asarray(num_pixels))
-    if centroid is not None:
-        recording.set_property("centroid", centroid)
-        recording.set_property("centroid_unit", np.full(len(centroid), centroid_unit))
-        if centroid_unit == "um" and len(np.unique(centroid, axis=0)) == len(centroid):
-            recording.set_dummy_probe_from_locations(centroid)
-
-
-def check_roi_ids(roi_ids: Sequence[int | str], num_rois: int) -> list[int | str]:
-    """Return ROI ids as a list, if they are as many as the ROIs and differ."""
-    roi_ids = np.asarray(roi_ids).tolist()
-    if not isinstance(roi_ids, list) or len(roi_ids) != num_rois or len(set(roi_ids)) != num_rois:
-        raise ValueError(f"roi_ids: must be a different name for each of the {num_rois} ROIs, not {roi_ids!r}.")
-    return roi_ids
-
-
-def check_sampling_frequency(sampling_frequency: float, argument: str = "sampling_frequency") -> None:
-    """Raise unless a rate is positive."""
-    if not 0 < sampling_frequency < np.inf:
-        raise ValueError(f"{argument}: must be positive, in Hz, not {sampling_frequency}.")
-
-
-def check_value(value: Value | None) -> None:
-    """Raise unless it is known what the numbers of a recording are."""
-    if value not in (None, "fluorescence", "delta_f_over_f"):
-        raise ValueError(f"value: must be 'fluorescence', 'delta_f_over_f' or None, not {value!r}.")
-
-
 def _describe_traces(recording: BaseRecording, rois: dict[str, Any]) -> None:
     num_rois = recording.get_num_channels()
     centroid = rois["positions_um"]
@@ -245,14 +211,21 @@ def _plain(item: Any) -> Any:
     return item if item is None or isinstance(item, str) else np.asarray(item).tolist()
 
 
-def _columns(table: Any) -> list[str] | None:
-    return list(table.columns) if isinstance(table, pd.DataFrame) else None
+def _columns(table: Any, where: str) -> list[str] | None:
+    """Return the names of the columns of a table, None if it is an array, unless the first of them is time."""
+    if not isinstance(table, pd.DataFrame):
+        return None
+    name, first = table.columns[0], table.iloc[:, 0].to_numpy()
+    is_named_time = re.split("[^a-z]+", str(name).lower())[0] in TIME_NAMES
+    if is_named_time and first.dtype.kind in "iuf" and np.all(np.diff(first) > 0):
+        raise ValueError(f"{where} has the column '{name}', which is no trace; leave it out.")
+    return list(table.columns)
 
 
 def _channel_ids(columns: list | None, roi_ids: Sequence[int | str] | None, num_traces: int) -> Sequence[int | str]:
-    if roi_ids is not None:
-        return check_roi_ids(roi_ids, num_traces)
-    return range(num_traces) if columns is None else columns
+    if roi_ids is None and columns is None:
+        return range(num_traces)
+    return check_roi_ids(columns if roi_ids is None else roi_ids, num_traces)
 
 
 def _as_traces(traces: Any, where: str) -> np.ndarray | _MatlabMatrix:
@@ -315,12 +288,13 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
 def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _MatlabMatrix] | pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{argument}: there is no file {path}.")
-    if path.suffix not in TRACE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in TRACE_SUFFIXES:
         raise ValueError(f"{argument}: {path} must be one of {', '.join(TRACE_SUFFIXES)}.")
     try:
-        if path.suffix == ".csv":
+        if suffix == ".csv":
             return _read_csv(path)
-        if path.suffix == ".mat":
+        if suffix == ".mat":
             return _read_mat(path)
         loaded = np.load(path, mmap_mode="r")
         if isinstance(loaded, np.ndarray):
@@ -328,18 +302,23 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
         with loaded:
             return dict(loaded)
     except (ValueError, OSError, EOFError, BadZipFile, MatReadError, zlib.error) as error:
-        raise ValueError(f"{argument}: {path} cannot be read as {path.suffix}: {error}") from error
+        raise ValueError(f"{argument}: {path} cannot be read as {suffix}: {error}") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
     """Return a table if the first line holds names, else an array."""
-    with path.open(encoding="utf-8") as file:
-        first = file.readline()
-    try:
-        np.array(first.split(","), dtype=float)
-    except ValueError:
-        return pd.read_csv(path)
-    return pd.read_csv(path, header=None).to_numpy()
+    settings = dict(encoding="utf-8-sig", skipinitialspace=True)
+    first = pd.read_csv(path, header=None, nrows=1, **settings)
+    is_number = [pd.api.types.is_numeric_dtype(dtype) for dtype in first.dtypes]  # also where a cell is empty or NA
+    if all(is_number):
+        return pd.read_csv(path, header=None, **settings).to_numpy()
+    if any(is_number):
+        raise ValueError("its first line has both names and numbers or gaps; name all columns or none")
+    table = pd.read_csv(path, **settings)
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError("it has more columns than names; name all columns or none")
+    table.columns = first.iloc[0].tolist()  # pandas would rename those that are there twice
+    return table
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:

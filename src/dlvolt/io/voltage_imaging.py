@@ -13,9 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 import zarr
-from probeinterface import Probe
+from scipy.stats import trim_mean
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.extractors.nwbextractors import read_file_from_backend
+
+from dlvolt.io.rois import set_roi_probe
 
 STREAM_MODES = ("fsspec", "remfile", "zarr")
 NWB_FILE = ("NWBFile", b"NWBFile")
@@ -66,10 +68,12 @@ def read_voltage_imaging(
 
         Annotations: ``modality="optical"``; ``indicator``, ``imaging_rate_hz``, ``pixel_size_um``, if known;
         ``value``, "fluorescence" or "delta_f_over_f", if the series says so; ``session_start_time`` and
-        ``timestamps_reference_time``, in ISO format.
+        ``timestamps_reference_time``, in ISO format; ``nwb_identifier``, which tells the file from those of other
+        sessions.
 
         Timestamps that are those of a steady clock to a hundredth of a frame give the sampling frequency and the start
-        time. Others are kept as the time vector, and the sampling frequency is that of the median interval.
+        time. Others are kept as the time vector. The sampling frequency is then that of the mean interval; where frames
+        are missing, of the time that each of them takes.
 
     Raises
     ------
@@ -149,9 +153,12 @@ class VoltageImagingRecording(BaseRecording):
             storage_options=storage_options,
         )
         file = open_nwb(access)
-        if metadata is None:
-            metadata = read_metadata(file, file_path, series)
-        segment = VoltageImagingSegment(file, access, metadata)
+        try:
+            metadata = read_metadata(file, file_path, series) if metadata is None else metadata
+            segment = VoltageImagingSegment(file, access, metadata)
+        except Exception:
+            _close(file)  # so that it can be mended
+            raise
         BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], segment.dtype)
         self.add_recording_segment(segment)
 
@@ -159,7 +166,7 @@ class VoltageImagingRecording(BaseRecording):
         for name, values in metadata["properties"].items():
             self.set_property(name, np.asarray(values))
         if metadata["properties"].get("centroid_unit", [None])[0] == "um":
-            _set_probe(self, np.array(metadata["properties"]["centroid"]))
+            set_roi_probe(self, np.array(metadata["properties"]["centroid"]))
 
         if storage_options is not None:  # these may be secrets; SpikeInterface's NWB readers do the same
             self._serializability.update(json=False, pickle=False)
@@ -178,14 +185,14 @@ class VoltageImagingSegment(BaseRecordingSegment):
         self.is_scaled = (self.scale, self.offset) != (1, 0)
         self.dtype = np.result_type(stored, np.float32) if self.is_scaled else stored
         if metadata["t_start"] is None:
-            timestamps = _child(file, file[self.series], "timestamps")
+            timestamps = child(file, file[self.series], "timestamps")
             times = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
         else:
             times = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
         BaseRecordingSegment.__init__(self, **times)
 
     def _attach(self, file: Any) -> None:
-        self.data, self.process = _child(file, file[self.series], "data"), os.getpid()
+        self.data, self.process = child(file, file[self.series], "data"), os.getpid()
 
     def get_num_samples(self) -> int:
         """Return the number of samples T."""
@@ -207,15 +214,6 @@ class VoltageImagingSegment(BaseRecordingSegment):
                 traces = traces[:, channels - first]
         traces = traces.astype(self.dtype, copy=False)
         return traces * self.dtype.type(self.scale) + self.dtype.type(self.offset) if self.is_scaled else traces
-
-
-def _set_probe(recording: BaseRecording, centroids_um: np.ndarray) -> None:
-    """Make a probe of the centroids, if there are any for all ROIs and no two are the same."""
-    if np.isfinite(centroids_um).all() and len(np.unique(centroids_um, axis=0)) == len(centroids_um):
-        probe = Probe(ndim=2, si_units="um")
-        probe.set_contacts(centroids_um, shapes="circle", shape_params={"radius": 5.0})
-        probe.set_device_channel_indices(np.arange(len(centroids_um)))
-        recording.set_probe(probe)
 
 
 def open_nwb(access: dict[str, Any]) -> Any:
@@ -251,24 +249,30 @@ def open_nwb(access: dict[str, Any]) -> Any:
     except Exception as error:  # each way of streaming has its own
         raise ValueError(f"path: {path} cannot be opened as an NWB file: {error}.") from error
     if file.attrs.get("neurodata_type") not in NWB_FILE:
+        _close(file)
         raise ValueError(f"path: {path} is not an NWB file (of version 2), though it can be read as HDF5 or Zarr.")
     return file
 
 
-def find_groups(file: Any, neurodata_type: str) -> dict[str, Any]:
-    """Find all groups of a type.
+def _close(file: Any) -> None:
+    if isinstance(file, h5py.File):  # Zarr holds nothing open
+        file.close()
+
+
+def find_groups(file: Any, *neurodata_types: str) -> dict[str, Any]:
+    """Find all groups of some types, and datasets, as which NWB keeps images.
 
     Parameters
     ----------
     file : h5py.File or zarr.Group
         An NWB file.
-    neurodata_type : str
+    *neurodata_types : str
         For example ``"RoiResponseSeries"``.
 
     Returns
     -------
-    dict of str to group
-        The groups by their path in the file, sorted.
+    dict of str to group or dataset
+        They by their path in the file, sorted.
     """
     found, todo = {}, [("", file)]
     while todo:
@@ -277,11 +281,11 @@ def find_groups(file: Any, neurodata_type: str) -> dict[str, Any]:
             link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
             if isinstance(link, h5py.SoftLink) or (path, name) == ("", "specifications"):
                 continue  # what it leads to is found where it is
-            item = group.get(name)
+            item, item_path = group.get(name), f"{path}/{name}".lstrip("/")
             if hasattr(item, "keys"):
-                todo.append((f"{path}/{name}".lstrip("/"), item))
-                if item.attrs.get("neurodata_type") in (neurodata_type, neurodata_type.encode()):
-                    found[todo[-1][0]] = item
+                todo.append((item_path, item))
+            if text(getattr(item, "attrs", {}).get("neurodata_type", "")) in neurodata_types:
+                found[item_path] = item
     return dict(sorted(found.items()))
 
 
@@ -309,50 +313,47 @@ def read_metadata(file: Any, path: str, wanted: str | None) -> dict[str, Any]:
         As `read_voltage_imaging`.
     """
     name, series = _choose(file, path, wanted)
-    where = f"'{name}' in {path}"
-    data = _child(file, series, "data")
-    if data is None or 0 in data.shape or len(data.shape) > 2:
-        raise ValueError(f"path: {where} has no data of shape (time, ROI); mend the file.")
+    where = f"path: '{name}' in {path}"
+    data = child(file, series, "data")
+    if data is None or data.dtype.kind not in "iuf" or 0 in data.shape or len(data.shape) > 2:
+        raise ValueError(f"{where} has no data of shape (time, ROI), or none that are numbers; mend the file.")
     table, rows = _rois(file, series, where)
     num_traces = 1 if data.ndim == 1 else data.shape[1]
     if len(rows) != num_traces and len(rows) == data.shape[0]:
         raise ValueError(
-            f"path: {where} is transposed: its data are {data.shape}, of {len(rows)} ROIs, and NWB has time first; "
+            f"{where} is transposed: its data are {data.shape}, of {len(rows)} ROIs, and NWB has time first; "
             "write it again with data.T."
         )
     ids = np.asarray(table["id"][:])
     if len(rows) != num_traces or rows.min() < 0 or rows.max() >= len(ids):
         raise ValueError(
-            f"path: {where} has data of shape {data.shape} for {len(rows)} ROIs, and its ROI table has {len(ids)} "
+            f"{where} has data of shape {data.shape} for {len(rows)} ROIs, and its ROI table has {len(ids)} "
             "rows; mend the file."
         )
-    sampling_frequency, t_start = _clock(file, series, len(data), where)
-    annotations = {"modality": "optical", "nwb_series": name} | _session_times(file)
-    parent = file[name.rpartition("/")[0] or "/"]
-    parent_type, told = _text(parent.attrs.get("neurodata_type", "")), name.lower().replace("_", "")
-    if parent_type == "DfOverF" or "dff" in told or "foverf" in told:
-        annotations["value"] = "delta_f_over_f"
-    elif parent_type == "Fluorescence":
-        annotations["value"] = "fluorescence"
-    plane = _child(file, table, "imaging_plane")
+    sampling_frequency, t_start = read_clock(file, series, len(data), where)
+    annotations = {"modality": "optical", "nwb_series": name} | read_session(file)
+    if value := _value(file, name):
+        annotations["value"] = value
+    plane = child(file, table, "imaging_plane")
     plane_annotations, plane_name, pixel_size_um = _describe_plane(plane)
     properties = {"roi_row": rows.tolist()} | _positions(table, rows, pixel_size_um)
     if plane_name:
         properties["plane"] = [plane_name] * len(rows)
+    conversion, offset = read_conversion(data)
     candidates = (ids[rows], rows, np.arange(len(rows)))
     return dict(
         series=name,
         sampling_frequency=sampling_frequency,
         t_start=t_start,
-        conversion=float(data.attrs.get("conversion", 1.0)),
-        offset=float(data.attrs.get("offset", 0.0)),
+        conversion=conversion,
+        offset=offset,
         channel_ids=next(c.tolist() for c in candidates if len(np.unique(c)) == len(c)),
         annotations=annotations | plane_annotations,
         properties=properties,
     )
 
 
-def _child(file: Any, group: Any, name: str) -> Any:
+def child(file: Any, group: Any, name: str) -> Any:
     """Return a member of a group, None if it is not there; Zarr has no links, so hdmf-zarr writes down its own."""
     if name in group:
         return group[name]
@@ -360,7 +361,7 @@ def _child(file: Any, group: Any, name: str) -> Any:
     return next((file.get(link["path"]) for link in links if link["name"] == name), None)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """Return a text, of which HDF5 makes bytes and Zarr an array."""
     value = value[()] if hasattr(value, "shape") else value
     value = value.flat[0] if isinstance(value, np.ndarray) else value
@@ -392,17 +393,32 @@ def _choose(file: Any, path: str, wanted: str | None) -> tuple[str, Any]:
 
 
 def _summary(file: Any, series: Any) -> str:
-    data, start = _child(file, series, "data"), _child(file, series, "starting_time")
+    data, start = child(file, series, "data"), child(file, series, "starting_time")
     shape = "no data" if data is None else f"shape {data.shape}"
     return f"{shape}, {start.attrs['rate']:g} Hz" if start is not None and "rate" in start.attrs else shape
 
 
+def _value(file: Any, series_path: str) -> str | None:
+    """Return what the numbers of a series are, from its name and the type or else the name of its container."""
+    container, _, name = series_path.rpartition("/")
+    container_type = text(file[container or "/"].attrs.get("neurodata_type", ""))
+    if container_type == "DfOverF" or _is_relative(name):
+        return "delta_f_over_f"
+    if container_type == "Fluorescence":
+        return "fluorescence"
+    return "delta_f_over_f" if _is_relative(container.rpartition("/")[2]) else None
+
+
+def _is_relative(name: str) -> bool:
+    return re.search("dff|foverf", name.lower().replace("_", "")) is not None
+
+
 def _rois(file: Any, series: Any, where: str) -> tuple[Any, np.ndarray]:
     """Return the ROI table of a series and the rows of its ROIs."""
-    rois = _child(file, series, "rois")
+    rois = child(file, series, "rois")
     mend = "mend the file, or give the numbers alone to traces_to_recording"
     if rois is None:
-        raise ValueError(f"path: {where} does not say which ROIs its data are of ('rois' is missing); {mend}.")
+        raise ValueError(f"{where} does not say which ROIs its data are of ('rois' is missing); {mend}.")
     target, table = rois.attrs.get("table"), None
     if isinstance(target, h5py.Reference):
         if target and h5py.h5r.get_name(target, file.id) is not None:
@@ -410,68 +426,106 @@ def _rois(file: Any, series: Any, where: str) -> tuple[Any, np.ndarray]:
     elif target is not None:  # hdmf-zarr
         table = file.get(target.get("value", target)["path"])
     if table is None or "id" not in table:
-        raise ValueError(f"path: the ROI table of {where} is missing; {mend}.")
+        raise ValueError(f"{where} has no ROI table, or one without ids; {mend}.")
     return table, np.asarray(rois[:], dtype="int64")
 
 
-def _clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[float, float | None]:
-    """Return the sampling frequency in Hz and the start time in s, None where the timestamps are not regular."""
-    start, timestamps = _child(file, series, "starting_time"), _child(file, series, "timestamps")
+def read_conversion(data: Any) -> tuple[float, float]:
+    """Return by what to multiply the data of a TimeSeries and then what to add."""
+    return float(data.attrs.get("conversion", 1.0)), float(data.attrs.get("offset", 0.0))
+
+
+def read_clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[float, float | None]:
+    """Read when the samples of a TimeSeries were taken.
+
+    Parameters
+    ----------
+    file : h5py.File or zarr.Group
+        An NWB file.
+    series : group
+        The TimeSeries.
+    num_samples : int
+        Its samples.
+    where : str
+        The argument, series and file, for messages.
+
+    Returns
+    -------
+    sampling_frequency : float
+        Hz.
+    t_start : float or None
+        s; None if the timestamps are not those of a steady clock.
+
+    Raises
+    ------
+    ValueError
+        If there is neither a rate nor timestamps that ascend and have a common interval.
+    """
+    start, timestamps = child(file, series, "starting_time"), child(file, series, "timestamps")
     if timestamps is None:
         rate = 0.0 if start is None else float(start.attrs.get("rate", 0.0))
         if not 0 < rate < np.inf:
             raise ValueError(
-                f"path: {where} has neither timestamps nor a rate above 0; write one of them into the file, or give "
-                "the numbers alone to traces_to_recording."
+                f"{where} has neither timestamps nor a rate above 0; write one of them into the file, or give the "
+                "numbers alone, as an array."
             )
         return rate, _number(start)
 
     times = np.asarray(timestamps[:], dtype="float64")
     if len(times) != num_samples or num_samples < 2:
         raise ValueError(
-            f"path: {where} has {len(times)} timestamps for {num_samples} frames, which give no rate; mend the file."
+            f"{where} has {len(times)} timestamps for {num_samples} frames, which give no rate; mend the file."
         )
     intervals = np.diff(times)
     if not np.all(intervals > 0):  # NaN as well
         frame = np.flatnonzero(~(intervals > 0))[0] + 1
         raise ValueError(
-            f"path: the timestamps of {where} do not ascend at frame {frame} ({times[frame - 1]} s, then "
-            f"{times[frame]} s); mend the file."
+            f"{where} has timestamps that do not ascend at frame {frame} ({times[frame - 1]} s, then {times[frame]} "
+            "s); mend the file."
         )
-    mean, median = (times[-1] - times[0]) / (num_samples - 1), np.median(intervals)
-    if np.all(np.abs(times - times[0] - mean * np.arange(num_samples)) < REGULAR * mean):
-        return round(1 / mean, 6), float(times[0])  # without the rounding errors of the timestamps
+    mean, median = intervals.mean(), np.median(intervals)
+    frames_off = np.max(np.abs((times - times[0]) / mean - np.arange(num_samples)))
+    if frames_off < 1:  # jitter and rounding, which do not add up
+        t_start = float(times[0]) if frames_off < REGULAR else None
+        return round(float(1 / mean), 6), t_start  # without the rounding errors of the timestamps
     if np.mean(np.abs(intervals - median) < 0.5 * median) < 0.5:
         raise ValueError(
-            f"path: the timestamps of {where} have no common interval (median {median:g} s, most are far from it), so "
-            "there is no frame rate; mend the file."
+            f"{where} has timestamps without a common interval (median {median:g} s, most are far from it), so there "
+            "is no frame rate; mend the file."
         )
-    return float(1 / median), None
+    frames_passed = np.round(intervals / trim_mean(intervals, 0.1)).clip(1)  # more than 1 where some were dropped
+    return float(frames_passed.sum() / intervals.sum()), None
 
 
-def _session_times(file: Any) -> dict[str, str]:
-    names = ("session_start_time", "timestamps_reference_time")
-    return {name: _text(file[name]) for name in names if name in file}
+def read_session(file: Any) -> dict[str, str]:
+    """Return the annotations that tell the session of an NWB file."""
+    names = {name: name for name in ("session_start_time", "timestamps_reference_time")}
+    names |= {"nwb_identifier": "identifier"}
+    return {annotation: text(file[name]) for annotation, name in names.items() if name in file}
+
+
+def read_indicator(plane: Any) -> dict[str, str]:
+    """Return the annotation of an imaging plane's indicator, if the plane is not None and tells it."""
+    indicator = "" if plane is None or "indicator" not in plane else text(plane["indicator"])
+    return {} if indicator.lower() in ("", "unknown") else {"indicator": indicator}
 
 
 def _describe_plane(plane: Any) -> tuple[dict[str, Any], str, np.ndarray | None]:
     """Return the annotations that an imaging plane gives, its name, and the size of a pixel in µm, if known."""
     if plane is None:
         return {}, "", None
-    name, annotations = plane.name.rpartition("/")[2], {}
-    if "indicator" in plane and _text(plane["indicator"]).lower() not in ("", "unknown"):
-        annotations["indicator"] = _text(plane["indicator"])
-    if "imaging_rate" in plane:
+    name, annotations = plane.name.rpartition("/")[2], read_indicator(plane)
+    if "imaging_rate" in plane and plane["imaging_rate"].dtype.kind in "iuf":
         annotations["imaging_rate_hz"] = _number(plane["imaging_rate"])
     if "grid_spacing" not in plane:
         return annotations, name, None
 
-    spacing, unit = plane["grid_spacing"], _text(plane["grid_spacing"].attrs.get("unit", "meters"))
-    pixel_size_um = np.asarray(spacing[:2], dtype="float64") * MICROMETRES.get(unit.lower(), np.nan)
-    if not np.all((pixel_size_um > 0) & (pixel_size_um < PIXEL_LIMIT_UM)):
+    spacing, unit = np.ravel(plane["grid_spacing"][()])[:2], text(plane["grid_spacing"].attrs.get("unit", "meters"))
+    pixel_size_um = np.asarray(spacing, dtype="float64") * MICROMETRES.get(unit.lower(), np.nan)
+    if len(spacing) < 2 or not np.all((pixel_size_um > 0) & (pixel_size_um < PIXEL_LIMIT_UM)):
         warnings.warn(
-            f"The grid spacing of imaging plane '{name}', {spacing[:2]} {unit}, is no size of pixels, so positions "
-            "stay in pixels; mend grid_spacing or its unit in the file.",
+            f"The grid spacing of imaging plane '{name}', {spacing} {unit}, is no width and height of pixels, so "
+            "positions stay in pixels; mend grid_spacing or its unit in the file.",
             stacklevel=5,
         )
         return annotations, name, None
@@ -503,7 +557,7 @@ def _column_of_centroids(table: Any, rows: np.ndarray) -> tuple[np.ndarray | Non
     for name in table.keys():  # noqa: SIM118
         plain = name.lower().replace("_", "")
         if re.fullmatch("(roi)?(centroid|center|centre)s?(um|pixels?|px)?", plain) and table[name].ndim == 2:
-            description = _text(table[name].attrs.get("description", "")).lower()
+            description = text(table[name].attrs.get("description", "")).lower()
             told_um = plain.endswith("um") or re.search(r"\b[uµμ]m\b|micron|micromet", description)
             return np.asarray(table[name][:, :2], dtype="float64")[rows], "um" if told_um else "pixels"
     return None, ""
@@ -515,9 +569,11 @@ def _mask_moments(table: Any, rows: np.ndarray) -> np.ndarray | None:
     Memory is bounded by a block of pixels. Masks of rows that are not asked for may be left out.
     """
     for name in ("pixel_mask", "voxel_mask"):
-        if f"{name}_index" in table:
+        if name in table and f"{name}_index" in table:
             return _moments_of_pixels(table[name], np.asarray(table[f"{name}_index"][:], dtype="int64"))
-    return _moments_of_images(table["image_mask"], rows) if "image_mask" in table else None
+    if "image_mask" in table and table["image_mask"].ndim in (3, 4):
+        return _moments_of_images(table["image_mask"], rows)
+    return None
 
 
 def _moments_of_pixels(masks: Any, ends: np.ndarray) -> np.ndarray:
@@ -536,9 +592,10 @@ def _moments_of_images(masks: Any, rows: np.ndarray) -> np.ndarray:
     wanted = np.isin(np.arange(len(masks)), rows)
     for block in _blocks(masks):
         if wanted[block[0]].any():
-            weight = np.maximum(np.nan_to_num(masks[block]), 0).astype("float64")  # ROI, x, y
-            along_x, along_y = weight.sum(axis=2), weight.sum(axis=1)
-            moments[0, block[0]] += np.count_nonzero(weight, axis=(1, 2))
+            weight = np.maximum(np.nan_to_num(masks[block]), 0).astype("float64")
+            weight = weight.reshape(*weight.shape[:3], -1)  # ROI, x, y, z
+            along_x, along_y = weight.sum(axis=(2, 3)), weight.sum(axis=(1, 3))
+            moments[0, block[0]] += np.count_nonzero(weight, axis=(1, 2, 3))
             moments[1, block[0]] += along_x.sum(axis=1)
             moments[2, block[0]] += along_x @ np.arange(masks.shape[1])[block[1]]
             moments[3, block[0]] += along_y @ np.arange(masks.shape[2])[block[2]]
