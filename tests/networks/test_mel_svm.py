@@ -50,7 +50,7 @@ def test_training_is_bounded_and_seeded(windows):
 def test_batches_do_not_show(windows, monkeypatch):
     x, y = windows
     whole = create("mel_svm", sampling_frequency=FS, max_samples=300).fit(x, y)
-    monkeypatch.setattr("dlvolt.networks.mel_svm.SAMPLES_PER_BATCH", 200)
+    monkeypatch.setattr("dlvolt.networks.mel_svm.SAMPLES_PER_BATCH", {"cpu": 200})
     monkeypatch.setattr("dlvolt.networks.mel_svm.KERNEL_ENTRIES", 1000)
     pieces = create("mel_svm", sampling_frequency=FS, max_samples=300).fit(x, y)
     np.testing.assert_allclose(pieces.predict_proba(x), whole.predict_proba(x), atol=1e-6)
