@@ -363,9 +363,9 @@ def neighbour_table(pairs: np.ndarray, num_channels: int) -> np.ndarray:
 def neighbouring_pairs(recording: BaseRecording, scatter_um: float = 20.0) -> np.ndarray:
     """Find the ROIs whose light may mix: those closer to each other than their radii and scattered light reach.
 
-    That is, ``|x_a - x_b| < r_a + r_b + s`` with centroids x, radii r = sqrt(A / π) of discs with the ROIs' areas A, and
-    s, how far light scatters. ROIs in different planes are no neighbours, nor are parts of one neuron, which share their
-    spikes: those of a recording with the annotation ``same_neuron``.
+    That is, ``|x_a - x_b| < r_a + r_b + s`` with centroids x, radii r = sqrt(A / π) of discs with the ROIs' areas A,
+    and s, how far light scatters. ROIs in different planes are no neighbours, nor are parts of one neuron, which share
+    their spikes: those of a recording with the annotation ``same_neuron``.
 
     Parameters
     ----------
