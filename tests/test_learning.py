@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
-from dlvolt.learning import LearningSettings, Matcher, _alignment, _echoes, learn_waveforms
+from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _echoes, learn_waveforms
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
-SETTINGS = LearningSettings(rank=3, num_before=BEFORE, threshold=5.0, amplitude_range=(0.7, 1.3), separation=30)
+SETTINGS = LearningSettings(rank=3, num_before=BEFORE, amplitude_range=(0.7, 1.3), separation=30)
 
 
 def waveform(channel, scale, phase=0.0, spread=1.0):
@@ -36,7 +36,7 @@ def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0):
 
 
 def learn(chunks, start, num_sweeps=4):
-    return learn_waveforms(chunks, start, SETTINGS, FS, num_sweeps, device="cpu")
+    return learn_waveforms(chunks, start, SETTINGS, FS, num_sweeps, device="cpu").waveforms
 
 
 def matches(learnt, true):
@@ -106,7 +106,7 @@ def test_alignment_finds_lag_and_shift(lag, shift):
 
 def test_matcher_finds_the_spikes_of_overlapping_units():
     chunks, truth = record(TRUE, num_chunks=2)
-    matcher = Matcher(TRUE, SETTINGS, device="cpu")
+    matcher = Matcher(Units.new(TRUE), SETTINGS, device="cpu")
     for chunk, events in zip(chunks, truth, strict=True):
         found = matcher.pursue(chunk)
         for unit in range(3):
@@ -121,7 +121,7 @@ def test_matcher_finds_the_spikes_of_overlapping_units():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_matcher_takes_and_gives_cpu_tensors_whatever_its_device():
     (chunk,), _ = record(TRUE, num_chunks=1)
-    on_cpu, on_cuda = (Matcher(TRUE, SETTINGS, device=device).pursue(chunk) for device in ("cpu", "cuda"))
+    on_cpu, on_cuda = (Matcher(Units.new(TRUE), SETTINGS, device=device).pursue(chunk) for device in ("cpu", "cuda"))
     assert on_cuda.times.device.type == "cpu"
     assert torch.equal(on_cuda.times, on_cpu.times)
     assert torch.equal(on_cuda.units, on_cpu.units)

@@ -11,7 +11,7 @@ RATE = 20000.0
 NUM_BEFORE, WIDTH = 20, 60
 CHUNK = 2000
 NUM_SAMPLES = 40 * CHUNK
-METHOD = dict(noise_levels=np.ones(4), detect_threshold=6.0)
+METHOD = dict(noise_levels=np.ones(4), amplitude_range=(0.7, 1.3))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,6 @@ def test_noise_levels_are_estimated_where_none_are_given(templates, at_borders):
     louder = si.scale(recording, gain=3.0)
     louder_templates = as_templates(3 * templates.templates_array)
     spikes = find_spikes_from_templates(
-        louder, louder_templates, method="dlvolt", method_kwargs=dict(detect_threshold=6.0), job_kwargs=dict(n_jobs=1)
+        louder, louder_templates, method="dlvolt", method_kwargs={}, job_kwargs=dict(n_jobs=1)
     )
     np.testing.assert_array_equal(np.sort(spikes["cluster_index"]), np.sort(units))

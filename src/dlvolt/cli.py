@@ -1,4 +1,4 @@
-"""The command line: ``dlvolt sort``, ``detect``, ``train`` and ``demo``."""
+"""The command line: ``dlvolt sort``, ``detect``, ``train``, ``evaluate`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dlvolt.parameters import ROI_TRACES, SorterParameters
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
+    import pandas as pd
     from spikeinterface.core import BaseRecording, BaseSorting
 
 BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")  # flags, or none
@@ -40,6 +41,8 @@ FLAGS = {  # what the Python functions call a flag
     "series": "--stream",
     "model": "--model",
     "names": "--traces",
+    "sorters": "--sorters",
+    "truth": "--truth",
 }
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
 
@@ -101,7 +104,7 @@ def make_parser() -> Parser:
     add("source", metavar="SOURCE", type=Path, help="Open Ephys folder, NWB file, or folder saved by SpikeInterface")
     add_stream_argument(command, "the stream or ElectricalSeries to sort")
     add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
-    add("--compare", type=Path, metavar="FILE", help="an NWB file whose units are compared with those found")
+    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
     add("--folder", type=Path, help="keep SpikeInterface's sorter folder and SortingAnalyzer in this new folder")
     add_nwb_arguments(command)
     add_job_arguments(command)
@@ -134,7 +137,7 @@ def make_parser() -> Parser:
         default=[],
         help="also write these traces of each ROI to the NWB file",
     )
-    add("--compare", type=Path, metavar="FILE", help="an NWB file whose units are compared with those found")
+    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
     add_sorter_parameters(command, ROI_PARAMETERS)
     add_nwb_arguments(command)
     add_job_arguments(command)
@@ -178,6 +181,38 @@ def make_parser() -> Parser:
         metavar="NAME=VALUE",
         help="another setting of the model, e.g. hidden_size=32; may be given several times",
     )
+    add("--quiet", action="store_true", help="no progress, only results")
+
+    command = commands.add_parser(
+        "evaluate",
+        allow_abbrev=False,
+        help="run several sorters on a recording and compare them",
+        description="Run sorters on a recording, one after the other, and compare accuracy, time and memory; without "
+        "the true spikes, compare the sorters with each other.",
+        epilog="Example: dlvolt evaluate recording.nwb --truth truth.nwb --sorters dlvolt,kilosort4 --out sorters.csv",
+    )
+    command.set_defaults(run=evaluate)
+    add = command.add_argument
+    add("source", metavar="SOURCE", type=Path, help="what 'dlvolt sort' sorts")
+    add_stream_argument(command, "the stream or ElectricalSeries to sort")
+    add("--probe", help="as for 'dlvolt sort'; default: the source's")
+    add(
+        "--truth", type=Path, metavar="UNITS", help="an NWB file or a sorting saved by SpikeInterface, with true spikes"
+    )
+    add("--partial-truth", action="store_true", help="the truth has some of the units only; others are no mistake")
+    add(
+        "--sorters",
+        type=lambda names: names.split(","),
+        metavar="NAME,NAME",
+        help="as SpikeInterface calls them; default: dlvolt, and what is installed of lupin, tridesclous2, "
+        "spykingcircus2, mountainsort5 and kilosort4",
+    )
+    add("--duration", type=positive(float), metavar="SECONDS", help="sort only so much from the start; default: all")
+    add("--threads", type=positive(int), default=-1, metavar="N", help="for each sorter; default: one for each core")
+    add("--out", type=Path, metavar="CSV", help="write the table to this file")
+    add("--plot", type=Path, metavar="IMAGE", help="draw accuracy against time; needs --truth")
+    add("--folder", type=Path, help="keep what the sorters write in this new folder")
+    add("--overwrite", action="store_true", help="replace the table and the plot if they exist")
     add("--quiet", action="store_true", help="no progress, only results")
 
     command = commands.add_parser(
@@ -393,6 +428,45 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
         print(agreement(sorting, other, args.compare, comparison_tolerance_ms(sorting, other)))
 
 
+def evaluate(parser: Parser, args: argparse.Namespace) -> None:
+    """Run ``dlvolt evaluate``: check everything that can be wrong, then run the sorters, compare and draw."""
+    from dlvolt.evaluation import compare_sorters
+    from dlvolt.evaluation.sorters import check_sorters, check_truth
+    from dlvolt.io import read_recording
+
+    with one_line_errors(parser):
+        sorters = check_sorters(args.sorters)
+        check_outputs(args)
+        recording = read_recording(args.source, stream_name=args.stream, probe=args.probe)
+        truth = None if args.truth is None else read_units(args.truth, recording, "--truth")
+        if args.duration is not None:
+            recording, truth = first_seconds(args.duration, recording, truth)
+        if truth is not None:
+            check_truth(truth, recording)
+
+    table = compare_sorters(
+        recording,
+        sorters,
+        truth,
+        exhaustive_gt=not args.partial_truth,
+        job_kwargs=dict(n_jobs=args.threads),
+        folder=args.folder,
+        verbose=not args.quiet,
+    )
+    print(neat(table))
+    if args.out is not None:
+        write_whole(args.out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
+    if table["error"].notna().all():
+        sys.exit(1)
+    if args.plot is not None:
+        from matplotlib.figure import Figure
+
+        from dlvolt.plotting import plot_accuracy_against_time
+
+        figure = plot_accuracy_against_time(table, Figure(figsize=(6, 4), layout="constrained"))
+        write_whole(args.plot, lambda path: figure.savefig(path, dpi=150))
+
+
 def train(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt train``: check everything that can be wrong, then train, test and save."""
     from dlvolt.io import read_label_file
@@ -493,19 +567,78 @@ def check_destination(path: Path, recording: BaseRecording, destination: dict[st
         write_nwb_units(empty, Path(folder) / "empty.nwb", **destination)
 
 
-def read_units(path: Path, recording: BaseRecording) -> BaseSorting:
-    """Read the units of an NWB file, on the clock of a recording."""
+def check_outputs(args: argparse.Namespace) -> None:
+    """Check that ``evaluate`` can write what it is asked for."""
+    if args.folder is not None and args.folder.exists():
+        raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
+    for flag, path in (("--out", args.out), ("--plot", args.plot)):
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{flag}: there is no folder {path.absolute().parent} to put {path.name} in")
+        if path.is_dir() or (path.exists() and not args.overwrite):
+            raise FileExistsError(f"{flag}: {path} exists; give the name of a new file, or --overwrite a file")
+    if args.plot is not None:
+        from matplotlib.figure import Figure
+
+        kinds = Figure().canvas.get_supported_filetypes()
+        if args.plot.suffix.lower().removeprefix(".") not in kinds:
+            raise ValueError(f"--plot: {args.plot} has no ending that tells its format; give one of {', '.join(kinds)}")
+        if args.truth is None:
+            raise ValueError("--plot: draws accuracy, which takes the true spikes; give --truth")
+
+
+def first_seconds(
+    duration_s: float, recording: BaseRecording, truth: BaseSorting | None
+) -> tuple[BaseRecording, BaseSorting | None]:
+    """Cut a recording and its true spikes."""
+    if recording.get_num_segments() > 1:
+        raise ValueError(f"--duration: there are {recording.get_num_segments()} segments; it is for recordings of one")
+    if duration_s > recording.get_total_duration():
+        raise ValueError(f"--duration: the recording lasts {recording.get_total_duration():g} s only")
+    if truth is not None:
+        truth = truth.frame_slice(0, round(duration_s * truth.sampling_frequency))
+    return recording.frame_slice(0, round(duration_s * recording.sampling_frequency)), truth
+
+
+def neat(table: pd.DataFrame) -> str:
+    """Return the table of `compare_sorters` for people, what went wrong below it."""
+    failed = table[table["error"].notna()]
+    lines = [f"{run.sorter}: {run.error}" for run in failed.itertuples()]
+    if len(failed) < len(table):
+        decimals = dict(seconds=1, realtime=1, peak_memory_gb=2)
+        formatters = {name: f"{{:.{places}f}}".format for name, places in decimals.items()}
+        done = table.drop(index=failed.index, columns="error")
+        lines.insert(0, done.to_string(index=False, formatters=formatters, float_format="{:.3f}".format))
+    return "\n".join(lines)
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside its place and rename it, so that there is never half of it."""
+    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
+        write(Path(folder) / path.name)
+        (Path(folder) / path.name).replace(path)
+
+
+def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") -> BaseSorting:
+    """Read the units of an NWB file, on the clock of a recording, or a sorting saved by SpikeInterface."""
     import h5py
-    from spikeinterface.core import NumpySorting
+    from spikeinterface.core import BaseSorting, NumpySorting, load
     from spikeinterface.extractors import read_nwb_sorting
 
+    if path.is_dir():
+        known = any((path / name).is_file() for name in ("si_folder.json", "spikeinterface_log.json"))
+        units = load(path) if known or path.suffix == ".zarr" else None
+        if not isinstance(units, BaseSorting):
+            raise ValueError(f"{flag}: {path} is not a sorting saved by SpikeInterface")
+        return NumpySorting.from_sorting(units)
     if not path.is_file():
-        raise FileNotFoundError(f"--compare: there is no file {path}")
+        raise FileNotFoundError(f"{flag}: there is no file {path}")
     if not h5py.is_hdf5(path):
-        raise ValueError(f"--compare: {path} is not an NWB file")
+        raise ValueError(f"{flag}: {path} is not an NWB file")
     with h5py.File(path) as file:
         if "spike_times" not in file.get("units", ()):
-            raise ValueError(f"--compare: {path} has no units with spike times")
+            raise ValueError(f"{flag}: {path} has no units with spike times")
         resolution = file["units/spike_times"].attrs.get("resolution", 0.0)
     units = read_nwb_sorting(
         path,

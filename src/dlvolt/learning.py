@@ -29,13 +29,61 @@ from dlvolt.deconvolution.shifts import HALF_WIDTH
 from dlvolt.threads import map_in_threads
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
-SUPPORT = 1.5  # noise standard deviations: channels on which a waveform has less norm do not see the unit
-SAME = 0.2  # relative distance below which two waveforms are one unit
+SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit
+SAME = 2.0  # noise standard deviations; waveforms that are closer are one unit
 MAYBE_SAME = 0.6  # and below which the spikes decide
+INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
+MIN_SPREAD = 0.05
+INITIAL_RATE = 1e-4  # events per sample, likewise
 ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 MIN_EXCESS = 1.0  # and units whose amplitude does not exceed the threshold by so many noise standard deviations
+
+
+class Units(NamedTuple):
+    """What is known of the units.
+
+    Attributes
+    ----------
+    waveforms : Tensor, shape (K, N, D)
+        Mean waveforms in noise standard deviations; their norms are the units' typical amplitudes.
+    spreads : Tensor, shape (K,)
+        Standard deviation of the amplitudes relative to the typical one.
+    rates : Tensor, shape (K,)
+        Events per sample.
+    """
+
+    waveforms: Tensor
+    spreads: Tensor
+    rates: Tensor
+
+    @classmethod
+    def new(cls, waveforms: Tensor, spread: float = INITIAL_SPREAD, rate: float = INITIAL_RATE) -> Units:
+        """Return units of which only the waveforms are known."""
+        return cls(waveforms, torch.full((len(waveforms),), spread), torch.full((len(waveforms),), rate))
+
+    def select(self, units: Tensor | list[int]) -> Units:
+        """Return some of the units."""
+        return Units(*(field[units] for field in self))
+
+    def amplitude_prior(self, amplitude_range: tuple[float, float]) -> AmplitudePrior:
+        """Return the prior: amplitudes are normal about the typical one, and an event costs its log odds."""
+        typical = self.waveforms.flatten(1).norm(dim=1)
+        variance = (self.spreads * typical).square()
+        low, high = amplitude_range
+        return AmplitudePrior(
+            rate=float(1 / typical.mean()),
+            event_cost=-torch.logit(self.rates) + torch.log1p(variance) / 2,
+            typical=typical,
+            precision=1 / variance,
+            minimum=low * typical,
+            maximum=high * typical,
+        )
+
+    def to(self, device: torch.device) -> Units:
+        """Return the units on another device."""
+        return Units(*(field.to(device) for field in self))
 
 
 @dataclass(frozen=True)
@@ -48,8 +96,6 @@ class LearningSettings:
         R of the templates.
     num_before : int
         Samples of a template before its peak.
-    threshold : float
-        Amplitude, in noise standard deviations, from which on an event is worth its cost.
     amplitude_range : (float, float)
         Smallest and largest amplitude of an event, relative to the typical one of its unit.
     separation : int
@@ -58,7 +104,6 @@ class LearningSettings:
 
     rank: int
     num_before: int
-    threshold: float
     amplitude_range: tuple[float, float]
     separation: int
 
@@ -68,29 +113,22 @@ class Matcher:
 
     Parameters
     ----------
-    waveforms : Tensor, shape (K, N, D)
-        Mean waveforms in noise standard deviations; their norms are the units' typical amplitudes.
+    units : Units
+        What is known of them.
     settings : LearningSettings
-        Rank, threshold, amplitude bounds and separation.
+        Rank, amplitude bounds and separation.
     device : str
         Torch device on which they are pursued; "auto" is CUDA where there is one, else the CPU.
     """
 
-    def __init__(self, waveforms: Tensor, settings: LearningSettings, device: str = "auto") -> None:
+    def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        waveforms = waveforms.to(self.device)
-        low, high = settings.amplitude_range
-        amplitudes = waveforms.flatten(1).norm(dim=1)
-        self.templates: LowRankTemplates = low_rank(on_support(waveforms), settings.rank)
-        self.prior = AmplitudePrior(
-            rate=float(1 / amplitudes.mean()),
-            event_cost=settings.threshold**2 / 2,
-            minimum=low * amplitudes,
-            maximum=high * amplitudes,
-        )
-        self.separation = min(max(1, settings.separation), waveforms.shape[2])
+        units = units.to(self.device)
+        self.templates: LowRankTemplates = low_rank(on_support(units.waveforms), settings.rank)
+        self.prior = units.amplitude_prior(settings.amplitude_range)
+        self.separation = min(max(1, settings.separation), units.waveforms.shape[2])
         self.correlations = shift_bank(cross_correlations(self.templates))
 
     def pursue(self, chunk: Tensor) -> Events:
@@ -98,6 +136,25 @@ class Matcher:
         on_device = chunk.to(self.device)
         events = pursue(on_device, self.templates, self.prior, self.separation, correlations=self.correlations)
         return Events(*(field.to(chunk.device) for field in events))
+
+
+def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
+    """Return a mean waveform less what may as well be noise.
+
+    The mean of n spikes holds white noise of variance 1/n. Channels whose norm noise alone would reach are set to
+    zero, and so are the singular values below the largest that noise has (the edge of the Marchenko-Pastur law).
+    """
+    num_samples = waveform.shape[1]
+    noise = num_spikes**-0.5
+    norms = waveform.norm(dim=1)
+    seen = norms > max(SUPPORT, noise * (num_samples**0.5 + 3))
+    seen[norms.argmax()] = True
+    spatial, singular_values, temporal = torch.linalg.svd(waveform[seen], full_matrices=False)
+    edge = max(1.0, noise * (len(spatial) ** 0.5 + num_samples**0.5))
+    num_kept = int((singular_values[:rank] > edge).sum().clamp(min=1))
+    cleaned = torch.zeros_like(waveform)
+    cleaned[seen] = (spatial[:, :num_kept] * singular_values[:num_kept]) @ temporal[:num_kept]
+    return cleaned
 
 
 def on_support(waveforms: Tensor) -> Tensor:
@@ -120,7 +177,7 @@ def learn_waveforms(
     device: str = "auto",
     num_workers: int = 1,
     progress_bar: bool = False,
-) -> Tensor:
+) -> Units:
     """Improve the units' waveforms on a sample of the recording.
 
     Each sweep finds the events of all units (`pursue`), then updates each template from its events in the residual
@@ -149,23 +206,24 @@ def learn_waveforms(
 
     Returns
     -------
-    Tensor, shape (K', N, D)
-        Waveforms, peak at sample `settings.num_before`; K' may be 0.
+    Units
+        Their waveforms have the peak at sample `settings.num_before`; K' may be 0.
     """
-    seconds = sum(chunk.shape[1] for chunk in chunks) / sampling_frequency
+    units = Units.new(waveforms)
+    num_samples = sum(chunk.shape[1] for chunk in chunks)
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
-        if len(waveforms) == 0:  # at the start, or none is left
-            return waveforms
-        matcher = Matcher(waveforms, settings, device)
+        if len(units.waveforms) == 0:  # at the start, or none is left
+            return units
+        matcher = Matcher(units, settings, device)
         events = map_in_threads(matcher.pursue, chunks, num_workers)
         sample = _collect(chunks, events, matcher.templates.to("cpu"))
-        waveforms, kept = _updated(waveforms, sample, settings, min_events=max(3, MIN_RATE_HZ * seconds))
+        units, kept = _updated(units, sample, settings, num_samples, sampling_frequency, lenient=sweep == 0)
         if sweep < num_sweeps - 1 and kept.any():
             snippets = [sample.features[sample.units == k] for k in torch.nonzero(kept)[:, 0]]
-            waveforms, snippets = _split(waveforms, snippets, sample.basis)
-            waveforms = _merge(waveforms, snippets, sample.basis)
-        waveforms = _recentred(waveforms, settings.num_before)
-    return waveforms
+            units, snippets = _split(units, snippets, sample.basis, settings.rank)
+            units = _merge(units, snippets, sample.basis)
+        units = units._replace(waveforms=_recentred(units.waveforms, settings.num_before))
+    return units
 
 
 class CleanSnippets(NamedTuple):
@@ -220,38 +278,55 @@ def _collect(chunks: list[Tensor], events: list[Events], templates: LowRankTempl
 
 
 def _updated(
-    waveforms: Tensor, sample: CleanSnippets, settings: LearningSettings, min_events: float
-) -> tuple[Tensor, Tensor]:
-    """Return the MAP waveforms of the units that fire enough and are no echo, and which those are, shape (K,)."""
-    counts = torch.bincount(sample.units, minlength=len(waveforms))
-    updated = waveforms.clone()
+    units: Units,
+    sample: CleanSnippets,
+    settings: LearningSettings,
+    num_samples: int,
+    sampling_frequency: float,
+    lenient: bool,
+) -> tuple[Units, Tensor]:
+    """Return the units that fire enough and are no echo, updated from their events, and which those are, shape (K,)."""
+    counts = torch.bincount(sample.units, minlength=len(units.waveforms))
+    prior = units.amplitude_prior(settings.amplitude_range)
+    waveforms, spreads = units.waveforms.clone(), units.spreads.clone()
     for k in torch.nonzero(counts >= MIN_EVENTS)[:, 0]:
-        typical = sample.amplitudes[sample.units == k].median()
-        updated[k] = typical * sample.sums[k] / sample.sums[k].norm()
-    amplitudes = updated.flatten(1).norm(dim=1)
-    strong = amplitudes >= settings.threshold + MIN_EXCESS
-    kept = strong & (counts >= min_events) & ~_echoes(sample, amplitudes, settings.num_before)
-    return updated[kept], kept
+        amplitudes = sample.amplitudes[sample.units == k]
+        measured = amplitudes + prior.precision[k] * (amplitudes - prior.typical[k])  # before the prior had its say
+        typical = measured.median()
+        variance = ((measured - typical).abs().median() / 0.6745) ** 2 - prior.noise_variance
+        spreads[k] = (variance.clamp(min=0).sqrt() / typical).clamp(min=MIN_SPREAD)
+        waveforms[k] = denoised(typical * sample.sums[k] / amplitudes.square().sum(), len(amplitudes), settings.rank)
+    updated = Units(waveforms, spreads, (counts + 1) / num_samples)
+    cost = updated.amplitude_prior(settings.amplitude_range).event_cost
+    amplitudes = waveforms.flatten(1).norm(dim=1)
+    strong = amplitudes - (amplitudes / 2 + cost / amplitudes) > MIN_EXCESS
+    kept = counts >= max(3, MIN_RATE_HZ * num_samples / sampling_frequency)
+    if not lenient:
+        kept &= strong & ~_echoes(sample, amplitudes, settings.num_before)
+    return updated.select(kept), kept
 
 
-def _split(waveforms: Tensor, snippets: list[Tensor], basis: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _split(units: Units, snippets: list[Tensor], basis: Tensor, rank: int) -> tuple[Units, list[Tensor]]:
     """Split the units whose clean snippets have several modes."""
-    new_waveforms, new_snippets = [], []
-    for waveform, own, channels in zip(waveforms, snippets, support(waveforms), strict=True):
+    new_waveforms, new_snippets, origin = [], [], []
+    for k, (own, channels) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
         labels = torch.from_numpy(isosplit_recursive(own[:, channels].flatten(1).numpy(), depth=1))
         parts = [own[labels == label] for label in labels.unique()]
         parts = [part for part in parts if len(part) >= MIN_EVENTS]
         if len(parts) <= 1:
-            new_waveforms.append(waveform)
+            new_waveforms.append(units.waveforms[k])
             new_snippets.append(own)
         else:
-            new_waveforms += [part.mean(dim=0) @ basis for part in parts]
+            new_waveforms += [denoised(part.mean(dim=0) @ basis, len(part), rank) for part in parts]
             new_snippets += parts
-    return torch.stack(new_waveforms), new_snippets
+        origin += [k] * max(1, len(parts))
+    return units.select(origin)._replace(waveforms=torch.stack(new_waveforms)), new_snippets
 
 
-def _merge(waveforms: Tensor, snippets: list[Tensor], basis: Tensor) -> Tensor:
+def _merge(units: Units, snippets: list[Tensor], basis: Tensor) -> Units:
     """Merge the units that are one up to a shift, or look like one along the line between them, closest first."""
+    waveforms = units.waveforms
+    amplitudes = waveforms.flatten(1).norm(dim=1)
     distances, lags, shifts = _alignment(waveforms)
     first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
     closest = torch.argsort(distances[first, second])
@@ -263,11 +338,11 @@ def _merge(waveforms: Tensor, snippets: list[Tensor], basis: Tensor) -> Tensor:
         channels = support(waveforms[list(pair)]).any(dim=0)
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
         aligned = snippets[small] @ (delayed @ basis.T)  # as if found with the template of the larger unit
-        if distances[pair] < SAME or is_unimodal(
+        if distances[pair] * amplitudes[list(pair)].max() < SAME or is_unimodal(
             aligned[:, channels].flatten(1).numpy(), snippets[large][:, channels].flatten(1).numpy()
         ):
             absorbed.add(small)
-    return waveforms[[k for k in range(len(waveforms)) if k not in absorbed]]
+    return units.select([k for k in range(len(waveforms)) if k not in absorbed])
 
 
 def _alignment(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,16 +7,16 @@ import torch
 from spikeinterface.core import BaseRecording, Templates, get_noise_levels
 from spikeinterface.sortingcomponents.matching.base import BaseTemplateMatching
 
-from dlvolt.learning import LearningSettings, Matcher
+from dlvolt.learning import LearningSettings, Matcher, Units
 
-MARGIN = 8  # templates; chains of overlapping events that reach further are not heard of
+MARGIN = 16  # templates; chains of overlapping events that reach further are not heard of
 
 
 class DlvoltMatching(BaseTemplateMatching):
     """Find spikes by MAP deconvolution with low-rank templates.
 
     See `dlvolt.deconvolution.pursue`. Results do not depend on how the recording is cut into chunks: each chunk is
-    seen with a margin of eight templates.
+    seen with a margin of sixteen templates.
     """
 
     name = "dlvolt"
@@ -24,8 +24,10 @@ class DlvoltMatching(BaseTemplateMatching):
     params_doc = """
     rank : int
         Rank of the templates.
-    detect_threshold : float
-        Amplitude, in noise standard deviations, from which on an event is worth its cost.
+    amplitude_spreads : float or array
+        Standard deviation of each unit's amplitudes, relative to its template.
+    firing_rates : float or array
+        Of each unit, Hz: a spike of a unit that fires rarely has to be the clearer.
     amplitude_range : tuple
         Smallest and largest amplitude of a spike relative to its template.
     refractory_ms : float
@@ -42,8 +44,9 @@ class DlvoltMatching(BaseTemplateMatching):
         templates: Templates,
         return_output: bool = True,
         rank: int = 3,
-        detect_threshold: float = 5.0,
-        amplitude_range: tuple[float, float] = (0.7, 1.3),
+        amplitude_spreads: np.ndarray | float = 0.15,
+        firing_rates: np.ndarray | float = 5.0,
+        amplitude_range: tuple[float, float] = (0.5, 1.5),
         refractory_ms: float = 1.0,
         noise_levels: np.ndarray | None = None,
         device: str = "auto",
@@ -61,12 +64,15 @@ class DlvoltMatching(BaseTemplateMatching):
         self.width = waveforms.shape[2]
         self.channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
         self.amplitudes = waveforms.flatten(1).norm(dim=1).numpy()
+        spreads, rates = (
+            torch.from_numpy(np.broadcast_to(value, len(waveforms)).astype("float32"))
+            for value in (amplitude_spreads, np.asarray(firing_rates) / recording.sampling_frequency)
+        )
         self.matcher = Matcher(
-            waveforms,
+            Units(waveforms, spreads, rates),
             LearningSettings(
                 rank=rank,
                 num_before=self.num_before,
-                threshold=detect_threshold,
                 amplitude_range=tuple(amplitude_range),
                 separation=round(refractory_ms / 1000 * recording.sampling_frequency),
             ),

@@ -32,6 +32,7 @@ for class_name, function_name in (
     ("DeltaFOverFRecording", "delta_f_over_f"),
     ("FeatureChannelsRecording", "feature_channels"),
     ("FillNanRecording", "fill_nan"),
+    ("HighpassReferenceRecording", "highpass_reference"),
     ("MelSpectrogramRecording", "mel_spectrogram"),
     ("NotchCombRecording", "notch_comb"),
     ("SpikeProbabilityRecording", "spike_probability"),

@@ -9,39 +9,42 @@ import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
-from spikeinterface.preprocessing import common_reference, highpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
 from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
-from dlvolt.learning import LearningSettings, learn_waveforms
+from dlvolt.learning import LearningSettings, Units, learn_waveforms
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan, whiten_noise
+from dlvolt.preprocessing import fill_nan, highpass_reference, whiten_noise
+from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
 from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
 
 
-def filter_and_reference(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
-    """Fill what is not a number, filter and reference."""
-    recording = fill_nan(recording.astype("float32"))
+def filter_and_reference(
+    recording: BaseRecording, p: SorterParameters, temporal: np.ndarray | None = None
+) -> BaseRecording:
+    """Fill what is not a number, filter (also with a symmetric filter, if there is one more) and reference."""
+    if recording.get_dtype().kind == "f":
+        recording = fill_nan(recording.astype("float32"))
     if not p.apply_preprocessing:
-        return recording
-    recording = highpass_filter(recording, freq_min=p.freq_min, filter_order=3, dtype="float32")
-    if p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE:
-        recording = common_reference(recording)
-    return recording
+        return recording.astype("float32")
+    reference = p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
+    return highpass_reference(recording, freq_min=p.freq_min, reference=reference, temporal=temporal)
 
 
 def preprocess(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
     """Filter, reference and whiten."""
-    recording = filter_and_reference(recording, p)
+    filtered = filter_and_reference(recording, p)
     if not p.apply_preprocessing:
-        return recording
-    return whiten_noise(recording, radius_um=p.whitening_radius_um, seed=p.seed)
+        return filtered
+    spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
+    filtered = filter_and_reference(recording, p, temporal)  # both filters in time in one pass
+    return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
 def spread_slices(recording: BaseRecording, duration_s: float) -> list[tuple[int, int, int]]:
@@ -133,7 +136,7 @@ def learn(
     waveforms: Tensor,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
-) -> Tensor:
+) -> Units:
     """Improve the waveforms by coordinate ascent on the sample."""
     num_before, num_after = template_extent(recording, p)
     return learn_waveforms(
@@ -142,7 +145,6 @@ def learn(
         LearningSettings(
             rank=p.rank,
             num_before=num_before,
-            threshold=p.detect_threshold,
             amplitude_range=(p.amplitude_min, p.amplitude_max),
             separation=round(p.refractory_ms / 1000 * recording.sampling_frequency),
         ),
@@ -154,10 +156,9 @@ def learn(
     )
 
 
-def deconvolve(
-    recording: BaseRecording, waveforms: Tensor, p: SorterParameters, job_kwargs: dict[str, Any]
-) -> np.ndarray:
+def deconvolve(recording: BaseRecording, units: Units, p: SorterParameters, job_kwargs: dict[str, Any]) -> np.ndarray:
     """Find the spikes of all units in the whole recording."""
+    waveforms = units.waveforms
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
         return np.zeros(0, dtype=_base_matching_dtype)
     templates = Templates(
@@ -175,7 +176,8 @@ def deconvolve(
         method="dlvolt",
         method_kwargs=dict(
             rank=p.rank,
-            detect_threshold=p.detect_threshold,
+            amplitude_spreads=units.spreads.numpy(),
+            firing_rates=units.rates.numpy() * recording.sampling_frequency,
             amplitude_range=(p.amplitude_min, p.amplitude_max),
             refractory_ms=p.refractory_ms,
             noise_levels=np.ones(recording.get_num_channels()),
@@ -185,23 +187,24 @@ def deconvolve(
     )
 
 
-def collect(recording: BaseRecording, waveforms: Tensor, spikes: np.ndarray, p: SorterParameters) -> NumpySorting:
+def collect(recording: BaseRecording, units: Units, spikes: np.ndarray, p: SorterParameters) -> NumpySorting:
     """Make the sorting: units that fire enough, by depth, with their properties."""
+    waveforms = units.waveforms
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
-    units = by_depth[counts[by_depth] >= p.min_firing_rate * recording.get_total_duration()]
+    kept = by_depth[counts[by_depth] >= p.min_firing_rate * recording.get_total_duration()]
     index_of = np.full(len(waveforms), -1)
-    index_of[units] = np.arange(len(units))
+    index_of[kept] = np.arange(len(kept))
 
     vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
     vector["sample_index"] = spikes["sample_index"]
     vector["unit_index"] = index_of[spikes["cluster_index"]]
     vector["segment_index"] = spikes["segment_index"]
-    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(units)))
-    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[units]])
-    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[units])
-    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[units])
+    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
+    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
+    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
+    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
     return sorting
 
 

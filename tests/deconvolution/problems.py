@@ -15,6 +15,16 @@ def random_templates(rng, num_units, num_channels, width, rank=2, positive=False
     return low_rank(tensor(np.abs(matrices) if positive else matrices), rank)
 
 
+def local_templates(rng, num_units, num_channels, width, rank=2) -> LowRankTemplates:
+    """Templates that one to four neighbouring channels see, each unit other ones."""
+    matrices = rng.normal(size=(num_units, num_channels, width))
+    first, last = np.sort(rng.integers(num_channels, size=(2, num_units)), axis=0)[:, :, None]
+    channels = np.arange(num_channels)
+    return low_rank(
+        tensor(matrices * ((channels >= first) & (channels <= last) & (channels < first + 4))[..., None]), rank
+    )
+
+
 def random_events(rng, num_units, num_times, separation, largest=5.0) -> Events:
     """Events of every unit, sorted by unit then time, at least so many samples apart."""
     times, units = [], []

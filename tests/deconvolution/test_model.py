@@ -3,13 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from problems import random_events, random_templates, tensor
+from problems import local_templates, random_events, random_templates, tensor
 
 from dlvolt.deconvolution import (
     AmplitudePrior,
     Events,
     compose,
     dense_scores,
+    event_waveforms,
     log_joint,
     residual,
     scores,
@@ -81,6 +82,32 @@ def test_events_in_bank(events, templates):
     np.testing.assert_allclose(synthesize(in_bank, bank.flatten(0, 1), NUM_SAMPLES), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_shifts", [1, 7])
+def test_low_rank_templates_make_what_full_ones_make(rng, num_shifts):
+    templates = local_templates(rng, 6, 9, 21)
+    events = random_events(rng, 6, 300 - 21 + 1, separation=5)
+    events = events._replace(shifts=torch.from_numpy(rng.integers(0, num_shifts, len(events.times))))
+    bank = shift_bank(compose(templates), num_shifts).flatten(0, 1)
+    made = synthesize(events, templates, 300, num_shifts)
+    torch.testing.assert_close(made, synthesize(events.in_bank(6), bank, 300))
+
+    whole = events._replace(shifts=None)
+    torch.testing.assert_close(synthesize(whole, templates, 300), synthesize(whole, compose(templates), 300))
+
+    recording = tensor(rng.normal(size=(300, 9))).T  # not contiguous
+    before = recording.clone()
+    torch.testing.assert_close(residual(recording, events, templates, num_shifts), recording - made)
+    assert torch.equal(recording, before)
+
+
+def test_event_waveforms(rng, templates, events):
+    events = events._replace(shifts=torch.from_numpy(rng.integers(0, 7, len(events.times))))
+    channels = torch.from_numpy(rng.integers(0, NUM_CHANNELS, (len(events.times), 2)))
+    bank = shift_bank(compose(templates))  # J×K×N×D
+    expected = [a * bank[j, k, n] for (_, k, a, j), n in zip(zip(*events, strict=True), channels, strict=True)]
+    torch.testing.assert_close(event_waveforms(events, templates, channels), torch.stack(expected))
+
+
 def test_select_events(events):
     chosen = events.select(events.units == 1)
     assert len(chosen.times) > 0
@@ -97,6 +124,13 @@ def test_log_joint(recording, events, templates):
         error[:, time : time + WIDTH] -= amplitude * w[unit]
     expected = -(error**2).sum() / (2 * 1.6) - 0.7 * events.amplitudes.sum() - 2.5 * len(events.times)
     assert float(log_joint(recording, events, compose(templates), prior)) == pytest.approx(float(expected))
+
+
+def test_log_joint_with_a_cost_of_each_unit(recording, events, templates):
+    costs = tensor([1.0, 2.0, 4.0])
+    free = log_joint(recording, events, compose(templates), AmplitudePrior())
+    with_costs = log_joint(recording, events, compose(templates), AmplitudePrior(event_cost=costs))
+    torch.testing.assert_close(free - with_costs, costs[events.units].sum())
 
 
 @pytest.mark.parametrize("amplitude", [-0.1, 0.9, 3.1])
@@ -128,3 +162,17 @@ def test_low_rank_scores_equal_dense_ones(rng, rank, dtype, tolerance):
     fast = scores(recording, templates)
     assert fast.dtype == dtype
     torch.testing.assert_close(fast, dense_scores(recording, compose(templates)), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("num_units", [1, 40])
+@pytest.mark.parametrize("padding", [0, 1, 8])
+def test_scores_of_local_templates_in_padded_recordings(rng, num_units, padding):
+    templates = local_templates(rng, num_units, 50, 9)
+    recording = tensor(rng.normal(size=(50, 200)))
+    padded = torch.nn.functional.pad(recording, (padding, padding))
+    expected = dense_scores(padded, compose(templates))
+    torch.testing.assert_close(scores(recording, templates, padding), expected)
+    out = torch.full((num_units, expected.shape[1] + 4), 7.0, dtype=torch.float64)
+    scores(recording, templates, padding, out=out[:, 2:-2])
+    torch.testing.assert_close(out[:, 2:-2], expected)
+    assert torch.all(out[:, [0, 1, -2, -1]] == 7)

@@ -3,19 +3,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import random_events, random_templates, tensor, wavelets
+from problems import local_templates, random_events, random_templates, tensor, wavelets
+from torch.nn.functional import conv1d, max_pool1d, pad
 
 from dlvolt.deconvolution import (
     AmplitudePrior,
     Events,
     compose,
     cross_correlations,
+    dense_scores,
     log_joint,
     low_rank,
+    map_amplitudes,
+    map_gain,
+    neighbours,
     pursue,
     shift_bank,
     synthesize,
 )
+from dlvolt.deconvolution.pursuit import NEGLIGIBLE_CORRELATION
+from dlvolt.deconvolution.shifts import HALF_WIDTH, interpolation_kernels
 
 WIDTH = 10
 SEEDS = st.integers(0, 2**32 - 1)
@@ -66,6 +73,59 @@ def greedy(recording, templates, prior, separation):
     return np.array(sorted(final)).reshape(-1, 3)
 
 
+def dense_cross_correlations(templates):
+    """What a unit event of each of K templates adds to the scores of each, K×K×(2D-1)."""
+    full = compose(templates)  # K×N×D
+    return conv1d(pad(full, (full.shape[2] - 1,) * 2), full)
+
+
+def in_rounds(recording, templates, prior, separation, num_shifts):
+    """The pursuit without its economies: all gains in each round, all units, one event after the other."""
+    num_units, _, width = templates.temporal.shape
+    correlations = shift_bank(dense_cross_correlations(templates), num_shifts)  # J×K×K×(2D-1)
+    rivals = (correlations[num_shifts // 2].abs().amax(dim=2) > NEGLIGIBLE_CORRELATION) | torch.eye(num_units).bool()
+    kernels = interpolation_kernels(recording, num_shifts)
+
+    num_times = recording.shape[1] - width + 1
+    num_bins = -(-num_times // width) + 2
+    mu = dense_scores(pad(recording, (width, (num_bins - 1) * width - num_times)), compose(templates))
+    allowed = torch.zeros_like(mu, dtype=torch.bool)
+    allowed[:, width : width + num_times] = True
+
+    def explain_away(unit, time, shift, amplitude):
+        mu[:, time - width + 1 : time + width] -= amplitude * correlations[shift, unit]
+
+    rounds = []
+    while True:
+        gain = map_gain(mu.T, map_amplitudes(mu.T, prior), prior).T.masked_fill(~allowed, -np.inf)
+        best, offset = gain.view(num_units, num_bins, width).max(dim=2)  # K×bins
+        beaten_by = max_pool1d(torch.where(rivals[:, :, None], best, -np.inf), 3, 1, 1).amax(dim=1)  # or equalled
+        units, bins = torch.nonzero((best > 0) & (best == beaten_by), as_tuple=True)
+        if len(units) == 0:
+            break
+        rounds.append([])
+        for k, t in zip(units.tolist(), (offset[units, bins] + bins * width).tolist(), strict=True):
+            scores = kernels @ mu[k, t - HALF_WIDTH : t + HALF_WIDTH + 1]
+            amplitude = map_amplitudes(scores.max(), prior.select(torch.tensor(k)))
+            rounds[-1].append([k, t, int(scores.argmax()), float(amplitude)])
+        for k, t, j, a in rounds[-1]:
+            explain_away(k, t, j, a)
+            allowed[k, t - separation + 1 : t + separation] = False
+
+    for events in rounds:
+        changes = []
+        for event in events:
+            k, t, j, a = event
+            score, own = mu[k, t - HALF_WIDTH : t + HALF_WIDTH + 1] @ kernels[j] + a, prior.select(torch.tensor(k))
+            event[3] = (
+                float(map_amplitudes(score, own)) if map_gain(score, map_amplitudes(score, own), own) > 0 else 0.0
+            )
+            changes.append((k, t, j, event[3] - a))
+        for change in changes:
+            explain_away(*change)
+    return sorted((t - width, k, a, j) for events in rounds for k, t, j, a in events if a > 0)
+
+
 def as_array(events):
     return torch.stack([events.times.double(), events.units.double(), events.amplitudes.double()], dim=1).numpy()
 
@@ -87,12 +147,48 @@ def test_cross_correlations(dtype):
     np.testing.assert_allclose(correlations[range(3), range(3), 5], 1, atol=1e-6)
 
 
+def test_cross_correlations_are_those_of_neighbours():
+    templates = local_templates(np.random.default_rng(1), 12, 16, 9)
+    near, expected = neighbours(templates.support), dense_cross_correlations(templates)
+    correlations = cross_correlations(templates)
+    assert near.shape[1] < 12
+    spread_out = torch.zeros_like(expected)
+    for j in range(12):
+        spread_out[j].index_add_(0, near[j], correlations[j])
+    torch.testing.assert_close(spread_out, expected)
+
+
 @given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), bounded=st.booleans())
 def test_is_the_one_by_one_greedy_order(seed, num_units, separation, bounded):
     rng = np.random.default_rng(seed)
     recording, templates, prior = random_problem(rng, num_units, positive=True, bounded=bounded)
     events = pursue(recording, templates, prior, separation, num_shifts=1)
     np.testing.assert_allclose(as_array(events), greedy(recording, templates, prior, separation), atol=1e-9)
+
+
+@given(
+    seed=SEEDS,
+    num_units=st.integers(1, 12),
+    separation=st.integers(1, WIDTH),
+    num_shifts=st.sampled_from([1, 7]),
+    bounded=st.booleans(),
+    event_cost=st.one_of(st.floats(0, 8), st.none()),
+)
+def test_is_that_without_economies(seed, num_units, separation, num_shifts, bounded, event_cost):
+    rng = np.random.default_rng(seed)
+    templates = local_templates(rng, num_units, 12, WIDTH)
+    num_samples = int(rng.integers(WIDTH, 20 * WIDTH))
+    truth = random_events(rng, num_units, num_samples - WIDTH + 1, separation=WIDTH, largest=12.0)
+    recording = synthesize(truth, templates, num_samples) + tensor(rng.normal(size=(12, num_samples)))
+    bounds = dict(minimum=tensor(rng.uniform(0, 5, num_units)), maximum=tensor(rng.uniform(7, 12, num_units)))
+    costs = tensor(rng.uniform(0, 8, num_units)) if event_cost is None else event_cost
+    prior = AmplitudePrior(rate=0.1, event_cost=costs, **(bounds if bounded else {}))
+    events = pursue(recording, templates, prior, separation, num_shifts)
+    expected = in_rounds(recording, templates, prior, separation, num_shifts)
+    assert [*zip(*(x.tolist() for x in (events.times, events.units, events.shifts)), strict=True)] == [
+        (t, k, j) for t, k, _, j in expected
+    ]
+    np.testing.assert_allclose(events.amplitudes, [a for _, _, a, _ in expected], atol=1e-9)
 
 
 @given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), num_shifts=st.sampled_from([1, 7]))

@@ -50,6 +50,17 @@ def test_low_rank(rng, rank):
         assert torch.all((matrices * others).sum(dim=(2, 3)) <= reached)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_channels_of_zeros_stay_zero(rng, rank):
+    matrices = tensor(rng.normal(size=(3, 8, WIDTH)))
+    seen = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]]).bool()
+    templates = low_rank(matrices * seen[:, :, None], rank)
+    assert torch.equal(templates.support, seen)
+    u, s, v = torch.linalg.svd(matrices * seen[:, :, None], full_matrices=False)
+    expected = u[..., :rank] @ (s[:, :rank, None] * v[:, :rank])
+    torch.testing.assert_close(compose(templates), expected / expected.norm(dim=(1, 2), keepdim=True))
+
+
 def test_low_rank_of_zero():
     matrices = torch.ones(2, 3, 4)
     matrices[1] = 0
@@ -69,6 +80,9 @@ def test_event_slices(rng):
     slices = event_slices(recording, torch.tensor([0, 7, 28]), WIDTH)
     np.testing.assert_array_equal(slices, np.stack([recording[:, t : t + WIDTH] for t in (0, 7, 28)]))
     assert event_slices(recording, torch.tensor([], dtype=torch.long), WIDTH).shape == (0, NUM_CHANNELS, WIDTH)
+    channels = torch.tensor([[0, 4], [2, 1], [3, 3]])
+    some = event_slices(recording, torch.tensor([0, 7, 28]), WIDTH, channels)
+    np.testing.assert_array_equal(some, np.stack([s[c] for s, c in zip(slices, channels, strict=True)]))
 
 
 @pytest.mark.parametrize("rank", [1, 2])

@@ -81,6 +81,52 @@ def test_sign(peak_sign, expected):
     assert len(detect(traces, peak_sign=peak_sign, detect_threshold=15.0)) == expected
 
 
+def straightforward(traces, locations, prototype, threshold, both_signs, sweep=15, radius_um=75.0):
+    """Peaks of the filters written out in full, each candidate compared with each other one."""
+    distances = np.linalg.norm(locations[:, None] - locations, axis=2)
+    weights = np.stack([np.exp(-distances / decay) * (distances <= radius_um) for decay in (1e-9, 20.0, 50.0)])
+    weights /= np.linalg.norm(weights, axis=2, keepdims=True)
+    windows = np.lib.stride_tricks.sliding_window_view(traces, len(prototype), axis=0)  # T×N×D
+    score = weights @ (windows @ (prototype / np.linalg.norm(prototype))).T
+    score = (np.abs(score) if both_signs else score).max(axis=0)  # N×T
+    inner = score[:, 1:-1]
+    channels, times = np.nonzero((inner > threshold) & (inner > score[:, :-2]) & (inner >= score[:, 2:]))
+    height = inner[channels, times]
+    peaks = []
+    for c, t, own in zip(channels, times, height, strict=True):
+        apart, distance = np.abs(times - t), distances[c, channels]
+        beside = (apart <= sweep) & (distance <= radius_um)
+        in_reach = (apart < len(prototype)) & (distance <= 2 * radius_um)
+        if not (((height > own) & beside) | ((height * 0.3 > own) & in_reach)).any():
+            peaks.append((t + 1 + BEFORE, c))
+    return sorted(peaks)
+
+
+@pytest.mark.parametrize("peak_sign", ["neg", "both"])
+def test_many_channels_on_a_grid_in_any_order(peak_sign):
+    rng = np.random.default_rng(3)
+    locations = 25.0 * rng.permutation([(x, y) for x in range(8) for y in range(8)])
+    traces = rng.normal(size=(12_000, 64))
+    for time in range(300, 11_700, 50):
+        distance = np.linalg.norm(locations - locations[rng.integers(64)], axis=1)
+        pulse = spike(np.arange(len(traces)) - time)[:, None]
+        traces += rng.uniform(-5, 15) * np.exp(-distance / rng.choice([0.01, 20, 50])) * pulse
+    recording = NumpyRecording([traces.astype("float32")], FS)
+    probe = probeinterface.Probe(ndim=2)
+    probe.set_contacts(locations, shapes="circle", shape_params={"radius": 5})
+    probe.set_device_channel_indices(np.arange(64))
+    recording.set_probe(probe)
+    prototype = spike(np.arange(-BEFORE, AFTER))
+    detector = MatchedFilterPeakDetector(recording, prototype, BEFORE, peak_sign=peak_sign)
+    job_kwargs = dict(n_jobs=1, chunk_size=12_000, progress_bar=False)  # longer than a tile
+    found = run_node_pipeline(recording, [detector], job_kwargs)
+    margin = np.zeros((130, 64))
+    padded = np.concatenate([margin, traces, margin])
+    expected = straightforward(padded, locations, prototype, 5.0, both_signs=peak_sign == "both")
+    assert len(expected) > 100
+    assert [(p["sample_index"], p["channel_index"]) for p in found] == [(t - 130, c) for t, c in expected]
+
+
 def test_chunks_do_not_matter():
     rng = np.random.default_rng(2)
     traces = rng.normal(size=(60_000, 4))

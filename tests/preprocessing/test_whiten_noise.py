@@ -6,10 +6,14 @@ import pytest
 import spikeinterface as si
 from probeinterface import generate_linear_probe, generate_tetrode
 from scipy.linalg import toeplitz
-from scipy.signal import lfilter
-from spikeinterface.preprocessing import highpass_filter
+from scipy.ndimage import maximum_filter1d
+from scipy.signal import fftconvolve, lfilter
+from spikeinterface.preprocessing import common_reference, highpass_filter
 
+from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import WhitenNoiseRecording, whiten_noise
+from dlvolt.preprocessing.whiten_noise import _inverse_root_filter, estimate_whitening_filters
+from dlvolt.stages import preprocess
 
 RATE = 25000.0
 COLOUR = np.array([1.0, 0.7, 0.3, 0.1])  # impulse response that colours the noise
@@ -27,7 +31,7 @@ def coloured_noise(num_samples, seed):
 def recording_of(traces, probe=None):
     segments = traces if isinstance(traces, list) else [traces]
     probe = probe or generate_tetrode()
-    probe.set_device_channel_indices(range(4))
+    probe.set_device_channel_indices(range(probe.get_contact_count()))
     recording = si.NumpyRecording(segments, RATE)
     recording.set_probe(probe)
     return recording
@@ -139,6 +143,85 @@ def test_far_channels_are_left_out(noise):
     spatial = np.array(whiten_noise(recording_of(noise, probe), radius_um=100.0)._kwargs["spatial"])
     distance = np.abs(np.subtract.outer(range(4), range(4)))
     np.testing.assert_array_equal(spatial != 0, distance <= 1)
+
+
+def long_probe_noise(num_channels, seconds, seed=0):
+    """Coloured noise that neighbours share, and that all channels see besides, on offsets."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(scale=10, size=(int(seconds * RATE), num_channels + 2))
+    noise = noise[:, :-2] + 0.6 * noise[:, 1:-1] + 0.3 * noise[:, 2:]
+    noise += rng.normal(scale=20, size=(len(noise), 1))
+    return lfilter(COLOUR, 1.0, noise, axis=0) + rng.uniform(-1000, 1000, size=num_channels)
+
+
+@pytest.fixture(scope="module")
+def shuffled():
+    """A probe longer than the blocks that are decorrelated at once, its channels in no order, one of them dead."""
+    traces = highpass_filter(si.NumpyRecording(long_probe_noise(80, 2.0), RATE)).get_traces()
+    traces[:, 17] = 0
+    return recording_of(traces, generate_linear_probe(80, ypitch=25)).select_channels(
+        np.random.default_rng(0).permutation(80)
+    )
+
+
+def test_channels_may_come_in_any_order(shuffled):
+    in_order = shuffled.select_channels(np.sort(shuffled.channel_ids))
+    expected, temporal = estimate_whitening_filters(in_order)
+    spatial, _ = estimate_whitening_filters(shuffled)
+    order = shuffled.channel_ids.astype(int)
+    np.testing.assert_allclose(spatial, expected[np.ix_(order, order)], atol=1e-6)
+
+    white = whiten_noise(shuffled, spatial=spatial, temporal=temporal).get_traces()
+    by_definition = fftconvolve(shuffled.get_traces() @ spatial.T, temporal[:, None], axes=0, mode="same")
+    np.testing.assert_allclose(white, by_definition, atol=1e-4)
+    np.testing.assert_array_equal(white[:, order == 17], 0)
+
+
+def test_the_estimate_is_of_quiet_samples_only(noise, spikes):
+    """The two filters by their definition, of a recording that is one chunk."""
+    traces = (noise + spikes)[: int(0.4 * RATE)]
+    spatial, temporal = estimate_whitening_filters(recording_of(traces))
+    traces = traces - np.median(traces, axis=0)
+    loud = np.abs(traces) > 4 * np.median(np.abs(traces), axis=0) / 0.6745
+    quiet = maximum_filter1d(loud, 2 * 12 + 1, axis=0) == 0  # 0.5 ms
+    assert 0.5 < quiet.mean() < 0.99
+    x = traces * quiet
+    covariance = x.T @ x / (quiet.T.astype(float) @ quiet)
+    deviations = np.sqrt(covariance.diagonal())
+    variances, directions = np.linalg.eigh(covariance / np.outer(deviations, deviations))
+    root = directions / np.sqrt(variances) @ directions.T / deviations
+    np.testing.assert_allclose(spatial, root, rtol=1e-4, atol=1e-6)
+    white, num_lags = x @ root.T * quiet, 17  # 0.67 ms
+    pairs = [(slice(lag, None), slice(len(x) - lag)) for lag in range(2 * num_lags + 1)]
+    autocorrelation = [np.sum(white[late] * white[early]) / np.sum(quiet[late] & quiet[early]) for late, early in pairs]
+    np.testing.assert_allclose(temporal, _inverse_root_filter(np.array(autocorrelation), num_lags), atol=1e-4)
+
+
+@pytest.mark.parametrize("num_channels", [4, 80])
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_the_sorter_whitens_in_one_pass_what_takes_three(num_channels, dtype):
+    probe = generate_linear_probe(num_channels, ypitch=25)
+    recording = recording_of(long_probe_noise(num_channels, 4.0).astype(dtype), probe)
+    white = preprocess(recording, SorterParameters())
+    filtered = highpass_filter(recording, filter_order=3, dtype="float32")
+    by_steps = whiten_noise(common_reference(filtered) if num_channels == 80 else filtered)
+    middle = slice(1000, -1000)
+    difference = white.get_traces()[middle] - by_steps.get_traces()[middle]
+    # exactly the same without a reference; with it, the median is of other noise, of 80 channels
+    assert difference.std() < (1e-4 if num_channels == 4 else 0.15)
+    test = white.get_traces()[middle]
+    np.testing.assert_allclose(test.var(axis=0), 1, atol=0.1)
+    for lag in range(1, 30):
+        assert np.mean(test[lag:] * test[:-lag]) == pytest.approx(0, abs=0.08)  # low frequencies are gone
+    neighbouring = np.corrcoef(test.T)[np.arange(num_channels - 1), np.arange(1, num_channels)]
+    np.testing.assert_allclose(neighbouring, 0, atol=0.05)
+    pieces = [white.get_traces(start_frame=start, end_frame=start + 7001) for start in range(0, len(test), 7001)]
+    np.testing.assert_allclose(np.concatenate(pieces)[: len(test)], white.get_traces()[: len(test)], atol=1e-4)
+
+
+def test_filters_that_shift_phases_are_refused(noise, whitened):
+    with pytest.raises(ValueError, match=r"^temporal must be symmetric"):
+        whiten_noise(recording_of(noise), spatial=np.eye(4), temporal=[0.0, 1.0, 0.5])
 
 
 def test_a_loud_channel_does_not_drown_the_others(noise):

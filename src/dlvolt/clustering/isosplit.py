@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 NUM_COMPONENTS = 8
 MIN_SPLIT_SIZE = 25  # fewer points do not show two modes
 MAX_DEPTH = 3
+NUM_ALONE = 3  # leading components that are looked at one by one
 
 
 def isosplit(points: np.ndarray) -> np.ndarray:
@@ -44,7 +45,12 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
     labels = np.zeros(len(features), dtype=int)
     if len(features) < MIN_SPLIT_SIZE:
         return labels
-    first = isosplit(principal_components(features, NUM_COMPONENTS))
+    components = principal_components(features, NUM_COMPONENTS)
+    first = isosplit(components)
+    for component in components[:, :NUM_ALONE].T:  # modes that noise in the other components hides
+        if first.max() > 0:
+            break
+        first = isosplit(component[:, None])
     if first.max() == 0 or depth == 0:
         return first
     num_labels = 0

@@ -7,38 +7,54 @@ from typing import Any
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, get_channel_distances
-from spikeinterface.core.node_pipeline import (
-    ExtractSparseWaveforms,
-    PeakDetector,
-    PipelineNode,
-    WaveformsNode,
-    run_node_pipeline,
-)
+from spikeinterface.core.node_pipeline import PeakDetector, PipelineNode, run_node_pipeline
 
-from dlvolt.deconvolution import shift_bank
+from dlvolt.deconvolution import event_slices, local_columns, shift_bank
 
 
-class ProjectSnippets(WaveformsNode):
-    """Project snippets on a temporal basis that is delayed, per peak, to where the peak lies between samples."""
+class ProjectSnippets(PipelineNode):
+    """Project snippets on a temporal basis that is delayed, per peak, to where the peak lies between samples.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Whitened traces.
+    detector : PeakDetector
+        What finds the peaks.
+    basis : np.ndarray, shape (B, D)
+        Temporal basis.
+    num_before, num_after : int
+        Samples of a snippet before and from the peak on, D in all.
+    neighbours : np.ndarray, shape (N, N), bool
+        Which channels belong to the snippet of a peak on which channel.
+    """
 
     def __init__(
         self,
         recording: BaseRecording,
-        parents: list[PipelineNode],
+        detector: PeakDetector,
         basis: np.ndarray,
         num_before: int,
         num_after: int,
+        neighbours: np.ndarray,
     ) -> None:
-        super().__init__(recording, nbefore=num_before, nafter=num_after, parents=parents, return_output=True)
-        self.bank = shift_bank(torch.from_numpy(basis)).numpy()  # J×B×D
+        super().__init__(recording, parents=[detector])
+        self.bank = shift_bank(torch.from_numpy(basis))  # J×B×D
+        self.num_before, self.num_after = num_before, num_after
+        self.channels, self.is_near = local_columns(torch.from_numpy(neighbours))  # N×C
 
-    def compute(self, traces: np.ndarray, peaks: np.ndarray, snippets: np.ndarray) -> np.ndarray:
-        """Return the features, shape (peaks, B, channels), of snippets, shape (peaks, D, channels)."""
-        shifts = peaks["shift"]
-        features = np.empty((len(snippets), self.bank.shape[1], snippets.shape[2]), dtype="float32")
-        for shift in np.unique(shifts):
-            features[shifts == shift] = self.bank[shift] @ snippets[shifts == shift]
-        return features
+    def get_margin(self) -> int:
+        """Return how many samples on either side of a chunk are looked at too."""
+        return max(self.num_before, self.num_after)
+
+    def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+        """Return the features of the snippets around the peaks, shape (P, B, C)."""
+        chunk = torch.from_numpy(np.require(traces, requirements="W")).T  # torch wants to be allowed to write
+        start, channel, shift = (torch.from_numpy(peaks[x]) for x in ("sample_index", "channel_index", "shift"))
+        start = start - self.num_before
+        snippets = event_slices(chunk, start, self.num_before + self.num_after, self.channels[channel])  # P×C×D
+        features = self.bank[shift] @ snippets.mT
+        return (features * self.is_near[channel][:, None]).numpy()
 
 
 def fit_temporal_basis(snippets: np.ndarray, num_components: int) -> np.ndarray:
@@ -85,16 +101,8 @@ def detect_and_project(
         Which channels are within the radius of which.
     """
     neighbours = get_channel_distances(recording) <= radius_um
-    snippets = ExtractSparseWaveforms(
-        recording,
-        nbefore=num_before,
-        nafter=num_after,
-        parents=[detector],
-        return_output=False,
-        sparsity_mask=neighbours,
-    )
-    project = ProjectSnippets(recording, [detector, snippets], basis, num_before, num_after)
+    project = ProjectSnippets(recording, detector, basis, num_before, num_after, neighbours)
     peaks, features = run_node_pipeline(
-        recording, [detector, snippets, project], job_kwargs, job_name="dlvolt: detect peaks", slices=slices
+        recording, [detector, project], job_kwargs, job_name="dlvolt: detect peaks", slices=slices
     )
     return peaks, features, neighbours

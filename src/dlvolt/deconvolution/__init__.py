@@ -15,9 +15,10 @@ S. Linderman, "Spike Sorting by Deconvolution", Machine Learning Methods for Neu
 M. Pachitariu, S. Sridhar, C. Stringer, "Solving the spike sorting problem with Kilosort", bioRxiv, 2023.
 """
 
-from .amplitudes import AmplitudePrior, map_amplitudes, map_gain, separated_maxima
+from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain, separated_maxima
 from .coordinate_ascent import sweep
-from .model import Events, log_joint, residual, synthesize
+from .locality import local_columns, neighbours
+from .model import Events, event_waveforms, log_joint, residual, synthesize
 from .pursuit import cross_correlations, pursue
 from .scores import dense_scores, scores
 from .shifts import NUM_SHIFTS, fractions, shift_bank
@@ -32,11 +33,15 @@ __all__ = [
     "cross_correlations",
     "dense_scores",
     "event_slices",
+    "event_waveforms",
     "fractions",
+    "least_scores",
+    "local_columns",
     "log_joint",
     "low_rank",
     "map_amplitudes",
     "map_gain",
+    "neighbours",
     "pursue",
     "residual",
     "scores",

@@ -8,7 +8,7 @@ from torch import Tensor
 from .amplitudes import AmplitudePrior, map_amplitudes, map_gain, separated_maxima
 from .model import Events, residual, synthesize
 from .scores import scores
-from .templates import LowRankTemplates, compose, update_templates
+from .templates import LowRankTemplates, update_templates
 
 
 def sweep(
@@ -40,12 +40,12 @@ def sweep(
     """
     templates = LowRankTemplates(*(part.clone() for part in templates))
     num_units, rank, num_template_samples = templates.temporal.shape
-    left_over = residual(recording, events, compose(templates))
+    left_over = residual(recording, events, templates)
     swept = []
     for k in range(num_units):
         unit = torch.tensor([k], device=recording.device)
         old, template = events.select(events.units == k), templates.select(unit)
-        own = left_over + synthesize(old._replace(units=0 * old.units), compose(template), recording.shape[1])
+        own = left_over + synthesize(old._replace(units=0 * old.units), template, recording.shape[1])
 
         mu = scores(own, template)[0]  # T-D+1
         amplitudes = map_amplitudes(mu, prior_of_unit := prior.select(unit))
@@ -59,7 +59,7 @@ def sweep(
         if len(times):
             for part, updated in zip(templates, update_templates(own, new, rank, num_template_samples), strict=True):
                 part[k] = updated[0]
-        template = compose(templates.select(unit))
+        template = templates.select(unit)
         left_over = own - synthesize(new._replace(units=0 * new.units), template, recording.shape[1])
         swept.append(new)
     return Events(*(torch.cat(parts) for parts in zip(*(new[:3] for new in swept), strict=True))), templates

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .locality import local_columns
+from .shifts import NUM_SHIFTS, shift_bank
+from .templates import LowRankTemplates
+
 if TYPE_CHECKING:
     from .amplitudes import AmplitudePrior
 
@@ -44,23 +48,60 @@ class Events(NamedTuple):
         return Events(self.times, self.shifts * num_units + self.units, self.amplitudes)
 
 
-def synthesize(events: Events, templates: Tensor, num_samples: int) -> Tensor:
+def event_waveforms(
+    events: Events, templates: LowRankTemplates, channels: Tensor, num_shifts: int = NUM_SHIFTS
+) -> Tensor:
+    """Return what each event adds to some channels.
+
+    Parameters
+    ----------
+    events : Events
+        E events, with their shifts or on whole samples.
+    templates : LowRankTemplates
+        Template of each unit.
+    channels : Tensor, shape (E, C), int64
+        Channels of each event.
+    num_shifts : int
+        J sub-sample positions.
+
+    Returns
+    -------
+    Tensor, shape (E, C, D)
+        a w[k, n, d − δ].
+    """
+    profiles = templates.singular_values[:, :, None] * templates.temporal  # K×R×D
+    if events.shifts is None:
+        of_event = profiles[events.units]
+    else:
+        of_event = shift_bank(profiles, num_shifts)[events.shifts, events.units]  # E×R×D
+    return templates.spatial[events.units[:, None], channels] @ (events.amplitudes[:, None, None] * of_event)
+
+
+def synthesize(
+    events: Events, templates: LowRankTemplates | Tensor, num_samples: int, num_shifts: int = NUM_SHIFTS
+) -> Tensor:
     """Return the noiseless recording A ⊛ W that events and templates make.
 
     Parameters
     ----------
     events : Events
         Times must lie in ``[0, T - D]``.
-    templates : Tensor, shape (K, N, D)
-        Template of each unit.
+    templates : LowRankTemplates or Tensor, shape (K, N, D)
+        Template of each unit. Low-rank ones cost only the channels that see the unit; full ones know no shifts, see
+        `Events.in_bank`.
     num_samples : int
         Length T of the recording.
+    num_shifts : int
+        J sub-sample positions.
 
     Returns
     -------
     Tensor, shape (N, T)
         Σ_k Σ_d a[k, t - d] w[k, n, d].
     """
+    if isinstance(templates, LowRankTemplates):
+        recording = templates.spatial.new_zeros(templates.spatial.shape[1], num_samples)
+        return _add(recording, events, templates, 1, num_shifts)
     num_channels, num_template_samples = templates.shape[1:]
     recording = templates.new_zeros(num_samples, num_channels)
     window = torch.arange(num_template_samples, device=templates.device)
@@ -69,12 +110,26 @@ def synthesize(events: Events, templates: Tensor, num_samples: int) -> Tensor:
     return recording.index_add(0, samples, waveforms.reshape(-1, num_channels)).T
 
 
-def residual(recording: Tensor, events: Events, templates: Tensor) -> Tensor:
+def residual(
+    recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, num_shifts: int = NUM_SHIFTS
+) -> Tensor:
     """Return X − A ⊛ W, shape (N, T); see `synthesize`."""
+    if isinstance(templates, LowRankTemplates):
+        return _add(recording.clone(memory_format=torch.contiguous_format), events, templates, -1, num_shifts)
     return recording - synthesize(events, templates, recording.shape[1])
 
 
-def log_joint(recording: Tensor, events: Events, templates: Tensor, prior: AmplitudePrior) -> Tensor:
+def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:
+    """Add events to a contiguous recording, in place, where they are seen."""
+    channels = local_columns(templates.support)[0][events.units]  # E×C
+    waveforms = event_waveforms(events, templates, channels, num_shifts)
+    window = torch.arange(waveforms.shape[2], device=recording.device)
+    samples = (channels * recording.shape[1] + events.times[:, None])[:, :, None] + window  # of the channels in a row
+    recording.view(-1).index_add_(0, samples.flatten(), waveforms.flatten(), alpha=sign)
+    return recording
+
+
+def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, prior: AmplitudePrior) -> Tensor:
     """Return log p(X, A | W) up to a constant.
 
     The Gaussian likelihood plus the log prior of the amplitudes; every event costs ``prior.event_cost`` nats and
@@ -86,8 +141,8 @@ def log_joint(recording: Tensor, events: Events, templates: Tensor, prior: Ampli
         Whitened traces X.
     events : Events
         The non-zero entries of A.
-    templates : Tensor, shape (K, N, D)
-        Template of each unit.
+    templates : LowRankTemplates or Tensor, shape (K, N, D)
+        Template of each unit; see `synthesize`.
     prior : AmplitudePrior
         σ², λ and the cost of an event.
 
@@ -100,5 +155,5 @@ def log_joint(recording: Tensor, events: Events, templates: Tensor, prior: Ampli
     if torch.any((events.amplitudes < of_event.minimum) | (events.amplitudes > of_event.maximum)):
         return recording.new_tensor(-math.inf)
     error = residual(recording, events, templates).square().sum()
-    cost = (prior.rate * events.amplitudes + prior.event_cost).sum()
+    cost = (prior.rate * events.amplitudes + of_event.event_cost).sum()
     return -error / (2 * prior.noise_variance) - cost

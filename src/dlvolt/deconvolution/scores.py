@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import conv1d
+from torch.nn.functional import conv1d, pad
 
+from .locality import blocks
 from .templates import LowRankTemplates
+
+NO_COMPONENT = 1e-4  # of a template's norm: smaller singular values are rounding errors of zero
+BLOCK = 16  # units whose channels are projected together
 
 
 def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:
@@ -26,7 +30,7 @@ def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:
     return conv1d(residual[None], templates)[0]
 
 
-def scores(residual: Tensor, templates: LowRankTemplates) -> Tensor:
+def scores(residual: Tensor, templates: LowRankTemplates, padding: int = 0, out: Tensor | None = None) -> Tensor:
     """Return μ_k = (U_kᵀ R) ⋆ (S_k V_kᵀ): project in space, then correlate in time.
 
     Parameters
@@ -34,16 +38,29 @@ def scores(residual: Tensor, templates: LowRankTemplates) -> Tensor:
     residual : Tensor, shape (N, T)
         Recording less all other units.
     templates : LowRankTemplates
-        K templates of rank R and D samples.
+        K templates of rank R and D samples; channels where a footprint is zero cost nothing.
+    padding : int
+        Zeros that the residual is taken to have at either end; at most D.
+    out : Tensor, shape (K, T - D + 1 + 2 padding), optional
+        Where to put the scores.
 
     Returns
     -------
-    Tensor, shape (K, T - D + 1)
-        The same as `dense_scores`, for R (N + D) instead of N·D products a sample.
+    Tensor, shape (K, T - D + 1 + 2 padding)
+        The same as `dense_scores`, for R (N + D) instead of N·D products a sample, N counting the channels of a
+        block of units.
     """
     spatial, singular_values, temporal = templates
-    num_units, num_channels, rank = spatial.shape
-    projected = spatial.transpose(1, 2).reshape(num_units * rank, num_channels) @ residual  # K·R×T
-    profiles = (singular_values[:, :, None] * temporal).reshape(num_units * rank, 1, -1)  # K·R×1×D
-    correlated = conv1d(projected[None], profiles, groups=num_units * rank)[0]  # K·R×(T-D+1)
-    return correlated.view(num_units, rank, -1).sum(dim=1)
+    num_units, num_channels, _ = spatial.shape
+    profiles = singular_values[:, :, None] * temporal  # K×R×D
+    if out is None:
+        out = residual.new_empty(num_units, residual.shape[1] - temporal.shape[2] + 1 + 2 * padding)
+    for units, channels in blocks(templates.support, BLOCK):
+        rank = int((singular_values[units] > NO_COMPONENT).any(dim=0).sum())  # of the block
+        footprints = spatial[units, :, :rank][:, channels].permute(2, 0, 1).flatten(0, 1)  # R·B×C
+        projected = footprints @ (residual if len(channels) == num_channels else residual.index_select(0, channels))
+        taps = profiles[units, :rank].transpose(0, 1).reshape(len(projected), 1, -1)  # R·B×1×D
+        projected = pad(projected, (padding, padding))  # conv1d would be slow with padding of its own
+        correlated = conv1d(projected[None], taps, groups=len(projected))[0]
+        out[units] = correlated.view(rank, len(units), -1).sum(dim=0)
+    return out

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .model import Events
+from .locality import local_columns
+
+if TYPE_CHECKING:
+    from .model import Events
 
 
 class LowRankTemplates(NamedTuple):
     """Templates W_k = Σ_r s_r u_r v_rᵀ with Σ_r s_r² = 1.
+
+    Footprints are exactly zero on the channels that do not see the unit.
 
     Attributes
     ----------
@@ -26,6 +31,11 @@ class LowRankTemplates(NamedTuple):
     spatial: Tensor
     singular_values: Tensor
     temporal: Tensor
+
+    @property
+    def support(self) -> Tensor:
+        """Which channels see which unit, shape (K, N), bool."""
+        return self.spatial.any(dim=2)
 
     def select(self, units: Tensor) -> LowRankTemplates:
         """Return the templates of some units."""
@@ -45,7 +55,8 @@ def compose(templates: LowRankTemplates) -> Tensor:
 def low_rank(matrices: Tensor, rank: int) -> LowRankTemplates:
     """Return the rank-R, unit-norm matrices W_k that maximise ⟨M_k, W_k⟩.
 
-    The truncated SVD of M_k with its singular values renormalised: s̄_r = s_r / √(Σ s_r²).
+    The truncated SVD of M_k with its singular values renormalised: s̄_r = s_r / √(Σ s_r²). Rows of zeros stay zero
+    and cost nothing.
 
     Parameters
     ----------
@@ -64,17 +75,41 @@ def low_rank(matrices: Tensor, rank: int) -> LowRankTemplates:
     ValueError
         If a matrix is zero: no unit-norm template points its way.
     """
-    if not torch.all(matrices.flatten(1).any(dim=1)):
+    rows, is_used = local_columns(matrices.any(dim=2), at_least=rank)  # K×C
+    if not is_used.any(dim=1).all():
         raise ValueError("matrices: each must have a non-zero entry; leave out units without events")
-    spatial, singular_values, temporal = torch.linalg.svd(matrices, full_matrices=False)
+    local = matrices.gather(1, rows[:, :, None].expand(-1, -1, matrices.shape[2]))
+    footprints, singular_values, temporal = torch.linalg.svd(local, full_matrices=False)
+    footprints = footprints[:, :, :rank] * is_used[:, :, None]
+    spatial = footprints.new_zeros(*matrices.shape[:2], footprints.shape[2])
+    spatial.scatter_(1, rows[:, :, None].expand_as(footprints), footprints)
     singular_values = singular_values[:, :rank]
     singular_values = singular_values / singular_values.norm(dim=1, keepdim=True)
-    return LowRankTemplates(spatial[:, :, :rank], singular_values, temporal[:, :rank])
+    return LowRankTemplates(spatial, singular_values, temporal[:, :rank])
 
 
-def event_slices(recording: Tensor, times: Tensor, num_template_samples: int) -> Tensor:
-    """Return the slices R_t = R[:, t : t + D] of a recording, shape (E, N, D)."""
-    return recording.unfold(1, num_template_samples, 1)[:, times].transpose(0, 1)
+def event_slices(recording: Tensor, times: Tensor, num_template_samples: int, channels: Tensor | None = None) -> Tensor:
+    """Return the slices R_t = R[:, t : t + D] of a recording.
+
+    Parameters
+    ----------
+    recording : Tensor, shape (N, T)
+        Traces.
+    times : Tensor, shape (E,), int64
+        First samples.
+    num_template_samples : int
+        D.
+    channels : Tensor, shape (E, C), int64, optional
+        Channels of each slice; all if None.
+
+    Returns
+    -------
+    Tensor, shape (E, C, D)
+        Or (E, N, D).
+    """
+    if channels is None:
+        return recording.unfold(1, num_template_samples, 1)[:, times].transpose(0, 1)
+    return recording.unfold(1, num_template_samples, 1)[channels, times[:, None]]
 
 
 def update_templates(residual: Tensor, events: Events, rank: int, num_template_samples: int) -> LowRankTemplates:

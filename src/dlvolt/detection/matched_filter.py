@@ -10,17 +10,22 @@ from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.deconvolution import NUM_SHIFTS
+from dlvolt.deconvolution.locality import blocks, pairs
 
 SIDE_LOBE = 0.3  # of the score of a spike: smaller peaks within a template's reach are its side lobes
-DECAYS_UM = (1.0, 20.0, 50.0)  # how far a spike is seen: by one channel only, …
+DECAYS_UM = (20.0, 50.0)  # how far a spike is seen that more than one channel sees
+BLOCK = 24  # channels that are filtered together
+TILE = 8192  # samples that are filtered together: they fit into the cache
+CANDIDATES = 4096  # that are compared at a time with all that are near
 
 
 class MatchedFilterPeakDetector(PeakDetector):
     """Detect peaks in the correlation of whitened traces with a typical spike.
 
-    A spike is taken for the prototype in time, and in space for a weight that decays exponentially with the
-    distance from its main channel. On white noise of variance 1 the correlation with such a unit-norm template has
-    variance 1, so weak spikes that many channels see stand out although none of them crosses the threshold.
+    A spike is taken for the prototype in time. In space it is seen by one channel, or by its neighbours too, with a
+    weight that decays exponentially with the distance from its main channel. On white noise of variance 1 the
+    correlation with such a unit-norm template has variance 1, so weak spikes that many channels see stand out
+    although none of them crosses the threshold.
 
     Parameters
     ----------
@@ -56,9 +61,13 @@ class MatchedFilterPeakDetector(PeakDetector):
         distances = get_channel_distances(recording)
         weights = np.exp(-distances / np.array(DECAYS_UM)[:, None, None]) * (distances <= radius_um)
         weights /= np.linalg.norm(weights, axis=2, keepdims=True)
-        self.weights = torch.from_numpy(weights.astype("float32"))  # 3×N×N
-        self.prototype = torch.from_numpy((prototype / np.linalg.norm(prototype)).astype("float32"))
+        weights = torch.from_numpy(weights.astype("float32"))  # scales×N×N
         self.neighbours = torch.from_numpy(distances <= radius_um)
+        self.blocks = [
+            (rows, columns, weights[:, rows[:, None], columns].flatten(0, 1))
+            for rows, columns in blocks(self.neighbours, BLOCK)
+        ]
+        self.prototype = torch.from_numpy((prototype / np.linalg.norm(prototype)).astype("float32"))
         self.wide_neighbours = torch.from_numpy(distances <= 2 * radius_um)
         self.num_before = num_before
         self.both_signs = peak_sign == "both"
@@ -77,23 +86,13 @@ class MatchedFilterPeakDetector(PeakDetector):
         self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
     ) -> tuple[np.ndarray]:
         """Return the peaks of a chunk, shape (T, N), whose margins are cut off."""
-        chunk = torch.from_numpy(np.ascontiguousarray(traces.T))  # N×T
-        prototypes = self.prototype.expand(len(chunk), 1, -1)
-        in_time = torch.conv1d(chunk[None], prototypes, groups=len(chunk))[0]  # N×(T-D+1)
-        score = (self.weights @ in_time).abs() if self.both_signs else self.weights @ in_time
-        score = score.amax(dim=0)  # N×(T-D+1)
-
-        inner = score[:, 1:-1]
-        crossing = (inner > self.detect_threshold) & (inner > score[:, :-2]) & (inner >= score[:, 2:])
-        times, channels = torch.nonzero(crossing.T, as_tuple=True)  # by time
-        times = times + 1
-        keep = self._largest_around(times, channels, score[channels, times])
+        chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch wants to be allowed to write
+        times, channels, (before, top, after) = self._candidates(chunk.T)
+        keep = self._largest_around(times, channels, top)
         keep &= (times + self.num_before >= self.get_margin()) & (
             times + self.num_before < len(traces) - self.get_margin()
         )
-        times, channels = times[keep], channels[keep]
-
-        before, top, after = (score[channels, times + step] for step in (-1, 0, 1))
+        times, channels, before, top, after = (x[keep] for x in (times, channels, before, top, after))
         delta = (before - after) / (2 * (before - 2 * top + after))  # of the parabola through the three
         shift = (delta * NUM_SHIFTS + (NUM_SHIFTS - 1) / 2).round().clamp(0, NUM_SHIFTS - 1)
 
@@ -105,19 +104,52 @@ class MatchedFilterPeakDetector(PeakDetector):
         peaks["shift"] = shift
         return (peaks,)
 
+    def _candidates(self, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return where the score of a chunk, shape (N, T), has maxima above the threshold.
+
+        Returns
+        -------
+        times, channels : Tensor, shape (candidates,)
+            By time.
+        scores : Tensor, shape (3, candidates)
+            The score before, at and after the maximum.
+        """
+        prototypes = self.prototype.expand(len(chunk), 1, -1)
+        found = []
+        for start in range(0, chunk.shape[1] - len(self.prototype) - 1, TILE):
+            tile = chunk[:, start : start + TILE + len(self.prototype) + 1].contiguous()
+            in_time = torch.conv1d(tile[None], prototypes, groups=len(tile))[0]  # N×(TILE+2)
+            for rows, columns, weights in self.blocks:
+                one_channel = in_time.index_select(0, rows)
+                score = (weights @ in_time.index_select(0, columns)).view(-1, *one_channel.shape)
+                if self.both_signs:
+                    one_channel, score = one_channel.abs_(), score.abs_()
+                score = torch.maximum(score.amax(dim=0), one_channel)  # rows×(TILE+2)
+                above = torch.from_numpy(np.flatnonzero((score > self.detect_threshold).numpy()))  # far faster here
+                row, time = above // score.shape[1], above % score.shape[1]
+                has_sides = (time > 0) & (time < score.shape[1] - 1)
+                row, time = row[has_sides], time[has_sides]
+                around = torch.stack([score[row, time + step] for step in (-1, 0, 1)])
+                is_maximum = (around[1] > around[0]) & (around[1] >= around[2])
+                found.append((start + time[is_maximum], rows[row[is_maximum]], around[:, is_maximum]))
+        times, channels, scores = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
+        order = torch.argsort(times * len(chunk) + channels)
+        return times[order], channels[order], scores[:, order]
+
     def _largest_around(self, times: torch.Tensor, channels: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
         """Return which candidates, sorted by time, are neither beside a larger one nor a side lobe of it."""
         keep = torch.ones(len(times), dtype=torch.bool)
-        for step in range(1, len(times)):
-            distance = times[step:] - times[:-step]
-            if not (distance < len(self.prototype)).any():
-                break
-            pair = channels[step:], channels[:-step]
-            beside = (distance <= self.exclude_sweep) & self.neighbours[pair]
-            in_reach = (distance < len(self.prototype)) & self.wide_neighbours[pair]
-            ratio = score[step:] / score[:-step]
-            keep[:-step] &= ~((beside & (ratio > 1)) | (in_reach & (ratio * SIDE_LOBE > 1)))
-            keep[step:] &= ~((beside & (ratio <= 1)) | (in_reach & (ratio < SIDE_LOBE)))
+        ends = torch.searchsorted(times, times + len(self.prototype))
+        for some in torch.arange(len(times)).split(CANDIDATES):
+            first, second = pairs(ends, some)
+            near = self.wide_neighbours[channels[first], channels[second]]
+            first, second = first[near], second[near]
+            beside = (times[second] - times[first] <= self.exclude_sweep) & self.neighbours[
+                channels[first], channels[second]
+            ]
+            ratio = score[second] / score[first]
+            keep[first[(beside & (ratio > 1)) | (ratio * SIDE_LOBE > 1)]] = False
+            keep[second[(beside & (ratio <= 1)) | (ratio < SIDE_LOBE)]] = False
         return keep
 
 

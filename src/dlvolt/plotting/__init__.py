@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "accuracy": ["plot_accuracy_against_time"],
         "interactive_traces": ["interactive_traces"],
         "roi_map": ["plot_roi_map"],
         "roi_traces": ["plot_roi_traces"],

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "delta_f_over_f": ["DeltaFOverFRecording", "delta_f_over_f"],
         "feature_channels": ["FeatureChannelsRecording", "feature_channels"],
         "fill_nan": ["FillNanRecording", "fill_nan"],
+        "highpass_reference": ["HighpassReferenceRecording", "highpass_reference"],
         "mel_spectrogram": ["MelSpectrogramRecording", "mel_spectrogram"],
         "notch_comb": ["NotchCombRecording", "notch_comb"],
         "spike_probability": ["SpikeProbabilityRecording", "infer_polarity", "spike_probability"],

@@ -15,6 +15,11 @@ from spikeinterface.core import (
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from .highpass_reference import row_medians
+from .zero_phase import ZeroPhaseFilter
+
+GROUP = 32  # channels that are decorrelated at once, from those around them
+SLAB = 2048  # samples that are decorrelated at once, so that they stay in the cache
 NUM_CHUNKS, CHUNK_S = 20, 0.5  # of the recording, from which noise is estimated
 QUIET = 4.0  # noise standard deviations; larger excursions are spikes
 DEAD = 1e-3  # of the noisiest channel's noise; channels with less are dead, and become zero
@@ -59,9 +64,10 @@ class WhitenNoiseRecording(BasePreprocessor):
         if spatial is None or temporal is None:
             spatial, temporal = estimate_whitening_filters(recording, radius_um, temporal_ms, seed)
         spatial, temporal = (np.asarray(part, dtype="float32") for part in (spatial, temporal))
+        order = along_probe(recording) if recording.has_probe() else np.arange(recording.get_num_channels())
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in recording.segments:
-            self.add_recording_segment(WhitenNoiseSegment(segment, spatial, temporal))
+            self.add_recording_segment(WhitenNoiseSegment(segment, spatial, temporal, order))
         self._kwargs = dict(
             recording=recording,
             radius_um=radius_um,
@@ -75,28 +81,35 @@ class WhitenNoiseRecording(BasePreprocessor):
 class WhitenNoiseSegment(BasePreprocessorSegment):
     """One segment of a `WhitenNoiseRecording`."""
 
-    def __init__(self, parent: BaseRecordingSegment, spatial: np.ndarray, temporal: np.ndarray) -> None:
+    def __init__(
+        self, parent: BaseRecordingSegment, spatial: np.ndarray, temporal: np.ndarray, order: np.ndarray
+    ) -> None:
         BasePreprocessorSegment.__init__(self, parent)
-        self.spatial, self.temporal = spatial, temporal
+        self.zero_phase = ZeroPhaseFilter(temporal, near=len(temporal) // 2) if len(temporal) > 1 else None
+        spatial = spatial if self.zero_phase else temporal * spatial
+        self.spatial = spatial[np.ix_(order, order)]
+        self.blocks = local_blocks(self.spatial != 0)
+        in_order = np.all(order[:-1] < order[1:])
+        self.order, self.rank = (slice(None), slice(None)) if in_order else (order, np.argsort(order))
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the whitened traces, shape (T, N)."""
-        import torch  # here, because SpikeInterface imports this module with its own preprocessors
+        traces = self._filtered(start_frame, end_frame)[:, self.order]
+        white = np.empty(traces.shape[::-1], dtype="float32")  # N×T, as whatever filters in time wants it
+        for start in range(0, len(traces), SLAB):
+            slab = slice(start, start + SLAB)
+            for channels, seen in self.blocks:
+                np.matmul(self.spatial[channels, seen], traces[slab, seen].T, out=white[channels, slab])
+        white = white[self.rank].T
+        return white if channel_indices is None else white[:, channel_indices]
 
-        margin = len(self.temporal) // 2
-        traces, _, _ = get_chunk_with_margin(
-            self.parent_recording_segment,
-            start_frame,
-            end_frame,
-            None,
-            margin,
-            add_zeros=True,
-            dtype="float32",
-        )
-        rows = self.spatial[slice(None) if channel_indices is None else channel_indices]
-        decorrelated = torch.from_numpy(rows @ traces.T)  # N×(T+2L)
-        kernels = torch.from_numpy(self.temporal).expand(len(rows), 1, -1)  # depthwise is many times faster
-        return torch.conv1d(decorrelated[None], kernels, groups=len(rows))[0].T.numpy()
+    def _filtered(self, start: int, end: int) -> np.ndarray:
+        """Return the traces after the temporal filter, shape (T, N)."""
+        parent = self.parent_recording_segment
+        if self.zero_phase is None:
+            return parent.get_traces(start, end, slice(None)).astype("float32", copy=False)
+        margin = self.zero_phase.margin
+        return self.zero_phase(get_chunk_with_margin(parent, start, end, None, margin, add_zeros=True)[0])
 
 
 whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
@@ -127,8 +140,6 @@ def estimate_whitening_filters(
     ValueError
         If traces are NaN or infinite.
     """
-    from scipy.ndimage import maximum_filter1d  # slow, and SpikeInterface imports this module with its own
-
     sampling_frequency = recording.sampling_frequency
     segments = range(recording.get_num_segments())
     chunks = get_random_data_chunks(
@@ -141,33 +152,87 @@ def estimate_whitening_filters(
     )
     if not all(np.isfinite(chunk).all() for chunk in chunks):
         raise ValueError("recording: some samples are NaN or infinite; put fill_nan(recording) before whiten_noise")
-    spike_samples = max(1, round(SPIKE_MS / 1000 * sampling_frequency))
-    chunks = [chunk.astype("float64") - np.median(chunk, axis=0) for chunk in chunks]
-    scale = np.median(np.abs(np.concatenate(chunks)), axis=0) / 0.6745
-    alive = scale > DEAD * scale.max()
-    quiet = [
-        (maximum_filter1d(np.abs(chunk) > QUIET * scale, 2 * spike_samples + 1, axis=0) == 0) & alive
-        for chunk in chunks
-    ]
-    noise = [np.where(mask, chunk, 0.0) for chunk, mask in zip(chunks, quiet, strict=True)]
+    order = along_probe(recording)
+    chunks = [np.ascontiguousarray(chunk.T[order], dtype="float32") for chunk in chunks]  # N×T
+    noise, quiet = _quiet_noise(chunks, reach=max(1, round(SPIKE_MS / 1000 * sampling_frequency)))
 
-    counts = sum(mask.T.astype(float) @ mask for mask in quiet)  # N×N samples where both channels are quiet
-    covariance = sum(x.T @ x for x in noise) / np.maximum(counts, 1)
-    neighbours = (get_channel_distances(recording) <= radius_um) & alive & alive[:, None]
+    distances = get_channel_distances(recording)[np.ix_(order, order)]
+    blocks = local_blocks(distances <= 2 * radius_um)  # pairs of channels that may both be neighbours of a third
+    counts = sum(_local_products(mask.astype("float32"), blocks) for mask in quiet)  # N×N samples where both are quiet
+    covariance = sum(_local_products(x, blocks) for x in noise) / np.maximum(counts, 1)
+    alive = covariance.diagonal() > 0
     deviations = np.sqrt(np.where(alive, covariance.diagonal(), 1))
+    neighbours = (distances <= radius_um) & alive & alive[:, None]
     spatial = _local_zca(covariance / np.outer(deviations, deviations), neighbours) / deviations
 
     num_lags = round(temporal_ms / 1000 * sampling_frequency)  # L
-    autocorrelation = np.zeros(2 * num_lags + 1)
-    for lag in range(len(autocorrelation)):
-        products = pairs = 0.0
-        for x, mask in zip(noise, quiet, strict=True):
-            white = x @ spatial.T
-            end = max(len(white) - lag, 0)
-            products += np.sum(white[:end] * white[lag:] * mask[:end] * mask[lag:])
-            pairs += np.sum(mask[:end] & mask[lag:])
-        autocorrelation[lag] = products / max(pairs, 1)
-    return spatial, _inverse_root_filter(autocorrelation, num_lags)
+    temporal = _inverse_root_filter(_autocorrelation(noise, quiet, spatial, 2 * num_lags + 1), num_lags)
+    rank = np.argsort(order)
+    return spatial[np.ix_(rank, rank)], temporal
+
+
+def along_probe(recording: BaseRecording) -> np.ndarray:
+    """Return the channels in the order in which they lie along the longest side of the probe."""
+    locations = recording.get_channel_locations()
+    return np.argsort(locations[:, np.ptp(locations, axis=0).argmax()], kind="stable")
+
+
+def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
+    """Cover the pairs of related channels, shape (N, N), by few small blocks: channels, and those related to them."""
+    blocks = []
+    for start in range(0, len(related), GROUP):
+        channels = slice(start, start + GROUP)
+        seen = np.flatnonzero(related[channels].any(axis=0))
+        blocks.append((channels, slice(seen[0], seen[-1] + 1) if len(seen) else slice(0)))
+    return blocks
+
+
+def _quiet_noise(chunks: list[np.ndarray], reach: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return chunks, shape (N, T), less their medians and zero near spikes, and which samples are not; in place."""
+    for chunk in chunks:
+        chunk -= row_medians(chunk)[:, None]
+    scale = [row_medians(np.abs(np.concatenate(trace)[None])) for trace in zip(*chunks, strict=True)]  # N×1
+    scale = np.array(scale) / 0.6745
+    alive = scale > DEAD * scale.max()
+    quiet = [alive & ~_near(np.abs(chunk) > QUIET * scale, reach) for chunk in chunks]
+    return [np.multiply(chunk, mask, out=chunk) for chunk, mask in zip(chunks, quiet, strict=True)], quiet
+
+
+def _near(events: np.ndarray, reach: int) -> np.ndarray:
+    """Tell which samples, shape (N, T), are at most so far from an event of their channel."""
+    counts = np.pad(events, ((0, 0), (reach + 1, reach))).cumsum(axis=1, dtype="int32")
+    return counts[:, 2 * reach + 1 :] > counts[:, : -2 * reach - 1]
+
+
+def _local_products(x: np.ndarray, blocks: list[tuple[slice, slice]]) -> np.ndarray:
+    """Return the blocks of x xᵀ, shape (N, N), which is left zero elsewhere."""
+    products = np.zeros((len(x), len(x)))
+    for channels, seen in blocks:
+        products[channels, seen] = x[channels] @ x[seen].T
+    return products
+
+
+def _autocorrelation(
+    noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int
+) -> np.ndarray:
+    """Return the autocorrelation, at lags from 0 on, of the decorrelated noise between spikes, of all channels."""
+    blocks = local_blocks(spatial != 0)
+    spatial = spatial.astype("float32")
+    products = pairs = 0.0
+    for x, mask in zip(noise, quiet, strict=True):
+        white = np.concatenate([spatial[channels, seen] @ x[seen] for channels, seen in blocks])
+        products += _lagged_products(white * mask, num_lags)
+        pairs += _lagged_products(mask.astype("float32"), num_lags)
+    return products / np.maximum(pairs, 1)
+
+
+def _lagged_products(x: np.ndarray, num_lags: int) -> np.ndarray:
+    """Return Σ x[n, t] x[n, t + lag] for lags from 0 on."""
+    from scipy.fft import irfft, next_fast_len, rfft  # slow, and SpikeInterface imports this module with its own
+
+    num_frequencies = next_fast_len(x.shape[1] + num_lags, real=True)
+    power = np.sum(np.abs(rfft(x, num_frequencies)) ** 2, axis=0, dtype="float64")
+    return irfft(power, num_frequencies)[:num_lags]
 
 
 def _local_zca(correlation: np.ndarray, neighbours: np.ndarray) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""Make a recording of the benchmark page: ``python docs/benchmark_recordings.py NAME FOLDER``.
+
+FOLDER gets ``recording`` and ``truth``, both saved by SpikeInterface, for ``dlvolt evaluate``. Those of MEArec (``pip
+install MEArec``) need its templates, which ``mearec gen-templates`` simulates from the cell models that come with it.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import spikeinterface.full as si
+from probeinterface import generate_tetrode
+from spikeinterface.generation import generate_drifting_recording
+
+FS = 30_000.0  # Hz
+NEUROPIXELS = dict(  # the 128 contacts of a short Neuropixels 1.0
+    num_columns=4,
+    num_contact_per_column=[32] * 4,
+    xpitch=16,
+    ypitch=40,
+    y_shift_per_column=[20, 0, 20, 0],
+    contact_shapes="square",
+    contact_shape_params={"width": 12},
+)
+
+
+def si_tetrode(duration_s, seed):
+    """Return six units near a tetrode."""
+    probe = generate_tetrode()
+    probe.set_device_channel_indices(np.arange(4))
+    return si.generate_ground_truth_recording(
+        durations=[duration_s],
+        sampling_frequency=FS,
+        num_channels=4,
+        num_units=6,
+        probe=probe,
+        generate_sorting_kwargs=dict(firing_rates=(2.0, 15.0), refractory_period_ms=4.0),
+        generate_unit_locations_kwargs=dict(margin_um=10.0, minimum_z=5.0, maximum_z=30.0, minimum_distance=5.0),
+        noise_kwargs=dict(noise_levels=6.0, strategy="on_the_fly"),
+        seed=seed,
+    )
+
+
+def si_probe(duration_s, seed, num_channels=32, num_units=24):
+    """Return units along a probe with two columns of contacts, 20 µm apart."""
+    return si.generate_ground_truth_recording(
+        durations=[duration_s],
+        sampling_frequency=FS,
+        num_channels=num_channels,
+        num_units=num_units,
+        generate_sorting_kwargs=dict(firing_rates=(1.0, 10.0), refractory_period_ms=4.0),
+        generate_unit_locations_kwargs=dict(margin_um=10.0, minimum_z=5.0, maximum_z=40.0, minimum_distance=15.0),
+        noise_kwargs=dict(noise_levels=8.0, strategy="on_the_fly"),
+        seed=seed,
+    )
+
+
+def si_neuropixels(duration_s, seed, drifts):
+    """Return 60 units on 128 channels, still or moving to and fro by 20 µm."""
+    static, drifting, truth = generate_drifting_recording(
+        num_units=60, duration=duration_s, sampling_frequency=FS, generate_probe_kwargs=NEUROPIXELS, seed=seed
+    )
+    return (drifting if drifts else static), truth
+
+
+def mearec(duration_s, seed, templates, min_dist_um, **num_cells):
+    """Return simulated cells in noise that is coloured and correlated over distance."""
+    import MEArec
+
+    params = MEArec.get_default_recordings_params()
+    params["spiketrains"].update(duration=duration_s, f_exc=4, f_inh=10, ref_per=2.5, **num_cells)
+    params["templates"].update(min_amp=40, max_amp=300, min_dist=min_dist_um)
+    params["recordings"].update(
+        noise_mode="distance-correlated",
+        noise_level=10.0,
+        noise_color=True,
+        filter=False,
+        modulation="electrode",
+        chunk_duration=20,
+    )
+    params["seeds"].update(spiketrains=seed, templates=seed + 1, convolution=seed + 2, noise=seed + 3)
+    made = MEArec.gen_recordings(templates=templates, params=params, n_jobs=1, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mearec.h5"
+        MEArec.save_recording_generator(made, str(path))
+        return [read.save(format="memory", n_jobs=1, progress_bar=False) for read in si.read_mearec(path)]
+
+
+RECORDINGS = {  # how it is made, s, seed, and what else that takes
+    "mea_tetrode": (mearec, 240.0, 21, dict(n_exc=4, n_inh=2, min_dist_um=15)),
+    "si_tetrode": (si_tetrode, 300.0, 11, {}),
+    "si_probe32": (si_probe, 300.0, 11, {}),
+    "mea_nn32": (mearec, 240.0, 31, dict(n_exc=16, n_inh=4, min_dist_um=20)),
+    "si_np_static": (si_neuropixels, 240.0, 11, dict(drifts=False)),
+    "si_np_drift": (si_neuropixels, 240.0, 11, dict(drifts=True)),
+}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RECORDINGS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--templates", help="file of MEArec templates, for mea_tetrode and mea_nn32")
+    parser.add_argument("--duration", type=float, help="s; default: that of the page")
+    parser.add_argument("--seed", type=int, help="default: that of the page")
+    args = parser.parse_args()
+    make, duration_s, seed, settings = RECORDINGS[args.name]
+    if make is mearec:
+        settings = settings | dict(templates=args.templates)
+    recording, truth = make(args.duration or duration_s, seed if args.seed is None else args.seed, **settings)
+    recording.astype("float32").save(
+        folder=args.folder / "recording", n_jobs=2, chunk_duration="1s", progress_bar=False
+    )
+    truth.save(folder=args.folder / "truth")

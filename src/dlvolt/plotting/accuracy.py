@@ -1,0 +1,78 @@
+"""How right sorters are, against how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from dlvolt.plotting.colours import COLOURS, GREY
+
+MARKERS = "os^DvPX"
+COLUMNS = 3  # at most so many recordings in a row
+
+
+def plot_accuracy_against_time(
+    table: pd.DataFrame | Sequence[Mapping[str, Any]], figure: Figure | None = None
+) -> Figure:
+    """Draw the mean accuracy of sorters against the seconds they took; the best are at the upper left.
+
+    Parameters
+    ----------
+    table : DataFrame or sequence of dict
+        A row for each sorter, or for each sorter and recording, as from `dlvolt.evaluation.compare_sorters`:
+        ``sorter``, ``accuracy``, ``seconds``; ``dataset``, the name of the recording, where there are several; and
+        ``realtime``, recorded seconds per second, if a line is to show how long the recording is. Rows without
+        accuracy or seconds are left out.
+    figure : Figure, optional
+        An empty figure to draw into; by default a new one of pyplot.
+
+    Returns
+    -------
+    Figure
+        A panel for each recording, all with the same axes; each sorter has its marker and colour.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or nothing is left to draw.
+    """
+    table = pd.DataFrame(table)
+    if missing := sorted({"sorter", "accuracy", "seconds"} - set(table.columns)):
+        raise ValueError(f"table: has no {', '.join(missing)}; its columns are sorter, accuracy, seconds.")
+    runs = table.dropna(subset=["accuracy", "seconds"])
+    if runs.empty:
+        raise ValueError("table: no sorter has both accuracy and seconds.")
+    recordings = dict(list(runs.groupby("dataset", sort=False))) if "dataset" in runs else {"": runs}
+    styles = dict(zip(dict.fromkeys(runs["sorter"]), zip(cycle(MARKERS), cycle(COLOURS)), strict=False))
+
+    num_columns = min(COLUMNS, len(recordings))
+    num_rows = -(-len(recordings) // num_columns)
+    if figure is None:
+        figure = plt.figure(figsize=(1.5 + 3 * num_columns, 1.2 + 2.5 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    handles = {}
+    for axes, (name, of_recording) in zip(panels, recordings.items(), strict=False):
+        axes.set(title=name, xscale="log", xmargin=0.15, ymargin=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+        for run in of_recording.itertuples():
+            marker, colour = styles[run.sorter]
+            (handles[run.sorter],) = axes.plot(run.seconds, run.accuracy, marker, color=colour, linestyle="")
+        if "realtime" in of_recording:
+            recorded_s = (of_recording["seconds"] * of_recording["realtime"]).median()
+            handles["as long as recorded"] = axes.axvline(recorded_s, color=GREY, linewidth=1, linestyle="--", zorder=0)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    for above, axes in zip(panels[len(recordings) - num_columns :], panels[len(recordings) :], strict=False):
+        axes.remove()
+        above.tick_params(labelbottom=True)
+    figure.supxlabel("time of the whole call (s)")
+    figure.supylabel("mean accuracy over the true units")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    return figure
