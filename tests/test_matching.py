@@ -11,7 +11,7 @@ RATE = 20000.0
 NUM_BEFORE, WIDTH = 20, 60
 CHUNK = 2000
 NUM_SAMPLES = 40 * CHUNK
-METHOD = dict(noise_levels=np.ones(4), amplitude_range=(0.7, 1.3))
+METHOD = dict(noise_levels=np.ones(4), amplitude_range=(0.7, 1.3), firing_rates=3e-4)  # an event costs 18 nats
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def match(recording, templates, chunk_size, **job_kwargs):
 def assert_same(spikes, expected):
     for field in ("sample_index", "cluster_index", "channel_index", "segment_index"):
         np.testing.assert_array_equal(spikes[field], expected[field])
-    np.testing.assert_allclose(spikes["amplitude"], expected["amplitude"], rtol=1e-3)
+    np.testing.assert_allclose(spikes["amplitude"], expected["amplitude"], rtol=3e-3)
 
 
 @pytest.fixture(scope="module")
