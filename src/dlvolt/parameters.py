@@ -60,7 +60,7 @@ class SorterParameters:
     common_reference: bool = of_electrodes(True, "Subtract the median over channels, from 64 channels on")
     whitening_radius_um: float = of_electrodes(100.0, "Channels this close are decorrelated, µm")
     peak_sign: str = of_electrodes("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
-    detect_threshold: float = of_electrodes(5.0, "Height of peaks and of events, in noise standard deviations")
+    detect_threshold: float = of_electrodes(5.0, "Height of the peaks that are clustered, in noise standard deviations")
     detection_radius_um: float = of_electrodes(75.0, "One peak within this radius and half a millisecond, µm")
     ms_before: float = of_electrodes(1.5, "Extent of templates before the peak, ms")
     ms_after: float = of_electrodes(2.5, "Extent of templates after the peak, ms")
