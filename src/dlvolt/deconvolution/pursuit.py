@@ -6,14 +6,17 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
-from .locality import neighbours, pairs
+from .locality import neighbours
 from .model import Events
 from .scores import scores
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
+REACH = 2  # samples that an event may move when those beside it are known
+NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
 
@@ -57,19 +60,19 @@ def pursue(
     """Find the events of a recording, best first.
 
     Starting from A = 0, the coordinate a[k, t] with the largest gain in log joint is set to its maximiser and
-    explained away, until no event gains; then each amplitude is maximised once more given all others. Each event
-    sits at the sub-sample shift of its template that scores highest. Events that cannot influence each other are
-    taken in the same round: time is cut into bins of D samples, and an event is taken when nothing in its own and
-    the two neighbouring bins of overlapping units gains more. The result is that of the one-by-one order where
-    explaining an event away raises no other score (templates that correlate positively), and rarely another where
-    it does.
+    explained away, until no event gains. Where an event is taken, those beside it are maximised once more before
+    anything else is taken there, largest first, in amplitude, time and shift, so that two large spikes that overlap
+    leave nothing that could pass for a third; at the end so is every event. Each event sits at the sub-sample shift
+    of its template that scores highest. Events that cannot influence each other are treated in the same round: time
+    is cut into bins of D samples, and an event has its turn when nothing in its own and the two neighbouring bins of
+    overlapping units comes first.
 
     Parameters
     ----------
     recording : Tensor, shape (N, T)
         Whitened traces; T ≥ D.
     templates : LowRankTemplates
-        K ≥ 1 templates of D samples, D > 8.
+        K ≥ 1 templates of D samples, D > 9.
     prior : AmplitudePrior
         Prior and noise.
     separation : int
@@ -84,65 +87,161 @@ def pursue(
     Events
         Sorted by time, with their shifts.
     """
-    num_units, _, width = templates.temporal.shape  # bins are as wide as templates, D samples
     if correlations is None:
         correlations = shift_bank(cross_correlations(templates), num_shifts)
-    near = neighbours(templates.support)  # K×P
-    rivals = _rivals(near, correlations[num_shifts // 2])
-    kernels = interpolation_kernels(recording, num_shifts)  # J×(2·HALF_WIDTH+1)
-    taps, lags, apart = (
-        torch.arange(-reach, reach + 1, device=recording.device) for reach in (HALF_WIDTH, width - 1, separation - 1)
-    )
+    pursuit = _Pursuit(recording, templates, prior, separation, correlations)
+    while pursuit.next_round():
+        pass
+    pursuit.in_doubt[:] = True
+    while pursuit.next_round():
+        pass
+    return pursuit.result()
 
-    num_times = recording.shape[1] - width + 1
-    num_bins = math.ceil(num_times / width) + 2  # a spare bin at either end
-    num_samples = num_bins * width
-    mu = recording.new_zeros(num_units, num_samples)  # sample t of the recording is t + D here
-    inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)
-    scores(recording, templates, padding=HALF_WIDTH, out=mu[:, inside])
-    blocked = torch.ones_like(mu, dtype=torch.bool)
-    blocked[:, width : width + num_times] = False
 
-    best = mu.new_zeros(num_units, num_bins)  # what the best event in each bin gains, if it does
-    when = torch.zeros(num_units, num_bins, dtype=torch.long, device=mu.device)  # and its sample
-    least = least_scores(prior, mu).expand(num_units)
+class _Pursuit:
+    """The state of a pursuit: scores of what is left, the events, and what comes next where.
 
-    def look(cells: Tensor, in_cells: Tensor) -> None:
-        """Find the best event in some of the K·bins cells, given their scores, cells×D."""
-        best.view(-1)[cells] = 0
-        may_gain = in_cells.amax(dim=1) >= least[cells // num_bins]  # few
-        cells, in_cells = cells[may_gain], in_cells[may_gain]
-        score, offset = in_cells.masked_fill(blocked.view(-1, width)[cells], 0).max(dim=1)
-        of_cells = prior.select(cells // num_bins)
-        best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
-        when.view(-1)[cells] = offset + cells % num_bins * width
+    Sample t of the recording is t + D here, so that there is a spare bin at either end.
+    """
 
-    rounds = []
-    look(torch.arange(best.numel(), device=mu.device), mu.view(-1, width))
-    while True:
-        unit, time_bin = _winners(best, rivals)
-        time = when[unit, time_bin]
-        first = unit * num_samples + time  # in the flattened μ
-        score, shift = (mu.view(-1)[first[:, None] + taps] @ kernels.T).max(dim=1)  # E×J
-        amplitude = map_amplitudes(score, prior.select(unit))
-        rounds.append(Events(time, unit, amplitude, shift))
+    def __init__(
+        self, recording: Tensor, templates: LowRankTemplates, prior: AmplitudePrior, separation: int, bank: Tensor
+    ) -> None:
+        num_units, _, width = templates.temporal.shape  # bins are as wide as templates, D samples
+        num_times = recording.shape[1] - width + 1
+        num_bins = math.ceil(num_times / width) + 2
+        device = recording.device
+        self.prior, self.bank, self.width, self.separation = prior, bank, width, separation
+        self.num_bins, self.num_samples = num_bins, num_bins * width
+        self.near = neighbours(templates.support)  # K×P
+        self.rivals = _rivals(self.near, bank[len(bank) // 2])
+        self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
+        self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
+            torch.arange(-reach, reach + 1, device=device)
+            for reach in (HALF_WIDTH, width - 1, separation - 1, REACH, REACH + HALF_WIDTH, 1)
+        )
+        units = torch.arange(num_units, device=device)
+        own = bank[:, units, (self.near == units[:, None]).to(torch.uint8).argmax(dim=1)]  # J×K×(2D-1)
+        self.own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
+
+        self.mu = recording.new_zeros(num_units, self.num_samples)
+        inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)
+        scores(recording, templates, padding=HALF_WIDTH, out=self.mu[:, inside])
+        self.blocked = torch.ones_like(self.mu, dtype=torch.bool)  # where no new event may be
+        self.blocked[:, width : width + num_times] = False
+        self.occupied = self.blocked.to(torch.int8)  # events of the unit that are less than the separation away
+
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        self.events = Events(none, none, recording.new_zeros(0), none)
+        self.in_doubt = none.bool()  # which of them are to be maximised once more
+        self.best = self.mu.new_zeros(num_units, num_bins)  # what the best new event in each bin gains
+        self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
+        self.least = least_scores(prior, self.mu).expand(num_units)
+        self._look(torch.arange(self.best.numel(), device=device), self.mu.view(-1, width))
+
+    def next_round(self) -> bool:
+        """Maximise and take events that cannot influence each other; return whether there were any."""
+        doubtful = torch.nonzero(self.in_doubt)[:, 0]
+        doubtful = doubtful[torch.argsort(self.events.amplitudes[doubtful], stable=True)]
+        cells = self._cells(self.events.select(doubtful))
+        rank = torch.arange(1, len(doubtful) + 1, dtype=torch.float64, device=cells.device)
+        turn = torch.zeros_like(self.best, dtype=torch.float64)
+        turn.view(-1).scatter_reduce_(0, cells, rank, "amax")  # of the largest doubtful event of each cell
+        unit, time_bin = _winners(torch.where(turn > 0, self.best.max() + turn, self.best.double()), self.rivals)
         if len(unit) == 0:
-            break
-        blocked.view(-1)[first[:, None] + apart] = True
-        samples = (near[unit] * num_samples + time[:, None])[:, :, None] + lags  # E×P×(2D-1)
-        explained = amplitude[:, None, None] * correlations[shift, unit]
-        mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
-        changed = torch.zeros_like(best, dtype=torch.bool)
-        changed[near[unit][:, :, None], time_bin[:, None, None] + torch.arange(-1, 2, device=mu.device)] = True
-        cells = torch.nonzero(changed.flatten())[:, 0]
-        look(cells, mu.view(-1, width).index_select(0, cells))
+            return False
+        won = torch.zeros_like(self.best, dtype=torch.bool)
+        won[unit, time_bin] = True
+        largest = doubtful[(turn.view(-1)[cells] == rank) & won.view(-1)[cells]]
+        is_new = turn[unit, time_bin] == 0
+        moved = self._maximise(largest)
+        taken = self._take(unit[is_new], self.when[unit[is_new], time_bin[is_new]])
+        self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
+        return True
 
-    found = Events(*(torch.cat(fields) for fields in zip(*rounds, strict=True)))
-    left_over = (mu.view(-1)[(found.units * num_samples + found.times)[:, None] + taps] * kernels[found.shifts]).sum(1)
-    influences = _influences(found, near, correlations, kernels)
-    amplitudes = _refitted(found, left_over, influences, prior, [len(each.times) for each in rounds])
-    found = found._replace(times=found.times - width, amplitudes=amplitudes).select(amplitudes > 0)
-    return found.select(torch.argsort(found.times * num_units + found.units))
+    def result(self) -> Events:
+        """Return the events, sorted by time."""
+        order = torch.argsort(self.events.times * len(self.best) + self.events.units)
+        return self.events._replace(times=self.events.times - self.width).select(order)
+
+    def _maximise(self, which: Tensor) -> Events:
+        """Maximise some events, all others held, and drop those that gain nothing; return by what they change."""
+        old = self.events.select(which)
+        first = old.units * self.num_samples + old.times  # in the flattened μ
+        without = self.mu.view(-1)[first[:, None] + self.around]
+        without += old.amplitudes[:, None] * self.own[old.shifts, old.units]
+        score = without.unfold(1, len(self.taps), 1) @ self.kernels.T  # E×steps×J
+        # Another event of the unit may come as near in the same round, so either keeps away twice as far.
+        others = (
+            self.occupied.view(-1)[first[:, None] + 2 * self.steps] - (2 * self.steps.abs() < self.separation).byte()
+        )
+        score.masked_fill_(((others > 0) & (self.steps != 0))[:, :, None], -math.inf)
+        score, place = score.flatten(1).max(dim=1)
+        of_event = self.prior.select(old.units)
+        amplitude = map_amplitudes(score, of_event)
+        amplitude = amplitude * (map_gain(score, amplitude, of_event) > 0)
+        step = place.div(len(self.kernels), rounding_mode="floor") - REACH
+        new = Events(old.times + step, old.units, amplitude, place % len(self.kernels))
+
+        has_moved = (step != 0) | (new.shifts != old.shifts)
+        has_changed = has_moved | ((new.amplitudes - old.amplitudes).abs() > NEGLIGIBLE_CHANGE) | (amplitude == 0)
+        self.in_doubt[which] = False
+        old, new, which = old.select(has_changed), new.select(has_changed), which[has_changed]
+        for events, sign in ((old, -1), (new.select(new.amplitudes > 0), 1)):
+            self._occupy(events, sign)
+        self.events = Events(*(x.index_put((which,), y) for x, y in zip(self.events, new, strict=True)))
+        alive = self.events.amplitudes > 0
+        self.events, self.in_doubt = self.events.select(alive), self.in_doubt[alive]
+        return Events(
+            *(torch.cat(fields) for fields in zip(old._replace(amplitudes=-old.amplitudes), new, strict=True))
+        )
+
+    def _take(self, unit: Tensor, time: Tensor) -> Events:
+        """Take new events, and doubt those beside them; return the new ones."""
+        first = unit * self.num_samples + time
+        score, shift = (self.mu.view(-1)[first[:, None] + self.taps] @ self.kernels.T).max(dim=1)  # E×J
+        taken = Events(time, unit, map_amplitudes(score, self.prior.select(unit)), shift)
+        self.blocked.view(-1)[first[:, None] + self.apart] = True
+        self._occupy(taken, 1)
+
+        cells = self._cells(self.events)
+        counts = torch.bincount(cells, minlength=self.best.numel())
+        beside = self.rivals[unit][:, :, None] * self.num_bins + (time // self.width)[:, None, None] + self.beside
+        touched = torch.zeros_like(counts, dtype=torch.bool)
+        touched[beside] = True
+        self.in_doubt = torch.cat([self.in_doubt | touched[cells], counts[beside].flatten(1).any(dim=1)])
+        self.events = Events(*(torch.cat(fields) for fields in zip(self.events, taken, strict=True)))
+        return taken
+
+    def _explain_away(self, changes: Events) -> None:
+        """Subtract events from the scores, and look for the best new events there again."""
+        time, unit, amplitude, shift = changes
+        samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
+        explained = amplitude[:, None, None] * self.bank[shift, unit]
+        self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
+        changed = torch.zeros_like(self.best, dtype=torch.bool)
+        changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
+        cells = torch.nonzero(changed.flatten())[:, 0]
+        self._look(cells, self.mu.view(-1, self.width).index_select(0, cells))
+
+    def _look(self, cells: Tensor, in_cells: Tensor) -> None:
+        """Find the best new event in some of the K·bins cells, given their scores, cells×D."""
+        best, when = self.best.view(-1), self.when.view(-1)
+        best[cells] = 0
+        may_gain = in_cells.amax(dim=1) >= self.least[cells // self.num_bins]  # few
+        cells, in_cells = cells[may_gain], in_cells[may_gain]
+        score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
+        of_cells = self.prior.select(cells // self.num_bins)
+        best[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
+        when[cells] = offset + cells % self.num_bins * self.width
+
+    def _occupy(self, events: Events, sign: int) -> None:
+        samples = (events.units * self.num_samples + events.times)[:, None] + self.apart
+        self.occupied.view(-1).index_add_(0, samples.flatten(), self.occupied.new_full((samples.numel(),), sign))
+
+    def _cells(self, events: Events) -> Tensor:
+        """Return in which of the K·bins cells events are."""
+        return events.units * self.num_bins + events.times // self.width
 
 
 def _is_repeated(near: Tensor) -> Tensor:
@@ -167,52 +266,3 @@ def _winners(best: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor]:
     beaten = (before >= gain) | (beside > gain) | ((beside == gain) & (rival < unit[:, None])) | (after > gain)
     won = ~beaten.any(dim=1)
     return unit[won], time_bin[won]
-
-
-def _influences(events: Events, near: Tensor, correlations: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pairs of events and what a unit of the first adds to the score of the second."""
-    width = (correlations.shape[3] + 1) // 2
-    order = torch.argsort(events.times)
-    times = events.times[order]
-    ends = torch.searchsorted(times, times + width + HALF_WIDTH)
-    first, second = pairs(ends, torch.arange(len(ends), device=ends.device))
-    source, target = order[torch.cat([first, second])], order[torch.cat([second, first])]
-
-    is_near = near[events.units[source]] == events.units[target][:, None]  # pairs×P
-    overlap = is_near.any(dim=1)
-    source, target, column = source[overlap], target[overlap], is_near[overlap].to(torch.uint8).argmax(dim=1)
-    taps = torch.arange(-HALF_WIDTH, HALF_WIDTH + 1, device=ends.device)
-    lags = width - 1 + (events.times[target] - events.times[source])[:, None] + taps  # pairs×taps
-    inside = (lags >= 0) & (lags < correlations.shape[3])
-    of_source = (events.shifts[source][:, None], events.units[source][:, None], column[:, None])
-    added = correlations[(*of_source, lags.clamp(0, correlations.shape[3] - 1))] * inside
-    return source, target, (added * kernels[events.shifts[target]]).sum(dim=1)
-
-
-def _refitted(
-    events: Events,
-    left_over: Tensor,
-    influences: tuple[Tensor, Tensor, Tensor],
-    prior: AmplitudePrior,
-    counts: list[int],
-) -> Tensor:
-    """Return the amplitudes after one more pass of coordinate ascent over the rounds; 0 is no event any more."""
-    source, target, influence = influences
-    by_source = torch.argsort(source)
-    source, target, influence = source[by_source], target[by_source], influence[by_source]
-    amplitudes = events.amplitudes.clone()
-    score = left_over + amplitudes  # μ without the event itself is what is left plus its own amplitude
-    ends = torch.tensor(counts).cumsum(0)
-    last = torch.searchsorted(source, ends.to(source.device)).tolist()
-    start = begin = 0
-    for stop, end in zip(ends.tolist(), last, strict=True):
-        own = slice(start, stop)
-        of_round = prior.select(events.units[own])
-        new = map_amplitudes(score[own], of_round)
-        new = new * (map_gain(score[own], new, of_round) > 0)
-        change = torch.zeros_like(amplitudes)
-        change[own] = new - amplitudes[own]
-        amplitudes[own] = new
-        score.index_add_(0, target[begin:end], influence[begin:end] * change[source[begin:end]], alpha=-1)
-        start, begin = stop, end
-    return amplitudes
