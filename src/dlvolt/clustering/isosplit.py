@@ -14,6 +14,8 @@ from scipy.linalg import eigh
 NUM_COMPONENTS = 8
 MIN_SPLIT_SIZE = 25  # fewer points do not show two modes
 MAX_DEPTH = 3
+NUM_VALLEYS = 5  # where a valley between two clusters is looked for
+SIGNIFICANT = 2.5  # standard deviations by which it is deeper than by chance
 NUM_ALONE = 3  # leading components that are looked at one by one
 
 
@@ -98,6 +100,9 @@ def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarra
 def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
     """Say whether two clusters look like one along the line that joins their means.
 
+    Two clusters show a valley. In windows as wide as a third of the distance between the medians, it holds fewer
+    points than either median, by more than counts of points vary by chance.
+
     Parameters
     ----------
     a, b : np.ndarray, shapes (P, F) and (Q, F)
@@ -106,13 +111,19 @@ def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
     Returns
     -------
     bool
-        True where ISO-SPLIT finds one cluster in the pooled projections, or where a cluster is too small to tell.
+        True also where there are too few points to tell.
     """
     direction = a.mean(axis=0) - b.mean(axis=0)
-    projections = np.concatenate([a, b]) @ direction
-    if len(projections) < MIN_SPLIT_SIZE:
-        return True
-    return bool(isosplit(projections[:, None]).max() == 0)
+    on_line = [points @ direction for points in (b, a)]
+    low, high = sorted(np.median(points) for points in on_line)
+    points, width = np.sort(np.concatenate(on_line)), (high - low) / 3
+
+    def count(centre: np.ndarray) -> np.ndarray:
+        return np.searchsorted(points, centre + width / 2) - np.searchsorted(points, centre - width / 2)
+
+    peak = count(np.array([low, high])).min()
+    valley = count(np.linspace(low + width, high - width, NUM_VALLEYS)).min()
+    return bool(peak - valley < SIGNIFICANT * np.sqrt(peak + valley + 1))
 
 
 def principal_components(features: np.ndarray, num_components: int) -> np.ndarray:
