@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from dlvolt.deconvolution import (
     compose,
     cross_correlations,
     event_slices,
+    event_waveforms,
+    local_columns,
     low_rank,
     pursue,
     residual,
@@ -35,6 +38,8 @@ MAYBE_SAME = 0.6  # and below which the spikes decide
 INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
 MIN_SPREAD = 0.05
 INITIAL_RATE = 1e-4  # events per sample, likewise
+MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
+NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
 ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
@@ -174,6 +179,7 @@ def learn_waveforms(
     settings: LearningSettings,
     sampling_frequency: float,
     num_sweeps: int,
+    nearby: Tensor | None = None,
     device: str = "auto",
     num_workers: int = 1,
     progress_bar: bool = False,
@@ -197,6 +203,8 @@ def learn_waveforms(
         Hz.
     num_sweeps : int
         How often.
+    nearby : Tensor, shape (N, N), bool, optional
+        Which channels may see a unit that is largest on a channel; all if None.
     device : str
         Torch device of the pursuit.
     num_workers : int
@@ -210,76 +218,128 @@ def learn_waveforms(
         Their waveforms have the peak at sample `settings.num_before`; K' may be 0.
     """
     units = Units.new(waveforms)
+    if nearby is None:
+        nearby = torch.ones(waveforms.shape[1], waveforms.shape[1], dtype=torch.bool)
     num_samples = sum(chunk.shape[1] for chunk in chunks)
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.waveforms) == 0:  # at the start, or none is left
             return units
-        matcher = Matcher(units, settings, device)
-        events = map_in_threads(matcher.pursue, chunks, num_workers)
-        sample = _collect(chunks, events, matcher.templates.to("cpu"))
+        sample = _collect(chunks, Matcher(units, settings, device), nearby, num_workers)
         units, kept = _updated(units, sample, settings, num_samples, sampling_frequency, lenient=sweep == 0)
         if sweep < num_sweeps - 1 and kept.any():
-            snippets = [sample.features[sample.units == k] for k in torch.nonzero(kept)[:, 0]]
+            snippets = [
+                Snippets(sample.features[sample.units == k], sample.channels[k]) for k in torch.nonzero(kept)[:, 0]
+            ]
             units, snippets = _split(units, snippets, sample.basis, settings.rank)
             units = _merge(units, snippets, sample.basis)
         units = units._replace(waveforms=_recentred(units.waveforms, settings.num_before))
     return units
 
 
-class CleanSnippets(NamedTuple):
+class CleanSample(NamedTuple):
     """The events of a sample, each with all other events explained away.
 
     Attributes
     ----------
     units, times, amplitudes : Tensor, shape (E,)
         Of each event; times run on from chunk to chunk.
-    features : Tensor, shape (E, N, B)
+    features : Tensor, shape (E, C, B)
         Projections of the clean snippets on the temporal basis.
+    channels : Tensor, shape (K, C)
+        Channels of each unit's snippets.
     basis : Tensor, shape (B, D)
         Orthonormal temporal profiles that the templates are made of.
-    sums : Tensor, shape (K, N, D)
-        Σ a R[:, t : t + D] of each unit.
+    waveforms : Tensor, shape (K, N, D)
+        Weighted mean of R[:, t : t + D] / a of each unit.
     """
 
     units: Tensor
     times: Tensor
     amplitudes: Tensor
     features: Tensor
+    channels: Tensor
     basis: Tensor
-    sums: Tensor
+    waveforms: Tensor
 
 
-def _collect(chunks: list[Tensor], events: list[Events], templates: LowRankTemplates) -> CleanSnippets:
-    full = compose(templates)  # K×N×D
-    num_units, num_channels, width = full.shape
-    bank = shift_bank(full).flatten(0, 1)  # J·K×N×D
-    basis = torch.linalg.svd(full.flatten(0, 1), full_matrices=False)[2][:NUM_FEATURES]  # B×D
+class Snippets(NamedTuple):
+    """Clean snippets of one unit: features, shape (E, C, B), of its channels, shape (C,)."""
+
+    features: Tensor
+    channels: Tensor
+
+    def select(self, events: Tensor) -> Snippets:
+        """Return some of the snippets."""
+        return self._replace(features=self.features[events])
+
+    def on(self, wanted: Tensor) -> Tensor:
+        """Return the features of those channels that are marked in `wanted`, shape (N,), as points (E, F)."""
+        return self.features[:, wanted[self.channels]].flatten(1)
+
+
+def _collect(chunks: list[Tensor], matcher: Matcher, nearby: Tensor, num_workers: int) -> CleanSample:
+    """Pursue all units in a sample and cut out their clean snippets.
+
+    The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
+    snippet the model leaves unexplained over what noise would (artefacts and the like).
+    """
+    templates = matcher.templates.to("cpu")
+    waveforms = compose(templates)  # K×N×D
+    num_units, num_channels, width = waveforms.shape
+    seen = templates.support
+    channels, is_near = local_columns(seen | nearby[waveforms.norm(dim=2).argmax(dim=1)])  # K×C
+    basis = torch.linalg.svd(waveforms[seen], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     basis_bank = shift_bank(basis)  # J×B×D
-    sums = torch.zeros_like(bank)
-    features = []
-    for chunk, found in zip(chunks, events, strict=True):
-        in_bank = found.in_bank(num_units)
-        left_over = residual(chunk, in_bank, bank)
-        amplitudes = found.amplitudes[:, None, None]
-        clean = event_slices(left_over, found.times, width) + amplitudes * bank[in_bank.units]  # E×N×D
-        sums.index_add_(0, in_bank.units, amplitudes * clean)
-        features.append(clean @ basis_bank[found.shifts].transpose(1, 2))
-    sums = sums.view(NUM_SHIFTS, num_units, num_channels, width)
-    unshifted = sum(shift_bank(sums[shift])[NUM_SHIFTS - 1 - shift] for shift in range(NUM_SHIFTS))
+    size = NUM_SHIFTS * num_units
+
+    def collect(some: list[Tensor]) -> tuple[list[Events], list[Tensor], Tensor, Tensor]:
+        found, features = [], []
+        sums, squares = torch.zeros(size, channels.shape[1], width), torch.zeros(num_units)
+        for chunk in some:
+            events = matcher.pursue(chunk)
+            where = channels[events.units]
+            left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
+            unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
+            weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
+            clean = left_over + event_waveforms(events, templates, where)
+            sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
+            squares.index_add_(0, events.units, weights * events.amplitudes)
+            found.append(events)
+            features.append(clean @ basis_bank[events.shifts].mT)
+        sums = sums.view(NUM_SHIFTS, num_units, -1, width)
+        return found, features, sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS)), squares
+
+    parts = map_in_threads(collect, _groups(chunks), num_workers)  # the same ones however many threads there are
+    found, features, sums, squares = zip(*parts, strict=True)
+    events = [each for part in found for each in part]
+    means = sum(sums) / sum(squares).clamp(min=1e-6)[:, None, None] * is_near[:, :, None]
     starts = np.cumsum([0] + [chunk.shape[1] for chunk in chunks])
-    return CleanSnippets(
-        units=torch.cat([found.units for found in events]),
-        times=torch.cat([start + found.times for start, found in zip(starts, events, strict=False)]),
-        amplitudes=torch.cat([found.amplitudes for found in events]),
-        features=torch.cat(features),
+    return CleanSample(
+        units=torch.cat([each.units for each in events]),
+        times=torch.cat([start + each.times for start, each in zip(starts, events, strict=False)]),
+        amplitudes=torch.cat([each.amplitudes for each in events]),
+        features=torch.cat([each for part in features for each in part]),
+        channels=channels,
         basis=basis,
-        sums=unshifted,
+        waveforms=_scattered(means, channels, num_channels),
     )
+
+
+def _groups(chunks: list[Tensor]) -> list[list[Tensor]]:
+    """Return the chunks in a few groups, in order."""
+    ends = np.linspace(0, len(chunks), min(NUM_GROUPS, len(chunks)) + 1).astype(int)
+    return [chunks[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _scattered(local: Tensor, channels: Tensor, num_channels: int) -> Tensor:
+    """Return waveforms on all channels, shape (K, N, D), from those on some, (K, C, D); zeros elsewhere."""
+    full = local.new_zeros(len(local), num_channels, local.shape[2])
+    return full.scatter_(1, channels[:, :, None].expand_as(local), local)
 
 
 def _updated(
     units: Units,
-    sample: CleanSnippets,
+    sample: CleanSample,
     settings: LearningSettings,
     num_samples: int,
     sampling_frequency: float,
@@ -295,7 +355,7 @@ def _updated(
         typical = measured.median()
         variance = ((measured - typical).abs().median() / 0.6745) ** 2 - prior.noise_variance
         spreads[k] = (variance.clamp(min=0).sqrt() / typical).clamp(min=MIN_SPREAD)
-        waveforms[k] = denoised(typical * sample.sums[k] / amplitudes.square().sum(), len(amplitudes), settings.rank)
+        waveforms[k] = denoised(typical * sample.waveforms[k], len(amplitudes), settings.rank)
     updated = Units(waveforms, spreads, (counts + 1) / num_samples)
     cost = updated.amplitude_prior(settings.amplitude_range).event_cost
     amplitudes = waveforms.flatten(1).norm(dim=1)
@@ -306,24 +366,27 @@ def _updated(
     return updated.select(kept), kept
 
 
-def _split(units: Units, snippets: list[Tensor], basis: Tensor, rank: int) -> tuple[Units, list[Tensor]]:
+def _split(units: Units, snippets: list[Snippets], basis: Tensor, rank: int) -> tuple[Units, list[Snippets]]:
     """Split the units whose clean snippets have several modes."""
-    new_waveforms, new_snippets, origin = [], [], []
-    for k, (own, channels) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
-        labels = torch.from_numpy(isosplit_recursive(own[:, channels].flatten(1).numpy(), depth=1))
-        parts = [own[labels == label] for label in labels.unique()]
-        parts = [part for part in parts if len(part) >= MIN_EVENTS]
-        if len(parts) <= 1:
-            new_waveforms.append(units.waveforms[k])
-            new_snippets.append(own)
+    waveforms, parts, origin = [], [], []
+    for k, (own, seen) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
+        labels = torch.from_numpy(isosplit_recursive(own.on(seen).numpy(), depth=1))
+        modes = [own.select(labels == label) for label in labels.unique()]
+        modes = [mode for mode in modes if len(mode.features) >= MIN_EVENTS]
+        if len(modes) <= 1:
+            modes, means = [own], [units.waveforms[k]]
         else:
-            new_waveforms += [denoised(part.mean(dim=0) @ basis, len(part), rank) for part in parts]
-            new_snippets += parts
-        origin += [k] * max(1, len(parts))
-    return units.select(origin)._replace(waveforms=torch.stack(new_waveforms)), new_snippets
+            means = [torch.zeros_like(units.waveforms[k]) for _ in modes]
+            for mean, mode in zip(means, modes, strict=True):
+                mean[mode.channels] = mode.features.mean(dim=0) @ basis
+            means = [denoised(mean, len(mode.features), rank) for mean, mode in zip(means, modes, strict=True)]
+        waveforms += means
+        parts += modes
+        origin += [k] * len(modes)
+    return units.select(origin)._replace(waveforms=torch.stack(waveforms)), parts
 
 
-def _merge(units: Units, snippets: list[Tensor], basis: Tensor) -> Units:
+def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> Units:
     """Merge the units that are one up to a shift, or look like one along the line between them, closest first."""
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
@@ -332,14 +395,17 @@ def _merge(units: Units, snippets: list[Tensor], basis: Tensor) -> Units:
     closest = torch.argsort(distances[first, second])
     absorbed: set[int] = set()
     for pair in zip(first[closest].tolist(), second[closest].tolist(), strict=True):
-        small, large = sorted(pair, key=lambda k: len(snippets[k]))
+        small, large = sorted(pair, key=lambda k: len(snippets[k].features))
         if absorbed.intersection(pair):
             continue
-        channels = support(waveforms[list(pair)]).any(dim=0)
+        seen = torch.zeros(waveforms.shape[1], dtype=torch.bool)
+        seen[snippets[small].channels[torch.isin(snippets[small].channels, snippets[large].channels)]] = True
+        seen &= support(waveforms[list(pair)]).any(dim=0)
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
-        aligned = snippets[small] @ (delayed @ basis.T)  # as if found with the template of the larger unit
+        aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
+        # as if found with the template of the larger unit
         if distances[pair] * amplitudes[list(pair)].max() < SAME or is_unimodal(
-            aligned[:, channels].flatten(1).numpy(), snippets[large][:, channels].flatten(1).numpy()
+            aligned.on(seen).numpy(), snippets[large].on(seen).numpy()
         ):
             absorbed.add(small)
     return units.select([k for k in range(len(waveforms)) if k not in absorbed])
@@ -364,7 +430,7 @@ def _alignment(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return distances / torch.maximum(squares[:, None], squares).sqrt(), lags, shifts
 
 
-def _echoes(sample: CleanSnippets, amplitudes: Tensor, width: int) -> Tensor:
+def _echoes(sample: CleanSample, amplitudes: Tensor, width: int) -> Tensor:
     """Return which units mostly fire together with one larger unit: what is left of its spikes, shape (K,)."""
     times = [sample.times[sample.units == k].numpy() for k in range(len(amplitudes))]  # ascending
     echo = torch.zeros(len(amplitudes), dtype=torch.bool)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from spikeinterface.core import BaseRecording, NumpySorting, Templates
+from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
@@ -23,6 +23,7 @@ from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
+FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 
 def filter_and_reference(
@@ -150,6 +151,7 @@ def learn(
         ),
         sampling_frequency=recording.sampling_frequency,
         num_sweeps=p.num_sweeps,
+        nearby=torch.from_numpy(get_channel_distances(recording) <= FOOTPRINT * p.radius_um),
         device=p.device,
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
