@@ -18,8 +18,8 @@ from dlvolt.deconvolution import (
     AmplitudePrior,
     Events,
     LowRankTemplates,
+    PreparedTemplates,
     compose,
-    cross_correlations,
     event_slices,
     event_waveforms,
     local_columns,
@@ -134,12 +134,12 @@ class Matcher:
         self.templates: LowRankTemplates = low_rank(on_support(units.waveforms), settings.rank)
         self.prior = units.amplitude_prior(settings.amplitude_range)
         self.separation = min(max(1, settings.separation), units.waveforms.shape[2])
-        self.correlations = shift_bank(cross_correlations(self.templates))
+        self.prepared = PreparedTemplates.of(self.templates)
 
     def pursue(self, chunk: Tensor) -> Events:
         """Return the events in a chunk, shape (N, T), on the chunk's own device."""
         on_device = chunk.to(self.device)
-        events = pursue(on_device, self.templates, self.prior, self.separation, correlations=self.correlations)
+        events = pursue(on_device, self.templates, self.prior, self.separation, prepared=self.prepared)
         return Events(*(field.to(chunk.device) for field in events))
 
 

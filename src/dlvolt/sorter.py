@@ -268,6 +268,9 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
 
     p = parameters
     job_kwargs = fix_job_kwargs(p.job_kwargs)
+    if not any(key.startswith(("chunk", "total_memory")) for key in p.job_kwargs or {}):
+        job_kwargs |= dict.fromkeys(("chunk_size", "chunk_memory", "total_memory"))
+        job_kwargs["chunk_duration"] = stages.chunk_duration(recording)
     job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
     job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
     say = print if verbose else lambda *_: None

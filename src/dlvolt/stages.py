@@ -23,6 +23,7 @@ from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
+CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 
@@ -72,6 +73,23 @@ def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[st
         return np.ascontiguousarray(traces)
 
     return map_in_threads(load, slices, job_kwargs["n_jobs"])
+
+
+def join(pieces: list[np.ndarray], gap: int) -> list[Tensor]:
+    """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values."""
+    size, chunks = 0, [[]]
+    for piece in pieces:
+        if size + piece.size > CHUNK_SIZE and chunks[-1]:
+            size, chunks = 0, [*chunks, []]
+        chunks[-1] += [piece, np.zeros((gap, piece.shape[1]), dtype=piece.dtype)]
+        size += piece.size
+    return [torch.from_numpy(np.concatenate(chunk[:-1]).T.copy()) for chunk in chunks if chunk]
+
+
+def chunk_duration(recording: BaseRecording) -> float:
+    """Return how long chunks of about `CHUNK_SIZE` values are, between 1 and 10 s."""
+    per_second = recording.get_num_channels() * recording.sampling_frequency
+    return float(np.clip(CHUNK_SIZE / per_second, 1.0, 10.0))
 
 
 def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
@@ -141,7 +159,7 @@ def learn(
     """Improve the waveforms by coordinate ascent on the sample."""
     num_before, num_after = template_extent(recording, p)
     return learn_waveforms(
-        [torch.from_numpy(chunk.T).contiguous() for chunk in sample if len(chunk) >= num_before + num_after],
+        join([chunk for chunk in sample if len(chunk) >= num_before + num_after], num_before + num_after),
         waveforms,
         LearningSettings(
             rank=p.rank,

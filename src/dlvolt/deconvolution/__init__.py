@@ -19,7 +19,7 @@ from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain, 
 from .coordinate_ascent import sweep
 from .locality import local_columns, neighbours
 from .model import Events, event_waveforms, log_joint, residual, synthesize
-from .pursuit import cross_correlations, pursue
+from .pursuit import PreparedTemplates, cross_correlations, pursue
 from .scores import dense_scores, scores
 from .shifts import NUM_SHIFTS, fractions, shift_bank
 from .templates import LowRankTemplates, compose, event_slices, low_rank, update_templates
@@ -29,6 +29,7 @@ __all__ = [
     "AmplitudePrior",
     "Events",
     "LowRankTemplates",
+    "PreparedTemplates",
     "compose",
     "cross_correlations",
     "dense_scores",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn.functional import pad
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
 from .locality import neighbours
 from .model import Events
-from .scores import scores
+from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
@@ -49,13 +50,33 @@ def cross_correlations(templates: LowRankTemplates) -> Tensor:
     return correlations.masked_fill(_is_repeated(near)[:, :, None], 0)
 
 
+class PreparedTemplates(NamedTuple):
+    """What a pursuit needs to know of the templates, whatever the recording.
+
+    Attributes
+    ----------
+    correlations : Tensor, shape (J, K, P, 2 D - 1)
+        `cross_correlations` of the templates, at every sub-sample shift.
+    spectra : list of Spectra
+        Their `template_spectra`.
+    """
+
+    correlations: Tensor
+    spectra: list[Spectra]
+
+    @classmethod
+    def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
+        """Prepare templates."""
+        return cls(shift_bank(cross_correlations(templates), num_shifts), template_spectra(templates))
+
+
 def pursue(
     recording: Tensor,
     templates: LowRankTemplates,
     prior: AmplitudePrior,
     separation: int,
     num_shifts: int = NUM_SHIFTS,
-    correlations: Tensor | None = None,
+    prepared: PreparedTemplates | None = None,
 ) -> Events:
     """Find the events of a recording, best first.
 
@@ -79,17 +100,17 @@ def pursue(
         Events of one unit lie at least so many samples apart; 1 to D.
     num_shifts : int
         J sub-sample positions; 1 for whole samples only.
-    correlations : Tensor, shape (J, K, P, 2 D - 1), optional
-        ``shift_bank(cross_correlations(templates), num_shifts)``, to compute it once for many recordings.
+    prepared : PreparedTemplates, optional
+        ``PreparedTemplates.of(templates, num_shifts)``, to compute it once for many recordings.
 
     Returns
     -------
     Events
         Sorted by time, with their shifts.
     """
-    if correlations is None:
-        correlations = shift_bank(cross_correlations(templates), num_shifts)
-    pursuit = _Pursuit(recording, templates, prior, separation, correlations)
+    if prepared is None:
+        prepared = PreparedTemplates.of(templates, num_shifts)
+    pursuit = _Pursuit(recording, templates, prior, separation, prepared)
     while pursuit.next_round():
         pass
     pursuit.in_doubt[:] = True
@@ -105,12 +126,17 @@ class _Pursuit:
     """
 
     def __init__(
-        self, recording: Tensor, templates: LowRankTemplates, prior: AmplitudePrior, separation: int, bank: Tensor
+        self,
+        recording: Tensor,
+        templates: LowRankTemplates,
+        prior: AmplitudePrior,
+        separation: int,
+        prepared: PreparedTemplates,
     ) -> None:
         num_units, _, width = templates.temporal.shape  # bins are as wide as templates, D samples
         num_times = recording.shape[1] - width + 1
         num_bins = math.ceil(num_times / width) + 2
-        device = recording.device
+        device, bank = recording.device, prepared.correlations
         self.prior, self.bank, self.width, self.separation = prior, bank, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
         self.near = neighbours(templates.support)  # K×P
@@ -126,7 +152,7 @@ class _Pursuit:
 
         self.mu = recording.new_zeros(num_units, self.num_samples)
         inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)
-        scores(recording, templates, padding=HALF_WIDTH, out=self.mu[:, inside])
+        scores(recording, templates, padding=HALF_WIDTH, spectra=prepared.spectra, out=self.mu[:, inside])
         self.blocked = torch.ones_like(self.mu, dtype=torch.bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
         self.occupied = self.blocked.to(torch.int8)  # events of the unit that are less than the separation away

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from .locality import blocks
-from .templates import LowRankTemplates
+from .templates import LowRankTemplates, compose
 
-NO_COMPONENT = 1e-4  # of a template's norm: smaller singular values are rounding errors of zero
-BLOCK = 16  # units whose channels are projected together
+BLOCK = 16  # units that are correlated with the channels of all of them
+
+
+class Spectra(NamedTuple):
+    """Conjugate spectra of some templates.
+
+    Attributes
+    ----------
+    units : Tensor, shape (B,)
+        Which templates.
+    channels : Tensor, shape (C,)
+        Channels that any of them uses.
+    spectrum : Tensor, shape (F, B, C), complex
+        Of each frequency.
+    """
+
+    units: Tensor
+    channels: Tensor
+    spectrum: Tensor
 
 
 def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:
@@ -30,37 +51,61 @@ def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:
     return conv1d(residual[None], templates)[0]
 
 
-def scores(residual: Tensor, templates: LowRankTemplates, padding: int = 0, out: Tensor | None = None) -> Tensor:
-    """Return μ_k = (U_kᵀ R) ⋆ (S_k V_kᵀ): project in space, then correlate in time.
+def scores(
+    residual: Tensor,
+    templates: LowRankTemplates,
+    padding: int = 0,
+    spectra: list[Spectra] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return μ_k = R ⋆ W_k, by overlap-save: products of spectra, a matrix product for each frequency.
 
     Parameters
     ----------
     residual : Tensor, shape (N, T)
         Recording less all other units.
     templates : LowRankTemplates
-        K templates of rank R and D samples; channels where a footprint is zero cost nothing.
+        K templates of D samples; channels where a footprint is zero cost nothing.
     padding : int
         Zeros that the residual is taken to have at either end; at most D.
+    spectra : list of Spectra, optional
+        ``template_spectra(templates)``, to compute it once for many residuals.
     out : Tensor, shape (K, T - D + 1 + 2 padding), optional
         Where to put the scores.
 
     Returns
     -------
     Tensor, shape (K, T - D + 1 + 2 padding)
-        The same as `dense_scores`, for R (N + D) instead of N·D products a sample, N counting the channels of a
-        block of units.
+        The same as `dense_scores`, whatever the rank, at a fraction of the cost.
     """
-    spatial, singular_values, temporal = templates
-    num_units, num_channels, _ = spatial.shape
-    profiles = singular_values[:, :, None] * temporal  # K×R×D
+    width = templates.temporal.shape[2]
+    num_scores = residual.shape[1] + 2 * padding - width + 1
     if out is None:
-        out = residual.new_empty(num_units, residual.shape[1] - temporal.shape[2] + 1 + 2 * padding)
-    for units, channels in blocks(templates.support, BLOCK):
-        rank = int((singular_values[units] > NO_COMPONENT).any(dim=0).sum())  # of the block
-        footprints = spatial[units, :, :rank][:, channels].permute(2, 0, 1).flatten(0, 1)  # R·B×C
-        projected = footprints @ (residual if len(channels) == num_channels else residual.index_select(0, channels))
-        taps = profiles[units, :rank].transpose(0, 1).reshape(len(projected), 1, -1)  # R·B×1×D
-        projected = pad(projected, (padding, padding))  # conv1d would be slow with padding of its own
-        correlated = conv1d(projected[None], taps, groups=len(projected))[0]
-        out[units] = correlated.view(rank, len(units), -1).sum(dim=0)
+        out = residual.new_empty(len(templates.spatial), num_scores)
+    length = _fft_length(width)
+    hop = length - width + 1
+    num_pieces = math.ceil(num_scores / hop)
+    padded = pad(residual, (padding, num_pieces * hop + width - 1 - residual.shape[1] - padding))
+    pieces = torch.fft.rfft(padded.unfold(1, length, hop)).permute(2, 0, 1)  # F×N×pieces
+    for units, channels, spectrum in template_spectra(templates) if spectra is None else spectra:
+        local = pieces if len(channels) == pieces.shape[1] else pieces.index_select(1, channels)
+        products = (spectrum @ local).permute(1, 2, 0)  # B×pieces×F
+        correlated = torch.fft.irfft(products, n=length)[:, :, :hop]
+        out[units] = correlated.flatten(1)[:, :num_scores]
     return out
+
+
+def template_spectra(templates: LowRankTemplates) -> list[Spectra]:
+    """Return the conjugate Fourier transforms of templates, in blocks of units that share channels."""
+    length, full = _fft_length(templates.temporal.shape[2]), compose(templates)
+    return [
+        Spectra(
+            units, channels, torch.fft.rfft(full[units][:, channels], n=length).conj().permute(2, 0, 1).contiguous()
+        )
+        for units, channels in blocks(templates.support, BLOCK)
+    ]
+
+
+def _fft_length(width: int) -> int:
+    """Return the power of two from eight widths on, which few samples of overlap are lost to."""
+    return 2 ** math.ceil(math.log2(8 * width))
