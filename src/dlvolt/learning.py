@@ -33,7 +33,8 @@ from dlvolt.threads import map_in_threads
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit
-SAME = 2.0  # noise standard deviations; waveforms that are closer are one unit
+SAME = 2.0  # noise standard deviations; waveforms that are closer are one unit,
+SAME_RELATIVE = 0.06  # and so are those that are this close, relative: sampling alone changes large ones so much
 MAYBE_SAME = 0.6  # and below which the spikes decide
 INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
 MIN_SPREAD = 0.05
@@ -404,7 +405,7 @@ def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> Units:
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
         aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
         # as if found with the template of the larger unit
-        if distances[pair] * amplitudes[list(pair)].max() < SAME or is_unimodal(
+        if distances[pair] < max(SAME_RELATIVE, SAME / amplitudes[list(pair)].max()) or is_unimodal(
             aligned.on(seen).numpy(), snippets[large].on(seen).numpy()
         ):
             absorbed.add(small)
