@@ -28,6 +28,7 @@ from dlvolt.deconvolution import (
     residual,
     shift_bank,
 )
+from dlvolt.deconvolution.locality import pairs
 from dlvolt.deconvolution.shifts import HALF_WIDTH
 from dlvolt.threads import map_in_threads
 
@@ -41,7 +42,9 @@ MIN_SPREAD = 0.05
 INITIAL_RATE = 1e-4  # events per sample, likewise
 MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
 NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
-ECHO = 0.5  # a unit that has a larger one beside so many of its spikes is an echo of it
+SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
+LITTLE = 0.01  # weight of events in a shadow
+ECHO = 0.5  # a unit with so many of its events in the shadow of another is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 MIN_EXCESS = 1.0  # and units whose amplitude does not exceed the threshold by so many noise standard deviations
@@ -225,11 +228,11 @@ def learn_waveforms(
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.waveforms) == 0:  # at the start, or none is left
             return units
-        sample = _collect(chunks, Matcher(units, settings, device), nearby, num_workers)
-        units, kept = _updated(units, sample, settings, num_samples, sampling_frequency, lenient=sweep == 0)
+        sample = _collect(chunks, Matcher(units, settings, device), casts_shadow(units.waveforms), nearby, num_workers)
+        units, kept = _updated(units, sample, settings, num_samples, sampling_frequency, sweep)
         if sweep < num_sweeps - 1 and kept.any():
             snippets = [
-                Snippets(sample.features[sample.units == k], sample.channels[k]) for k in torch.nonzero(kept)[:, 0]
+                Snippets(sample.features[sample.best_events(k)], sample.channels[k]) for k in torch.nonzero(kept)[:, 0]
             ]
             units, snippets = _split(units, snippets, sample.basis, settings.rank)
             units = _merge(units, snippets, sample.basis)
@@ -242,8 +245,12 @@ class CleanSample(NamedTuple):
 
     Attributes
     ----------
-    units, times, amplitudes : Tensor, shape (E,)
-        Of each event; times run on from chunk to chunk.
+    units, amplitudes : Tensor, shape (E,)
+        Of each event.
+    in_shadow : Tensor, shape (E,), bool
+        Whether a spike of a unit that casts a shadow is near: the event may be what the model leaves of it.
+    shadows : Tensor, shape (K, K)
+        How many events of a unit (row) lie in the shadow of another (column).
     features : Tensor, shape (E, C, B)
         Projections of the clean snippets on the temporal basis.
     channels : Tensor, shape (K, C)
@@ -255,12 +262,19 @@ class CleanSample(NamedTuple):
     """
 
     units: Tensor
-    times: Tensor
     amplitudes: Tensor
+    in_shadow: Tensor
+    shadows: Tensor
     features: Tensor
     channels: Tensor
     basis: Tensor
     waveforms: Tensor
+
+    def best_events(self, unit: int) -> Tensor:
+        """Return which events are of a unit, (E,), but for those in a shadow if there are enough others."""
+        own = self.units == unit
+        alone = own & ~self.in_shadow
+        return alone if alone.sum() >= MIN_EVENTS else own
 
 
 class Snippets(NamedTuple):
@@ -278,11 +292,18 @@ class Snippets(NamedTuple):
         return self.features[:, wanted[self.channels]].flatten(1)
 
 
-def _collect(chunks: list[Tensor], matcher: Matcher, nearby: Tensor, num_workers: int) -> CleanSample:
+def casts_shadow(waveforms: Tensor) -> Tensor:
+    """Return which unit (row) is so much larger than another beside it that it may leave echoes, shape (K, K), bool."""
+    amplitudes, seen = waveforms.flatten(1).norm(dim=1), support(waveforms).float()
+    return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
+
+
+def _collect(chunks: list[Tensor], matcher: Matcher, casts: Tensor, nearby: Tensor, num_workers: int) -> CleanSample:
     """Pursue all units in a sample and cut out their clean snippets.
 
     The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
-    snippet the model leaves unexplained over what noise would (artefacts and the like).
+    snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
+    the shadow of another.
     """
     templates = matcher.templates.to("cpu")
     waveforms = compose(templates)  # K×N×D
@@ -293,37 +314,56 @@ def _collect(chunks: list[Tensor], matcher: Matcher, nearby: Tensor, num_workers
     basis_bank = shift_bank(basis)  # J×B×D
     size = NUM_SHIFTS * num_units
 
-    def collect(some: list[Tensor]) -> tuple[list[Events], list[Tensor], Tensor, Tensor]:
-        found, features = [], []
+    def collect(some: list[Tensor]) -> tuple[list[Events], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+        found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
         sums, squares = torch.zeros(size, channels.shape[1], width), torch.zeros(num_units)
         for chunk in some:
             events = matcher.pursue(chunk)
             where = channels[events.units]
             left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
             unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
+            in_shadow, of_chunk = _shadows(events, casts, width)
             weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
+            weights[in_shadow] *= LITTLE
             clean = left_over + event_waveforms(events, templates, where)
             sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
             squares.index_add_(0, events.units, weights * events.amplitudes)
             found.append(events)
             features.append(clean @ basis_bank[events.shifts].mT)
+            shaded.append(in_shadow)
+            shadows += of_chunk
         sums = sums.view(NUM_SHIFTS, num_units, -1, width)
-        return found, features, sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS)), squares
+        sums = sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS))
+        return found, features, shaded, shadows, sums, squares
 
     parts = map_in_threads(collect, _groups(chunks), num_workers)  # the same ones however many threads there are
-    found, features, sums, squares = zip(*parts, strict=True)
-    events = [each for part in found for each in part]
+    found, features, shaded, shadows, sums, squares = zip(*parts, strict=True)
+    events = list(itertools.chain(*found))
     means = sum(sums) / sum(squares).clamp(min=1e-6)[:, None, None] * is_near[:, :, None]
-    starts = np.cumsum([0] + [chunk.shape[1] for chunk in chunks])
     return CleanSample(
         units=torch.cat([each.units for each in events]),
-        times=torch.cat([start + each.times for start, each in zip(starts, events, strict=False)]),
         amplitudes=torch.cat([each.amplitudes for each in events]),
-        features=torch.cat([each for part in features for each in part]),
+        in_shadow=torch.cat(list(itertools.chain(*shaded))),
+        shadows=sum(shadows),
+        features=torch.cat(list(itertools.chain(*features))),
         channels=channels,
         basis=basis,
         waveforms=_scattered(means, channels, num_channels),
     )
+
+
+def _shadows(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return which events have one near that casts a shadow on them, (E,), and how often which unit does, (K, K)."""
+    order = torch.argsort(events.times, stable=True)
+    times, units = events.times[order], events.units[order]
+    first, second = pairs(torch.searchsorted(times, times + width // 2), torch.arange(len(times)))
+    large, small = torch.cat([first, second]), torch.cat([second, first])
+    darkens = casts[units[large], units[small]]
+    large, small = large[darkens], small[darkens]
+    in_shadow = torch.zeros(len(times), dtype=torch.bool)
+    in_shadow[order[small]] = True
+    counts = torch.zeros_like(casts, dtype=torch.long)
+    return in_shadow, counts.index_put((units[small], units[large]), torch.ones_like(small), accumulate=True)
 
 
 def _groups(chunks: list[Tensor]) -> list[list[Tensor]]:
@@ -344,14 +384,14 @@ def _updated(
     settings: LearningSettings,
     num_samples: int,
     sampling_frequency: float,
-    lenient: bool,
+    sweep: int,
 ) -> tuple[Units, Tensor]:
     """Return the units that fire enough and are no echo, updated from their events, and which those are, shape (K,)."""
     counts = torch.bincount(sample.units, minlength=len(units.waveforms))
     prior = units.amplitude_prior(settings.amplitude_range)
     waveforms, spreads = units.waveforms.clone(), units.spreads.clone()
     for k in torch.nonzero(counts >= MIN_EVENTS)[:, 0]:
-        amplitudes = sample.amplitudes[sample.units == k]
+        amplitudes = sample.amplitudes[sample.best_events(k)]
         measured = amplitudes + prior.precision[k] * (amplitudes - prior.typical[k])  # before the prior had its say
         typical = measured.median()
         variance = ((measured - typical).abs().median() / 0.6745) ** 2 - prior.noise_variance
@@ -362,8 +402,10 @@ def _updated(
     amplitudes = waveforms.flatten(1).norm(dim=1)
     strong = amplitudes - (amplitudes / 2 + cost / amplitudes) > MIN_EXCESS
     kept = counts >= max(3, MIN_RATE_HZ * num_samples / sampling_frequency)
-    if not lenient:
-        kept &= strong & ~_echoes(sample, amplitudes, settings.num_before)
+    if sweep > 0:
+        kept &= strong
+    if sweep > 1:  # till then large units may leave echoes, as their waveforms are not known well yet
+        kept &= ~(sample.shadows > ECHO * counts[:, None]).any(dim=1)
     return updated.select(kept), kept
 
 
@@ -429,18 +471,6 @@ def _alignment(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     squares = waveforms.flatten(1).square().sum(dim=1)
     distances = (squares[:, None] + squares - 2 * best).clamp(min=0).sqrt()
     return distances / torch.maximum(squares[:, None], squares).sqrt(), lags, shifts
-
-
-def _echoes(sample: CleanSample, amplitudes: Tensor, width: int) -> Tensor:
-    """Return which units mostly fire together with one larger unit: what is left of its spikes, shape (K,)."""
-    times = [sample.times[sample.units == k].numpy() for k in range(len(amplitudes))]  # ascending
-    echo = torch.zeros(len(amplitudes), dtype=torch.bool)
-    for k, own in enumerate(times):
-        for larger in torch.nonzero(amplitudes > 2 * amplitudes[k])[:, 0].tolist():
-            near = np.searchsorted(times[larger], own + width) - np.searchsorted(times[larger], own - width)
-            if len(own) and np.mean(near > 0) > ECHO:
-                echo[k] = True
-    return echo
 
 
 def _recentred(waveforms: Tensor, num_before: int) -> Tensor:
