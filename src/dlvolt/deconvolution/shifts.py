@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-NUM_SHIFTS = 7  # sub-sample positions within one sample; odd, so that "no shift" is one of them
+NUM_SHIFTS = 15  # sub-sample positions within one sample; odd, so that "no shift" is one of them
 HALF_WIDTH = 8  # taps of the interpolation kernel on either side
 
 
