@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
-from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _echoes, learn_waveforms
+from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _shadows, learn_waveforms
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -86,13 +86,37 @@ def test_units_that_never_fire_are_dropped_and_none_may_be_left():
     assert learn(chunks, TRUE).shape == (0, NUM_CHANNELS, WIDTH)
 
 
-def test_echoes_are_units_that_fire_with_a_larger_one():
-    class Sample:
-        units = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
-        times = torch.cat([torch.arange(10) * 1000, torch.arange(10) * 1000 + 7, torch.arange(10) * 1000 + 500])
+def test_shadows_fall_on_the_small_events_beside_large_ones():
+    events = Events(
+        times=torch.tensor([5000, 100, 110, 300, 390, 395]),
+        units=torch.tensor([0, 0, 1, 1, 2, 0]),
+        amplitudes=torch.ones(6),
+    )
+    casts = torch.tensor([[False, True, False], [False, False, False], [False, False, False]])
+    in_shadow, counts = _shadows(events, casts, width=60)
+    assert in_shadow.tolist() == [False, False, True, False, False, False]
+    assert counts.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
 
-    echoes = _echoes(Sample, torch.tensor([50.0, 8.0, 8.0]), width=30)
-    assert echoes.tolist() == [False, True, False]
+
+def test_what_a_large_unit_leaves_is_no_unit():
+    chunks, _ = record(TRUE[:1])
+    echo = 0.15 * TRUE[:1].roll(3, dims=2)  # of a template that is learnt badly
+    assert len(learn(chunks, torch.cat([0.9 * TRUE[:1], echo]))) == 1
+
+
+def test_a_unit_beside_a_much_larger_one_is_kept():
+    small = torch.stack([waveform(1, 60.0), waveform(2, 5.0, phase=4.0)])
+    chunks, _ = record(small)
+    learnt = learn(chunks, small + 0.02 * torch.randn(small.shape, generator=torch.Generator().manual_seed(3)))
+    assert matches(learnt, small).max() < 0.15
+
+
+def test_artefacts_do_not_change_a_template():
+    chunks, truth = record(TRUE[:1])
+    for chunk, events in zip(chunks, truth, strict=True):
+        chunk[:, events.times[0] : events.times[0] + 20] += 500.0
+    learnt = learn(chunks, TRUE[:1])
+    assert matches(learnt, TRUE[:1]).max() < 0.05
 
 
 @pytest.mark.parametrize("lag", [0, 3, -4])
