@@ -86,7 +86,7 @@ def scores(
     hop = length - width + 1
     num_pieces = math.ceil(num_scores / hop)
     padded = pad(residual, (padding, num_pieces * hop + width - 1 - residual.shape[1] - padding))
-    pieces = torch.fft.rfft(padded.unfold(1, length, hop)).permute(2, 0, 1)  # F×N×pieces
+    pieces = torch.fft.rfft(padded.unfold(1, length, hop)).permute(2, 0, 1).contiguous()  # F×N×pieces
     for units, channels, spectrum in template_spectra(templates) if spectra is None else spectra:
         local = pieces if len(channels) == pieces.shape[1] else pieces.index_select(1, channels)
         products = (spectrum @ local).permute(1, 2, 0)  # B×pieces×F
