@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
-from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _shadows, learn_waveforms
+from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _shadows, learn_units
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -36,7 +36,7 @@ def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0):
 
 
 def learn(chunks, start, num_sweeps=4):
-    return learn_waveforms(chunks, start, SETTINGS, FS, num_sweeps, device="cpu").waveforms
+    return learn_units(chunks, Units.new(start), SETTINGS, FS, num_sweeps, device="cpu").waveforms
 
 
 def matches(learnt, true):

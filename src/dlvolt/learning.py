@@ -72,6 +72,10 @@ class Units(NamedTuple):
         """Return units of which only the waveforms are known."""
         return cls(waveforms, torch.full((len(waveforms),), spread), torch.full((len(waveforms),), rate))
 
+    def and_also(self, others: Units) -> Units:
+        """Return these units and others."""
+        return Units(*(torch.cat(fields) for fields in zip(self, others, strict=True)))
+
     def select(self, units: Tensor | list[int]) -> Units:
         """Return some of the units."""
         return Units(*(field[units] for field in self))
@@ -177,9 +181,9 @@ def support(waveforms: Tensor) -> Tensor:
     return norms >= norms.amax(dim=1, keepdim=True).clamp(max=SUPPORT)
 
 
-def learn_waveforms(
+def learn_units(
     chunks: list[Tensor],
-    waveforms: Tensor,
+    units: Units,
     settings: LearningSettings,
     sampling_frequency: float,
     num_sweeps: int,
@@ -188,7 +192,7 @@ def learn_waveforms(
     num_workers: int = 1,
     progress_bar: bool = False,
 ) -> Units:
-    """Improve the units' waveforms on a sample of the recording.
+    """Improve what is known of the units on a sample of the recording.
 
     Each sweep finds the events of all units (`pursue`), then updates each template from its events in the residual
     (the MAP estimate of `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean
@@ -199,10 +203,10 @@ def learn_waveforms(
     ----------
     chunks : list of Tensor, shape (N, T)
         Whitened sample of the recording.
-    waveforms : Tensor, shape (K, N, D)
+    units : Units
         Where to start.
     settings : LearningSettings
-        Rank, threshold, amplitude bounds and separation.
+        Rank, amplitude bounds and separation.
     sampling_frequency : float
         Hz.
     num_sweeps : int
@@ -221,9 +225,8 @@ def learn_waveforms(
     Units
         Their waveforms have the peak at sample `settings.num_before`; K' may be 0.
     """
-    units = Units.new(waveforms)
     if nearby is None:
-        nearby = torch.ones(waveforms.shape[1], waveforms.shape[1], dtype=torch.bool)
+        nearby = torch.ones(2 * (units.waveforms.shape[1],), dtype=torch.bool)
     num_samples = sum(chunk.shape[1] for chunk in chunks)
     for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.waveforms) == 0:  # at the start, or none is left

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.base import minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
-from dlvolt.learning import LearningSettings, Units, learn_waveforms
+from dlvolt.learning import LearningSettings, Matcher, Units, learn_units
+from dlvolt.left_over import LeftOverRecording
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, whiten_noise
 from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
@@ -98,82 +100,90 @@ def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int,
     return round(p.ms_before * per_ms), round(p.ms_after * per_ms)
 
 
-def detect(
-    recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters, job_kwargs: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Find peaks and the features of their snippets; see `dlvolt.clustering.detect_and_project`."""
+class SpikeShape(NamedTuple):
+    """What spikes on a single channel look like: the typical one, shape (D,), and their temporal basis, (B, D)."""
+
+    prototype: np.ndarray
+    basis: np.ndarray
+
+
+def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters) -> SpikeShape | None:
+    """Learn from what crosses the threshold in a sample; None if that is nothing."""
+    extent = template_extent(recording, p)
+    snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, *extent, max_snippets=5000)
+    if len(snippets) == 0:
+        return None
+    return SpikeShape(find_prototype(snippets, extent[0]), fit_temporal_basis(snippets, p.num_temporal_components))
+
+
+def find_clusters(
+    recording: BaseRecording,
+    shape: SpikeShape | None,
+    p: SorterParameters,
+    job_kwargs: dict[str, Any],
+    slices: list[tuple[int, int, int]] | None = None,
+) -> Tensor:
+    """Find and cluster peaks; return the median waveform of each cluster, shape (K, N, D)."""
     num_before, num_after = template_extent(recording, p)
-    snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, num_before, num_after, max_snippets=5000)
-    if len(snippets) == 0:  # nothing to learn from what a spike looks like
-        empty = np.zeros((0, 1, recording.get_num_channels()), dtype="float32")
-        basis = np.zeros((1, num_before + num_after), dtype="float32")
-        return np.zeros(0, dtype=base_peak_dtype), empty, basis, np.eye(recording.get_num_channels(), dtype=bool)
-    basis = fit_temporal_basis(snippets, p.num_temporal_components)
+    if shape is None:
+        return torch.zeros(0, recording.get_num_channels(), num_before + num_after)
     detector = MatchedFilterPeakDetector(
         recording,
-        find_prototype(snippets, num_before),
+        shape.prototype,
         num_before,
         peak_sign=p.peak_sign,
         detect_threshold=p.detect_threshold,
         radius_um=p.detection_radius_um,
     )
+    slices = slices or spread_slices(recording, p.clustering_duration_s)
     peaks, features, neighbours = detect_and_project(
-        recording,
-        detector,
-        basis,
-        num_before,
-        num_after,
-        p.radius_um,
-        job_kwargs,
-        slices=spread_slices(recording, p.clustering_duration_s),
+        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
     )
-    return peaks, features, basis, neighbours
-
-
-def cluster(
-    recording: BaseRecording,
-    peaks: np.ndarray,
-    features: np.ndarray,
-    basis: np.ndarray,
-    neighbours: np.ndarray,
-    p: SorterParameters,
-) -> Tensor:
-    """Cluster the peaks; return the median waveform of each cluster, shape (K, N, D)."""
-    seconds = min(recording.get_total_duration(), p.clustering_duration_s)
+    seconds = sum(end - start for _, start, end in slices) / recording.sampling_frequency
     labels = split_locally(peaks, features, neighbours, min_size=max(10, round(p.min_firing_rate * seconds)))
-    waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), basis.shape[1]), dtype="float32")
+    waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), shape.basis.shape[1]), dtype="float32")
     for label in range(len(waveforms)):
         members = labels == label
         channels = np.flatnonzero(neighbours[peaks["channel_index"][members][0]])
-        waveforms[label, channels] = np.median(features[members][:, :, : len(channels)], axis=0).T @ basis
+        waveforms[label, channels] = np.median(features[members][:, :, : len(channels)], axis=0).T @ shape.basis
     return torch.from_numpy(waveforms)
 
 
 def learn(
     recording: BaseRecording,
     sample: list[np.ndarray],
+    shape: SpikeShape | None,
     waveforms: Tensor,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
 ) -> Units:
-    """Improve the waveforms by coordinate ascent on the sample."""
+    """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
+
+    The first sweeps, on half of the sample, are to know the large units well enough that what they leave can be
+    searched for others.
+    """
     num_before, num_after = template_extent(recording, p)
-    return learn_waveforms(
-        join([chunk for chunk in sample if len(chunk) >= num_before + num_after], num_before + num_after),
-        waveforms,
-        LearningSettings(
-            rank=p.rank,
-            num_before=num_before,
-            amplitude_range=(p.amplitude_min, p.amplitude_max),
-            separation=round(p.refractory_ms / 1000 * recording.sampling_frequency),
-        ),
+    chunks = join([chunk for chunk in sample if len(chunk) >= num_before + num_after], num_before + num_after)
+    settings = LearningSettings(
+        rank=p.rank,
+        num_before=num_before,
+        amplitude_range=(p.amplitude_min, p.amplitude_max),
+        separation=round(p.refractory_ms / 1000 * recording.sampling_frequency),
+    )
+    improve = partial(
+        learn_units,
+        settings=settings,
         sampling_frequency=recording.sampling_frequency,
-        num_sweeps=p.num_sweeps,
         nearby=torch.from_numpy(get_channel_distances(recording) <= FOOTPRINT * p.radius_um),
         device=p.device,
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
     )
+    units = improve(chunks[::2], Units.new(waveforms), num_sweeps=p.num_sweeps - 1)
+    known = Matcher(units, settings, p.device) if len(units.waveforms) else None
+    everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
+    missed = find_clusters(LeftOverRecording(recording, chunks, known), shape, p, job_kwargs, slices=everything)
+    return improve(chunks, units.and_also(Units.new(missed)), num_sweeps=p.num_sweeps)
 
 
 def deconvolve(recording: BaseRecording, units: Units, p: SorterParameters, job_kwargs: dict[str, Any]) -> np.ndarray:
