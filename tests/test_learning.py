@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
-from dlvolt.learning import LearningSettings, Matcher, Units, _alignment, _shadows, learn_units
+from dlvolt.learning import LearningSettings, Matcher, Units, _shadows, alignment, learn_units
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -42,7 +42,7 @@ def learn(chunks, start, num_sweeps=4):
 def matches(learnt, true):
     """Relative distance of each true waveform to the closest learnt one, at the best shift."""
     both = torch.cat([true, learnt])
-    return _alignment(both)[0][: len(true), len(true) :].min(dim=1).values
+    return alignment(both).distances[: len(true), len(true) :].min(dim=1).values
 
 
 TRUE = torch.stack([waveform(1, 25.0), waveform(4, 12.0, phase=6.0), waveform(3, 40.0, spread=1.6)])
@@ -123,7 +123,7 @@ def test_artefacts_do_not_change_a_template():
 @pytest.mark.parametrize("shift", [1, 3, 6])
 def test_alignment_finds_lag_and_shift(lag, shift):
     late = shift_bank(TRUE[0])[shift].roll(lag, dims=1)
-    distances, lags, shifts = _alignment(torch.stack([TRUE[0], late]))
+    _, distances, lags, shifts = alignment(torch.stack([TRUE[0], late]))
     assert distances[0, 1] < 0.01
     assert (lags[0, 1], shifts[0, 1]) == (lag, shift)
 

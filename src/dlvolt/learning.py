@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv1d, pad
 from tqdm.auto import trange
 
 from dlvolt.clustering.isosplit import is_unimodal, isosplit_recursive
@@ -436,7 +435,7 @@ def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> Units:
     """Merge the units that are one up to a shift, or look like one along the line between them, closest first."""
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
-    distances, lags, shifts = _alignment(waveforms)
+    _, distances, lags, shifts = alignment(waveforms)
     first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
     closest = torch.argsort(distances[first, second])
     absorbed: set[int] = set()
@@ -457,23 +456,43 @@ def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> Units:
     return units.select([k for k in range(len(waveforms)) if k not in absorbed])
 
 
-def _alignment(waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how far W_i, delayed by the best lag and sub-sample shift, is from W_j, relative to the larger norm.
+class Alignment(NamedTuple):
+    """How units compare, each delayed by the lag and sub-sample shift that brings it closest to another.
 
-    Returns
-    -------
-    distances, lags, shifts : Tensor, shape (K, K)
-        ‖W_i(d − lag − δ_shift) − W_j(d)‖ / max(‖W_i‖, ‖W_j‖) at its minimum, and where that is.
+    Attributes
+    ----------
+    products : Tensor, shape (K, K)
+        ⟨W_i(d − lag − δ_shift), W_j(d)⟩ at its maximum.
+    distances : Tensor, shape (K, K)
+        Norm of the difference relative to the larger of the two.
+    lags, shifts : Tensor, shape (K, K)
+        Where that is.
     """
+
+    products: Tensor
+    distances: Tensor
+    lags: Tensor
+    shifts: Tensor
+
+
+def alignment(waveforms: Tensor) -> Alignment:
+    """Align all waveforms, shape (K, N, D), with each other, within a sixth of their length."""
     max_lag = waveforms.shape[2] // 6
-    products = conv1d(pad(waveforms, (max_lag + HALF_WIDTH,) * 2), waveforms)  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
+    reach = max_lag + HALF_WIDTH
+    length = waveforms.shape[2] + reach
+    spectra = torch.fft.rfft(waveforms, n=length).permute(2, 0, 1)  # F×K×N
+    products = torch.fft.irfft((spectra @ spectra.mH).permute(1, 2, 0), n=length)
+    products = products[..., torch.arange(-reach, reach + 1)]  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
     products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
     best, where = products.movedim(0, 2).flatten(2).max(dim=2)
-    lags = max_lag - where % (2 * max_lag + 1)
-    shifts = where // (2 * max_lag + 1)
     squares = waveforms.flatten(1).square().sum(dim=1)
     distances = (squares[:, None] + squares - 2 * best).clamp(min=0).sqrt()
-    return distances / torch.maximum(squares[:, None], squares).sqrt(), lags, shifts
+    return Alignment(
+        products=best,
+        distances=distances / torch.maximum(squares[:, None], squares).sqrt(),
+        lags=max_lag - where % (2 * max_lag + 1),
+        shifts=where // (2 * max_lag + 1),
+    )
 
 
 def _recentred(waveforms: Tensor, num_before: int) -> Tensor:

@@ -21,6 +21,7 @@ from dlvolt.left_over import LeftOverRecording
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, whiten_noise
 from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
+from dlvolt.refractory import same_neuron
 from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
@@ -218,8 +219,11 @@ def deconvolve(recording: BaseRecording, units: Units, p: SorterParameters, job_
 
 
 def collect(recording: BaseRecording, units: Units, spikes: np.ndarray, p: SorterParameters) -> NumpySorting:
-    """Make the sorting: units that fire enough, by depth, with their properties."""
+    """Make the sorting: neurons that fire enough, by depth, with their properties."""
     waveforms = units.waveforms
+    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
+    spikes["cluster_index"] = owner[spikes["cluster_index"]]
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)

@@ -1,0 +1,68 @@
+"""Units that are one neuron: alike, and never firing within each other's refractory period."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import poisson
+from torch import Tensor
+
+from dlvolt.learning import alignment
+
+ALIKE = 0.5  # cosine of two waveforms that may be one neuron's, at the beginning and the end of a burst
+WINDOW_MS = (0.5, 1.5)  # nearer, and spikes of two neurons may pass for one; later, and one neuron may fire again
+FEW = 0.25  # of the pairs expected of two independent neurons
+SIGNIFICANCE = 0.005  # probability of so few pairs by chance
+
+
+def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float, num_samples: list[int]) -> np.ndarray:
+    """Return for each unit the unit that it belongs to, itself if it is alone.
+
+    A neuron in a burst fires smaller and smaller spikes, and so may be found as several units. Two independent
+    neurons fire within a millisecond or so of each other as often as chance has it, the parts of one never.
+
+    Parameters
+    ----------
+    waveforms : Tensor, shape (K, N, D)
+        Of the units.
+    spikes : np.ndarray
+        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
+    sampling_frequency : float
+        Hz.
+    num_samples : list of int
+        Length of each segment.
+
+    Returns
+    -------
+    np.ndarray, shape (K,), int
+        The part with the most spikes stands for a neuron.
+    """
+    if len(waveforms) == 0:
+        return np.arange(0)
+    starts = np.concatenate([[0], np.cumsum(num_samples)])
+    low, high = (round(ms / 1000 * sampling_frequency) for ms in WINDOW_MS)
+    gap = high + 1  # between segments
+    times = spikes["sample_index"] + (starts[:-1] + gap * np.arange(len(num_samples)))[spikes["segment_index"]]
+    trains = [np.sort(times[spikes["cluster_index"] == k]) for k in range(len(waveforms))]
+    norms = waveforms.flatten(1).norm(dim=1)
+    products = alignment(waveforms).products / (norms[:, None] * norms)
+    owner = np.arange(len(waveforms))
+    pairs = [(a, b) for a in owner for b in owner[:a] if products[a, b] > ALIKE]
+    for a, b in sorted(pairs, key=lambda pair: -products[pair]):
+        large, small = sorted((owner[a], owner[b]), key=lambda k: -len(trains[k]))
+        if large == small:
+            continue
+        expected = len(trains[large]) * len(trains[small]) * 2 * (high - low) / starts[-1]
+        found = count_pairs(trains[large], trains[small], low, high)
+        if found < FEW * expected and poisson.cdf(found, expected) < SIGNIFICANCE:
+            owner[owner == small] = large
+            trains[large] = np.sort(np.concatenate([trains[large], trains[small]]))
+    return owner
+
+
+def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:
+    """Return how many pairs of two sorted trains are more than `low` and at most `high` samples apart."""
+
+    def within(reach: int) -> int:
+        return int((np.searchsorted(b, a + reach, side="right") - np.searchsorted(b, a - reach)).sum())
+
+    return within(high) - within(low)
