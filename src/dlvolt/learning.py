@@ -32,7 +32,8 @@ from dlvolt.deconvolution.shifts import HALF_WIDTH
 from dlvolt.threads import map_in_threads
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
-SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit
+SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit,
+SUPPORT_RELATIVE = 0.15  # unless it is this much of the largest: weak units may be seen by many
 SAME = 2.0  # noise standard deviations; waveforms that are closer are one unit,
 SAME_RELATIVE = 0.06  # and so are those that are this close, relative: sampling alone changes large ones so much
 MAYBE_SAME = 0.6  # and below which the spikes decide
@@ -43,7 +44,7 @@ MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above whic
 NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
 SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
 LITTLE = 0.01  # weight of events in a shadow
-ECHO = 0.5  # a unit with so many of its events in the shadow of another is an echo of it
+ECHO = 0.8  # a unit with so many of its events in the shadow of another is an echo of it
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 MIN_EXCESS = 1.0  # and units whose amplitude does not exceed the threshold by so many noise standard deviations
@@ -153,20 +154,16 @@ class Matcher:
 def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
     """Return a mean waveform less what may as well be noise.
 
-    The mean of n spikes holds white noise of variance 1/n. Channels whose norm noise alone would reach are set to
-    zero, and so are the singular values below the largest that noise has (the edge of the Marchenko-Pastur law).
+    The mean of n spikes holds white noise of variance 1/n. Singular values below the largest that noise has (the edge
+    of the Marchenko-Pastur law) are set to zero, then the channels that hardly see what is left.
     """
-    num_samples = waveform.shape[1]
-    noise = num_spikes**-0.5
-    norms = waveform.norm(dim=1)
-    seen = norms > max(SUPPORT, noise * (num_samples**0.5 + 3))
-    seen[norms.argmax()] = True
-    spatial, singular_values, temporal = torch.linalg.svd(waveform[seen], full_matrices=False)
-    edge = max(1.0, noise * (len(spatial) ** 0.5 + num_samples**0.5))
+    used = waveform.any(dim=1)
+    spatial, singular_values, temporal = torch.linalg.svd(waveform[used], full_matrices=False)
+    edge = max(1.0, num_spikes**-0.5 * (len(spatial) ** 0.5 + waveform.shape[1] ** 0.5))
     num_kept = int((singular_values[:rank] > edge).sum().clamp(min=1))
     cleaned = torch.zeros_like(waveform)
-    cleaned[seen] = (spatial[:, :num_kept] * singular_values[:num_kept]) @ temporal[:num_kept]
-    return cleaned
+    cleaned[used] = (spatial[:, :num_kept] * singular_values[:num_kept]) @ temporal[:num_kept]
+    return on_support(cleaned[None])[0]
 
 
 def on_support(waveforms: Tensor) -> Tensor:
@@ -177,7 +174,7 @@ def on_support(waveforms: Tensor) -> Tensor:
 def support(waveforms: Tensor) -> Tensor:
     """Return which channels see which unit, shape (K, N), bool."""
     norms = waveforms.norm(dim=2)
-    return norms >= norms.amax(dim=1, keepdim=True).clamp(max=SUPPORT)
+    return norms >= (SUPPORT_RELATIVE * norms.amax(dim=1, keepdim=True)).clamp(max=SUPPORT)
 
 
 def learn_units(
