@@ -98,7 +98,7 @@ def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarra
 
 
 def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether two clusters look like one along the line that joins their means.
+    """Say whether two clusters, of two points or more, look like one along the line that joins their means.
 
     Two clusters show a valley. In windows as wide as a third of the distance between the medians, it holds fewer
     points than either median, by more than counts of points vary by chance.
@@ -113,8 +113,13 @@ def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
     bool
         True also where there are too few points to tell.
     """
-    direction = a.mean(axis=0) - b.mean(axis=0)
-    on_line = [points @ direction for points in (b, a)]
+    on_line = [np.zeros(0), np.zeros(0)]
+    for known, seen in ((0, 1), (1, 0)):  # the line of one half of the points is not drawn to where the others are
+        means = [points[known::2].mean(axis=0) for points in (a, b)]
+        direction = (means[1] - means[0]) / (np.linalg.norm(means[1] - means[0]) or 1.0)
+        for index, points in enumerate((a, b)):
+            projected = (points[seen::2] - (means[0] + means[1]) / 2) @ direction
+            on_line[index] = np.concatenate([on_line[index], projected])
     low, high = sorted(np.median(points) for points in on_line)
     points, width = np.sort(np.concatenate(on_line)), (high - low) / 3
 
