@@ -3,7 +3,16 @@ import pytest
 import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
-from dlvolt.learning import LearningSettings, Matcher, Units, _shadows, alignment, learn_units
+from dlvolt.learning import (
+    LearningSettings,
+    Matcher,
+    Units,
+    _collect,
+    _shadows,
+    alignment,
+    casts_shadow,
+    learn_units,
+)
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -149,3 +158,19 @@ def test_matcher_takes_and_gives_cpu_tensors_whatever_its_device():
     assert on_cuda.times.device.type == "cpu"
     assert torch.equal(on_cuda.times, on_cpu.times)
     assert torch.equal(on_cuda.units, on_cpu.units)
+
+
+def test_the_channels_of_all_units_are_in_one_order():
+    chunks, _ = record(TRUE, num_chunks=1)
+    nearby = (torch.arange(NUM_CHANNELS)[:, None] - torch.arange(NUM_CHANNELS)).abs() <= 1
+    units = Units.new(TRUE)
+    sample = _collect(chunks, Matcher(units, SETTINGS, "cpu"), casts_shadow(TRUE), nearby, num_workers=1)
+    assert (sample.channels.diff(dim=1) > 0).all()
+
+
+def test_a_unit_started_twice_on_other_channels_is_merged():
+    chunks, _ = record(TRUE)
+    again = TRUE[2:].clone()
+    again[:, :2] = 0  # of which the first channels are not known
+    learnt = learn(chunks, torch.cat([TRUE, again]))
+    assert len(learnt) == 3

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm.auto import trange
 
 from dlvolt.clustering.isosplit import is_unimodal, isosplit_recursive
@@ -309,6 +310,8 @@ def _collect(chunks: list[Tensor], matcher: Matcher, casts: Tensor, nearby: Tens
     num_units, num_channels, width = waveforms.shape
     seen = templates.support
     channels, is_near = local_columns(seen | nearby[waveforms.norm(dim=2).argmax(dim=1)])  # K×C
+    channels, order = channels.sort(dim=1)  # the same order for all units, so that features can be compared
+    is_near = is_near.gather(1, order)
     basis = torch.linalg.svd(waveforms[seen], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     basis_bank = shift_bank(basis)  # J×B×D
     size = NUM_SHIFTS * num_units
@@ -461,7 +464,8 @@ class Alignment(NamedTuple):
     products : Tensor, shape (K, K)
         ⟨W_i(d − lag − δ_shift), W_j(d)⟩ at its maximum.
     distances : Tensor, shape (K, K)
-        Norm of the difference relative to the larger of the two.
+        Norm of the difference relative to the larger of the two, where both are known: windows may cut them off at
+        different samples.
     lags, shifts : Tensor, shape (K, K)
         Where that is.
     """
@@ -482,12 +486,18 @@ def alignment(waveforms: Tensor) -> Alignment:
     products = products[..., torch.arange(-reach, reach + 1)]  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
     products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
     best, where = products.movedim(0, 2).flatten(2).max(dim=2)
-    squares = waveforms.flatten(1).square().sum(dim=1)
-    distances = (squares[:, None] + squares - 2 * best).clamp(min=0).sqrt()
+    lags = max_lag - where % (2 * max_lag + 1)
+
+    energies = pad(waveforms.square().sum(dim=1).cumsum(dim=1), (1, 0))  # up to each sample, K×(D+1)
+    early, late = lags.clamp(min=0), (-lags).clamp(min=0)  # samples that are cut off where the two do not overlap
+    width, units = waveforms.shape[2], torch.arange(len(waveforms))
+    of_first = energies[units[:, None], width - early] - energies[units[:, None], late]
+    of_second = energies[units, width - late] - energies[units, early]
+    distances = (of_first + of_second - 2 * best).clamp(min=0).sqrt()
     return Alignment(
         products=best,
-        distances=distances / torch.maximum(squares[:, None], squares).sqrt(),
-        lags=max_lag - where % (2 * max_lag + 1),
+        distances=distances / torch.maximum(of_first, of_second).sqrt(),
+        lags=lags,
         shifts=where // (2 * max_lag + 1),
     )
 
