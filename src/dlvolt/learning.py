@@ -364,61 +364,33 @@ def casts_shadow(waveforms: Tensor) -> Tensor:
 def _collect(
     chunks: list[Tensor], places: list[int], matchers: Matchers, nearby: Tensor, num_workers: int
 ) -> CleanSample:
-    """Pursue all units in a sample and cut out their clean snippets.
-
-    The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
-    snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
-    the shadow of another.
-    """
+    """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other."""
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
-    casts, seen = casts_shadow(units.waveforms), support(units.waveforms)
-    may_see = support(units.moved) | nearby[units.moved.norm(dim=3).argmax(dim=2)]
-    channels, is_near = local_columns(may_see.any(dim=1))  # K×C
-    typical_waveforms = compose(matchers.at(num_places // 2).templates.to("cpu"))
-    basis = torch.linalg.svd(typical_waveforms[seen], full_matrices=False)[2][:NUM_FEATURES]  # B×D
-    basis_bank = shift_bank(basis)  # J×B×D
-    size = NUM_SHIFTS * num_units
+    casts, may_see = casts_shadow(units.waveforms), support(units.moved)
+    around = nearby[units.moved.norm(dim=3).argmax(dim=2)]
+    channels, is_near = local_columns((may_see | around).any(dim=1))  # K×C
+    in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
+    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
+    groups = _groups(places)  # the same ones however many threads there are
 
     def collect(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Work on chunks in which the tissue is in one place."""
-        matcher = matchers.at(places[group[0]])
-        templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
-        found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
-        sums, squares = torch.zeros(size, channels.shape[1], width), torch.zeros(num_units)
-        for chunk in (chunks[index] for index in group):
-            events = matcher.pursue(chunk)
-            where = channels[events.units]
-            left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
-            clean = left_over + event_waveforms(events, templates, where)
-            unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
-            in_shadow, of_chunk = _shadows(events, casts, width)
-            events = events._replace(amplitudes=events.amplitudes / typical[events.units])
-            weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
-            weights[in_shadow] *= LITTLE
-            sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
-            squares.index_add_(0, events.units, weights * events.amplitudes)
-            found.append(events)
-            features.append(clean @ basis_bank[events.shifts].mT)
-            shaded.append(in_shadow)
-            shadows += of_chunk
-        sums = sums.view(NUM_SHIFTS, num_units, -1, width)
-        sums = sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS))
-        events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
-        return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
+        some = [chunks[index] for index in group]
+        return _collect_in_place(some, matchers.at(places[group[0]]), casts, channels, basis)
 
-    groups = _groups(places)  # the same ones however many threads there are
     parts = map_in_threads(collect, groups, num_workers)
-    events, features, shaded, shadows, of_groups, squares_of_groups = zip(*parts, strict=True)
-    sums, squares = torch.zeros(num_units, num_places, *of_groups[0].shape[1:]), torch.zeros(num_units, num_places)
-    for group, sums_of_group, squares_of_group in zip(groups, of_groups, squares_of_groups, strict=True):
-        sums[:, places[group[0]]] += sums_of_group * is_near[:, :, None]
-        squares[:, places[group[0]]] += squares_of_group
+    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups = zip(*parts, strict=True)
+    sums = torch.zeros(num_units, num_places, channels.shape[1], width)
+    squares = torch.zeros(num_units, num_places)
+    of_groups = [places[group[0]] for group in groups]
+    for place, sums_of_group, squares_of_group in zip(of_groups, sums_of_groups, squares_of_groups, strict=True):
+        sums[:, place] += sums_of_group * is_near[:, :, None]
+        squares[:, place] += squares_of_group
     return CleanSample(
         units=torch.cat([each.units for each in events]),
-        places=torch.cat([torch.full_like(x.units, places[group[0]]) for x, group in zip(events, groups, strict=True)]),
+        places=torch.tensor(of_groups).repeat_interleave(torch.tensor([len(each.units) for each in events])),
         amplitudes=torch.cat([each.amplitudes for each in events]),
-        in_shadow=torch.cat(shaded),
+        in_shadow=torch.cat(in_shadow),
         shadows=sum(shadows),
         features=torch.cat(features),
         channels=channels,
@@ -426,6 +398,42 @@ def _collect(
         sums=sums,
         squares=squares,
     )
+
+
+def _collect_in_place(
+    chunks: list[Tensor], matcher: Matcher, casts: Tensor, channels: Tensor, basis: Tensor
+) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Do so where the tissue is in one place; return events, features, in_shadow, shadows, sums and squares.
+
+    The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
+    snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
+    the shadow of another.
+    """
+    templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
+    num_units, width = len(typical), basis.shape[1]
+    basis_bank = shift_bank(basis)  # J×B×D
+    found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
+    sums, squares = torch.zeros(NUM_SHIFTS * num_units, channels.shape[1], width), torch.zeros(num_units)
+    for chunk in chunks:
+        events = matcher.pursue(chunk)
+        where = channels[events.units]
+        left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
+        clean = left_over + event_waveforms(events, templates, where)
+        unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
+        in_shadow, of_chunk = _shadows(events, casts, width)
+        events = events._replace(amplitudes=events.amplitudes / typical[events.units])
+        weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
+        weights[in_shadow] *= LITTLE
+        sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
+        squares.index_add_(0, events.units, weights * events.amplitudes)
+        found.append(events)
+        features.append(clean @ basis_bank[events.shifts].mT)
+        shaded.append(in_shadow)
+        shadows += of_chunk
+    sums = sums.view(NUM_SHIFTS, num_units, -1, width)
+    sums = sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS))
+    events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
+    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
 
 
 def _shadows(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
