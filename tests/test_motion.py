@@ -44,7 +44,7 @@ def simulated(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("drift")
     static, drifting = (
-        recording.astype("float32").save(folder=folder / name, verbose=False)
+        recording.astype("float32").save(folder=folder / name, verbose=False, chunk_duration=f"{DURATION}s")
         for name, recording in (("static", static), ("drifting", drifting))
     )
     return static, drifting, sorting, truth["displacement_vectors"][:, 1, 0]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d
 from tqdm.auto import trange
 
 from dlvolt.clustering.isosplit import is_unimodal, isosplit_recursive
@@ -29,7 +30,7 @@ from dlvolt.deconvolution import (
     shift_bank,
 )
 from dlvolt.deconvolution.locality import pairs
-from dlvolt.deconvolution.shifts import HALF_WIDTH
+from dlvolt.deconvolution.shifts import HALF_WIDTH, interpolation_kernels
 from dlvolt.threads import map_in_threads
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
@@ -430,8 +431,10 @@ def _collect_in_place(
         features.append(clean @ basis_bank[events.shifts].mT)
         shaded.append(in_shadow)
         shadows += of_chunk
-    sums = sums.view(NUM_SHIFTS, num_units, -1, width)
-    sums = sum(shift_bank(sums[j])[NUM_SHIFTS - 1 - j] for j in range(NUM_SHIFTS))
+    undelayed = conv1d(  # x(d + δ_j), summed over j
+        sums.view(NUM_SHIFTS, -1, width).transpose(0, 1), interpolation_kernels(sums)[None], padding=HALF_WIDTH
+    )
+    sums = undelayed.view(num_units, -1, width)
     events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
     return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
 
