@@ -234,7 +234,7 @@ def footprints_in_places(places):
 
 def learn_in_places(true, start, num_workers=1):
     generator = torch.Generator().manual_seed(0)
-    places = [0, 0, 1, 1, 2, 2]
+    places = [0] * 4 + [1] * 4 + [2] * 4
     chunks = []
     for place in places:
         chunk = torch.randn(12, 20_000, generator=generator)
@@ -246,17 +246,18 @@ def learn_in_places(true, start, num_workers=1):
     settings = LearningSettings(rank=3, num_before=16, amplitude_range=(0.5, 1.5), separation=20)
     units = Units.new(start, kernels)
     return learn_units(
-        chunks, units, settings, 20_000.0, 3, device="cpu", num_workers=num_workers, places=places, kernels=kernels
+        chunks, units, settings, 20_000.0, 4, device="cpu", num_workers=num_workers, places=places, kernels=kernels
     )
 
 
 def test_waveforms_are_learnt_in_every_place():
-    true = footprints_in_places([-1.2, 0.0, 1.2])  # not quite what interpolation says
+    true = footprints_in_places([-1.2, 0.0, 1.2])  # not quite what interpolation says,
+    true = true * torch.tensor([0.8, 1.0, 0.7])[:, None, None]  # nor of the same size
     learnt = learn_in_places(true, true[:, 1]).moved
     assert len(learnt) == 2
     order = learnt[:, 1].norm(dim=2).argmax(dim=1).argsort()
     errors = (learnt[order] - true).flatten(2).norm(dim=2) / true.flatten(2).norm(dim=2)
-    assert errors.max() < 0.1
+    assert errors.max() < 0.15
 
 
 def test_what_is_learnt_does_not_depend_on_the_number_of_threads():

@@ -217,8 +217,13 @@ def support(waveforms: Tensor) -> Tensor:
 
 
 def interpolated(waveforms: Tensor, kernels: Tensor) -> Tensor:
-    """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D)."""
-    return torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
+    """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D).
+
+    Interpolation makes sharp footprints wide and small, so they are given back their norm.
+    """
+    moved = torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
+    norms, before = moved.flatten(-2).norm(dim=-1), waveforms.flatten(-2).norm(dim=-1)
+    return moved * (before[..., None] / norms.clamp(min=1e-6))[..., None, None]
 
 
 def learn_units(
@@ -477,13 +482,15 @@ def _updated(
             moved[k] = units.moved[k]
             continue
         own, channels = sample.best_events(k), sample.channels[k]
-        amplitudes, scale = sample.amplitudes[own], norms[k, sample.places[own]]
+        amplitudes, places = sample.amplitudes[own], sample.places[own]
+        scale = norms[k, places]
         measured = amplitudes + (amplitudes - 1) / (units.spreads[k] * scale) ** 2  # before the prior had its say
-        typical = measured.median()
-        variance = ((measured - typical).abs().median() / 0.6745) ** 2 - scale.square().reciprocal().mean()
-        spreads[k] = (variance.clamp(min=0).sqrt() / typical).clamp(min=MIN_SPREAD)
+        typical = _medians(measured, places, units.moved.shape[1])
+        measured, scale = measured / typical[places], scale * typical[places]
+        variance = ((measured - 1).abs().median() / 0.6745) ** 2 - scale.square().reciprocal().mean()
+        spreads[k] = variance.clamp(min=0).sqrt().clamp(min=MIN_SPREAD)
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
-        mean = _moving_mean(typical * sample.sums[k], sample.squares[k], kriged)
+        mean = _moving_mean(typical[:, None, None] * sample.sums[k], sample.squares[k], kriged)
         moved[k][:, channels] = denoised(mean, len(amplitudes), settings.rank)
     updated = Units(moved, spreads, (counts + 1) / num_samples)
     cost = updated.amplitude_prior(settings.amplitude_range).event_cost
@@ -495,6 +502,15 @@ def _updated(
     if sweep > 1:  # till then large units may leave echoes, as their waveforms are not known well yet
         kept &= ~(sample.shadows > ECHO * counts[:, None]).any(dim=1)
     return updated.select(kept), kept
+
+
+def _medians(values: Tensor, places: Tensor, num_places: int) -> Tensor:
+    """Return the median of values in each place, shape (M,), drawn to that of all where there are few."""
+    medians = values.median().repeat(num_places)
+    for place in places.unique():
+        here = values[places == place]
+        medians[place] = (len(here) * here.median() + MIN_EVENTS * medians[place]) / (len(here) + MIN_EVENTS)
+    return medians
 
 
 def _moving_mean(sums: Tensor, squares: Tensor, kriged: Tensor) -> Tensor:
