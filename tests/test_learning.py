@@ -6,11 +6,11 @@ from dlvolt.deconvolution import Events, shift_bank, synthesize
 from dlvolt.learning import (
     LearningSettings,
     Matcher,
+    Matchers,
     Units,
     _collect,
     _shadows,
     alignment,
-    casts_shadow,
     learn_units,
 )
 
@@ -164,7 +164,7 @@ def test_the_channels_of_all_units_are_in_one_order():
     chunks, _ = record(TRUE, num_chunks=1)
     nearby = (torch.arange(NUM_CHANNELS)[:, None] - torch.arange(NUM_CHANNELS)).abs() <= 1
     units = Units.new(TRUE)
-    sample = _collect(chunks, Matcher(units, SETTINGS, "cpu"), casts_shadow(TRUE), nearby, num_workers=1)
+    sample = _collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, num_workers=1)
     assert (sample.channels.diff(dim=1) > 0).all()
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, Templates, get_noise_levels
 from spikeinterface.sortingcomponents.matching.base import BaseTemplateMatching
+from torch import Tensor
 
-from dlvolt.learning import LearningSettings, Matcher, Units
+from dlvolt.learning import LearningSettings, Matcher, Matchers, Units
+from dlvolt.motion import Drift
 
 MARGIN = 16  # templates; chains of overlapping events that reach further are not heard of
 
@@ -36,6 +38,10 @@ class DlvoltMatching(BaseTemplateMatching):
         Noise standard deviation of each channel, in the units of the traces; None estimates it.
     device : str
         "auto" takes CUDA where there is one.
+    drift : dlvolt.motion.Drift or None
+        If the tissue moves, its place in the course of the recording.
+    moved : Tensor or None
+        Templates in each place, units by places by channels by samples; `templates` are those in the middle one.
     """
 
     def __init__(
@@ -50,6 +56,8 @@ class DlvoltMatching(BaseTemplateMatching):
         refractory_ms: float = 1.0,
         noise_levels: np.ndarray | None = None,
         device: str = "auto",
+        drift: Drift | None = None,
+        moved: Tensor | None = None,
     ) -> None:
         if len(templates.unit_ids) == 0:
             raise ValueError("templates: there is none, so there is nothing to match")
@@ -63,13 +71,14 @@ class DlvoltMatching(BaseTemplateMatching):
         waveforms = torch.from_numpy(np.ascontiguousarray(waveforms, dtype="float32"))
         self.width = waveforms.shape[2]
         self.channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
-        self.amplitudes = waveforms.flatten(1).norm(dim=1).numpy()
+        self.drift = drift or Drift.none()
+        moved = waveforms[:, None] if moved is None else moved / torch.from_numpy(self.noise_levels)[:, None]
         spreads, rates = (
             torch.from_numpy(np.broadcast_to(value, len(waveforms)).astype("float32"))
             for value in (amplitude_spreads, np.asarray(firing_rates) / recording.sampling_frequency)
         )
-        self.matcher = Matcher(
-            Units(waveforms, spreads, rates),
+        self.matchers = Matchers(
+            Units(moved, spreads, rates),
             LearningSettings(
                 rank=rank,
                 num_before=self.num_before,
@@ -85,13 +94,24 @@ class DlvoltMatching(BaseTemplateMatching):
 
     def compute_matching(self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int) -> np.ndarray:
         """Return the spikes in traces of shape (T, N); their amplitude is relative to the template."""
+        margin = self.get_margin()
+        spikes = []
+        for start, end, place in self.drift.pieces(self.recording, start_frame, end_frame):
+            first, last = start - start_frame, end - start_frame + 2 * margin  # the traces have margins
+            of_piece = self._in_piece(traces[first:last], start - margin, self.matchers.at(place))
+            of_piece["sample_index"] += first
+            inside = (of_piece["sample_index"] >= first + margin) & (of_piece["sample_index"] < last - margin)
+            spikes.append(of_piece[inside])
+        return np.concatenate(spikes)
+
+    def _in_piece(self, traces: np.ndarray, start: int, matcher: Matcher) -> np.ndarray:
         # The bins of the pursuit lie on one grid over the recording, wherever the chunk starts.
-        offset = start_frame % self.width
+        offset = start % self.width
         chunk = np.pad((traces / self.noise_levels).T.astype("float32"), ((0, 0), (offset, 0)))
-        times, units, amplitudes, _ = (field.numpy() for field in self.matcher.pursue(torch.from_numpy(chunk)))
+        times, units, amplitudes, _ = (field.numpy() for field in matcher.pursue(torch.from_numpy(chunk)))
         spikes = np.zeros(len(times), dtype=self.get_dtype())
         spikes["sample_index"] = times - offset + self.num_before
         spikes["channel_index"] = self.channels[units]
         spikes["cluster_index"] = units
-        spikes["amplitude"] = amplitudes / self.amplitudes[units]
+        spikes["amplitude"] = amplitudes / matcher.prior.typical.cpu().numpy()[units]
         return spikes[np.argsort(spikes["sample_index"], kind="stable")]

@@ -21,6 +21,7 @@ KIND_OF = {int: Integral, float: Real}  # defaults of these types stand for all 
 MAY_BE_ZERO = ("seed", "min_firing_rate", "amplitude_min", "shadow_ms", "scatter_um", "burst_interval_ms")
 CHOICES = {
     "modality": ("auto", "extracellular", "optical"),
+    "motion_correction": ("auto", True, False),
     "peak_sign": ("neg", "pos", "both"),
     "crosstalk": ("flag", "remove", "ignore"),
 }
@@ -59,6 +60,11 @@ class SorterParameters:
     freq_min: float = of_electrodes(300.0, "Corner of the high-pass filter, Hz")
     common_reference: bool = of_electrodes(True, "Subtract the median over channels, from 64 channels on")
     whitening_radius_um: float = of_electrodes(100.0, "Channels this close are decorrelated, µm")
+    motion_correction: str | bool = of_electrodes(
+        "auto",
+        "Let templates follow the drift of the tissue: True, False, or 'auto': where it is seen and not harmless",
+        bool,
+    )
     peak_sign: str = of_electrodes("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
     detect_threshold: float = of_electrodes(5.0, "Height of the peaks that are clustered, in noise standard deviations")
     detection_radius_um: float = of_electrodes(75.0, "One peak within this radius and half a millisecond, µm")

@@ -126,6 +126,8 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
         dlvolt.optical.check(recording, p)
     else:
         _check_electrodes(recording, p.freq_min)
+        if p.motion_correction is True and (reason := dlvolt.motion.why_not(recording)):
+            raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
 
 
 def _check_job_kwargs(recording: BaseRecording, job_kwargs: dict[str, Any]) -> None:
@@ -278,11 +280,15 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     whitened = stages.preprocess(recording, p)
     sample = stages.take_sample(whitened, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
-    waveforms = stages.find_clusters(whitened, shape, p, job_kwargs)
+    peaks = stages.detect(whitened, shape, p, job_kwargs)
+    say(f"dlvolt: {len(peaks.peaks)} peaks")
+    drift = stages.find_drift(whitened, peaks, p)
+    say(f"dlvolt: {drift.remark}")
+    waveforms = stages.cluster(whitened, peaks, shape, drift, p)
     say(f"dlvolt: {len(waveforms)} clusters")
-    units = stages.learn(whitened, sample, shape, waveforms, p, job_kwargs)
+    units = stages.learn(whitened, sample, shape, waveforms, drift, p, job_kwargs)
     say(f"dlvolt: {len(units.waveforms)} units")
-    spikes = stages.deconvolve(whitened, units, p, job_kwargs)
+    spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
     sorting = stages.collect(whitened, units, spikes, p)
     sorting.annotate(modality="extracellular")

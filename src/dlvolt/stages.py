@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import minimum_spike_dtype
+from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
-from dlvolt.learning import LearningSettings, Matcher, Units, learn_units
+from dlvolt.learning import LearningSettings, Matchers, Units, learn_units
 from dlvolt.left_over import LeftOverRecording
+from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, whiten_noise
 from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
@@ -78,15 +80,19 @@ def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[st
     return map_in_threads(load, slices, job_kwargs["n_jobs"])
 
 
-def join(pieces: list[np.ndarray], gap: int) -> list[Tensor]:
-    """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values."""
-    size, chunks = 0, [[]]
-    for piece in pieces:
-        if size + piece.size > CHUNK_SIZE and chunks[-1]:
-            size, chunks = 0, [*chunks, []]
+def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
+    """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values.
+
+    The tissue is in one place throughout each of the chunks; that is returned, too. Chunks are in the order of places.
+    """
+    size, chunks, of_chunks = 0, [], []
+    for index in np.argsort(places, kind="stable"):
+        piece, place = pieces[index], int(places[index])
+        if not chunks or place != of_chunks[-1] or size + piece.size > CHUNK_SIZE:
+            size, chunks, of_chunks = 0, [*chunks, []], [*of_chunks, place]
         chunks[-1] += [piece, np.zeros((gap, piece.shape[1]), dtype=piece.dtype)]
         size += piece.size
-    return [torch.from_numpy(np.concatenate(chunk[:-1]).T.copy()) for chunk in chunks if chunk]
+    return [torch.from_numpy(np.concatenate(chunk[:-1]).T.copy()) for chunk in chunks], of_chunks
 
 
 def chunk_duration(recording: BaseRecording) -> float:
@@ -117,17 +123,29 @@ def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterPara
     return SpikeShape(find_prototype(snippets, extent[0]), fit_temporal_basis(snippets, p.num_temporal_components))
 
 
-def find_clusters(
+class Peaks(NamedTuple):
+    """Peaks with their features and neighbours, see `detect_and_project`, and how many seconds were searched."""
+
+    peaks: np.ndarray
+    features: np.ndarray
+    neighbours: np.ndarray
+    seconds: float
+
+
+def detect(
     recording: BaseRecording,
     shape: SpikeShape | None,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
     slices: list[tuple[int, int, int]] | None = None,
-) -> Tensor:
-    """Find and cluster peaks; return the median waveform of each cluster, shape (K, N, D)."""
-    num_before, num_after = template_extent(recording, p)
+) -> Peaks:
+    """Find peaks in slices of the recording, by default as many as are to be clustered."""
+    slices = slices or spread_slices(recording, p.clustering_duration_s)
+    seconds = sum(end - start for _, start, end in slices) / recording.sampling_frequency
     if shape is None:
-        return torch.zeros(0, recording.get_num_channels(), num_before + num_after)
+        nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
+        return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
+    num_before, num_after = template_extent(recording, p)
     detector = MatchedFilterPeakDetector(
         recording,
         shape.prototype,
@@ -136,12 +154,40 @@ def find_clusters(
         detect_threshold=p.detect_threshold,
         radius_um=p.detection_radius_um,
     )
-    slices = slices or spread_slices(recording, p.clustering_duration_s)
-    peaks, features, neighbours = detect_and_project(
+    found = detect_and_project(
         recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
     )
-    seconds = sum(end - start for _, start, end in slices) / recording.sampling_frequency
-    labels = split_locally(peaks, features, neighbours, min_size=max(10, round(p.min_firing_rate * seconds)))
+    return Peaks(*found, seconds)
+
+
+def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> Drift:
+    """Estimate how the tissue moves, where that is wanted and possible."""
+    if p.motion_correction is False:
+        return Drift.none("asked for")
+    if reason := why_not(recording):
+        return Drift.none(reason)
+    return estimate_drift(recording, *found, harmless_um=0.0 if p.motion_correction is True else HARMLESS_UM)
+
+
+def cluster(
+    recording: BaseRecording,
+    found: Peaks,
+    shape: SpikeShape | None,
+    drift: Drift,
+    p: SorterParameters,
+    places: np.ndarray | None = None,
+) -> Tensor:
+    """Cluster peaks; return the median waveform of each cluster in the reference place, shape (K, N, D).
+
+    Where the tissue was at each of the peaks is looked up in `drift` if it is not given.
+    """
+    if shape is None:
+        return torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p)))
+    neighbours = found.neighbours
+    if places is None:
+        places = drift.places(recording, found.peaks["sample_index"])
+    peaks, features, smooth = at_reference(recording, drift, places, found.peaks, found.features, neighbours)
+    labels = split_locally(peaks, smooth, neighbours, min_size=max(10, round(p.min_firing_rate * found.seconds)))
     waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), shape.basis.shape[1]), dtype="float32")
     for label in range(len(waveforms)):
         members = labels == label
@@ -155,6 +201,7 @@ def learn(
     sample: list[np.ndarray],
     shape: SpikeShape | None,
     waveforms: Tensor,
+    drift: Drift,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
 ) -> Units:
@@ -164,7 +211,11 @@ def learn(
     searched for others.
     """
     num_before, num_after = template_extent(recording, p)
-    chunks = join([chunk for chunk in sample if len(chunk) >= num_before + num_after], num_before + num_after)
+    middles = np.array([(start + end) // 2 for _, start, end in spread_slices(recording, p.learning_duration_s)])
+    long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
+    places = drift.places(recording, middles)[long_enough]
+    chunks, places = join(list(compress(sample, long_enough)), places, num_before + num_after)
+    by_kriging = torch.from_numpy(kernels(recording, drift))
     settings = LearningSettings(
         rank=p.rank,
         num_before=num_before,
@@ -179,15 +230,19 @@ def learn(
         device=p.device,
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
+        kernels=by_kriging,
     )
-    units = improve(chunks[::2], Units.new(waveforms), num_sweeps=p.num_sweeps - 1)
-    known = Matcher(units, settings, p.device) if len(units.waveforms) else None
+    units = improve(chunks[::2], Units.new(waveforms, by_kriging), num_sweeps=p.num_sweeps - 1, places=places[::2])
+    known = Matchers(units, settings, p.device) if len(units.moved) else None
     everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
-    missed = find_clusters(LeftOverRecording(recording, chunks, known), shape, p, job_kwargs, slices=everything)
-    return improve(chunks, units.and_also(Units.new(missed)), num_sweeps=p.num_sweeps)
+    found = detect(LeftOverRecording(recording, chunks, places, known), shape, p, job_kwargs, slices=everything)
+    missed = cluster(recording, found, shape, drift, p, np.take(places, found.peaks["segment_index"]))
+    return improve(chunks, units.and_also(Units.new(missed, by_kriging)), num_sweeps=p.num_sweeps, places=places)
 
 
-def deconvolve(recording: BaseRecording, units: Units, p: SorterParameters, job_kwargs: dict[str, Any]) -> np.ndarray:
+def deconvolve(
+    recording: BaseRecording, units: Units, drift: Drift, p: SorterParameters, job_kwargs: dict[str, Any]
+) -> np.ndarray:
     """Find the spikes of all units in the whole recording."""
     waveforms = units.waveforms
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
@@ -213,6 +268,8 @@ def deconvolve(recording: BaseRecording, units: Units, p: SorterParameters, job_
             refractory_ms=p.refractory_ms,
             noise_levels=np.ones(recording.get_num_channels()),
             device=p.device,
+            drift=drift,
+            moved=units.moved,
         ),
         job_kwargs=job_kwargs,
     )
