@@ -53,6 +53,7 @@ SELDOM_TOGETHER = 0.3  # overlap of the places in which two units fire that may 
 MIN_EVENTS = 10  # fewer do not make a template
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 MIN_EXCESS = 1.0  # and units whose amplitude does not exceed the threshold by so many noise standard deviations
+MIN_ON_CHANNEL = 3.0  # norm on the channel that sees a unit best, likewise: less, and it is what many have in common
 NUM_MATCHERS = 4  # that are kept at a time: they take memory, and the tissue moves slowly
 PREPARING = threading.Lock()
 
@@ -497,6 +498,7 @@ def _updated(
     cost = updated.amplitude_prior(settings.amplitude_range).event_cost
     amplitudes = updated.waveforms.flatten(1).norm(dim=1)
     strong = amplitudes - (amplitudes / 2 + cost / amplitudes) > MIN_EXCESS
+    strong &= updated.waveforms.norm(dim=2).amax(dim=1) > MIN_ON_CHANNEL
     kept = counts >= max(3, MIN_RATE_HZ * num_samples / sampling_frequency)
     if sweep > 0:
         kept &= strong
