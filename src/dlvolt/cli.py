@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from dlvolt import __version__
-from dlvolt.parameters import ROI_TRACES, SorterParameters
+from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -238,6 +239,9 @@ def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]
             continue
         if types[parameter.name] is bool:
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        elif parameter.name in CHOICES:
+            words = {str(choice).lower(): choice for choice in CHOICES[parameter.name]}
+            kind = {"type": partial(_choice, words), "metavar": "|".join(words)}
         else:
             kind = {"type": types[parameter.name], "metavar": types[parameter.name].__name__.upper()}
         group.add_argument(
@@ -246,6 +250,11 @@ def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]
             help=f"{parameter.metadata['description']} (default: {parameter.default})",
             **kind,
         )
+
+
+def _choice(words: dict[str, Any], text: str) -> Any:
+    """Return what a word stands for, itself if that is nothing: the parameters say what is wrong with it."""
+    return words.get(text, text)
 
 
 def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
