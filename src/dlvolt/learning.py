@@ -557,10 +557,8 @@ def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units
     amplitudes = waveforms.flatten(1).norm(dim=1)
     same = SAME_RELATIVE if units.moved.shape[1] == 1 else SAME_WHERE_MOVING
     _, distances, lags, shifts = alignment(waveforms)
-    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
-    closest = torch.argsort(distances[first, second])
     absorbed: set[int] = set()
-    for pair in zip(first[closest].tolist(), second[closest].tolist(), strict=True):
+    for pair in _close_pairs(distances):
         small, large = sorted(pair, key=lambda k: len(snippets[k].features))
         if absorbed.intersection(pair):
             continue
@@ -568,8 +566,8 @@ def _merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units
         seen[snippets[small].channels[torch.isin(snippets[small].channels, snippets[large].channels)]] = True
         seen &= support(waveforms[list(pair)]).any(dim=0)
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
-        aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
         # as if found with the template of the larger unit
+        aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
         if distances[pair] < max(same, SAME / amplitudes[list(pair)].max()) or is_unimodal(
             aligned.on(seen).numpy(), snippets[large].on(seen).numpy()
         ):
@@ -589,9 +587,7 @@ def _joined(units: Units, snippets: list[Snippets]) -> Units:
     flat = moved.flatten(2).transpose(0, 1)  # M×K×ND
     norms = flat.norm(dim=2)
     distances = (torch.cdist(flat, flat) / torch.maximum(norms[:, :, None], norms[:, None])).amin(dim=0)
-    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
-    closest = torch.argsort(distances[first, second])
-    for pair in zip(first[closest].tolist(), second[closest].tolist(), strict=True):
+    for pair in _close_pairs(distances):
         of_pair = counts[list(pair)]
         together = torch.minimum(*(of_pair / of_pair.sum(dim=1, keepdim=True))).sum()
         if kept[list(pair)].all() and together < SELDOM_TOGETHER:
@@ -601,6 +597,13 @@ def _joined(units: Units, snippets: list[Snippets]) -> Units:
             counts[large] += counts[small]
             kept[small] = False
     return units._replace(moved=moved).select(kept)
+
+
+def _close_pairs(distances: Tensor) -> list[tuple[int, int]]:
+    """Return the pairs of units that may be one, closest first, given their relative distances, shape (K, K)."""
+    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
+    closest = torch.argsort(distances[first, second])
+    return list(zip(first[closest].tolist(), second[closest].tolist(), strict=True))
 
 
 class Alignment(NamedTuple):
