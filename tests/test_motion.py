@@ -12,7 +12,10 @@ from spikeinterface.generation import generate_drifting_recording
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 
 from dlvolt import stages
-from dlvolt.learning import LearningSettings, Snippets, Units, _joined, _moving_mean, learn_units
+from dlvolt.learning import LearningSettings, Units, learn_units
+from dlvolt.learning.sample import Snippets
+from dlvolt.learning.structure import joined
+from dlvolt.learning.update import moving_mean
 from dlvolt.motion import STEP_UM, Drift, interpolation, smoothing, why_not
 from dlvolt.parameters import SorterParameters
 
@@ -212,7 +215,7 @@ def test_a_waveform_that_is_not_seen_somewhere_changes_as_interpolation_has_it()
     """Many spikes in one place, none in the next: the second is the first and the change between the interpolated."""
     seen, kriged = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     squares = torch.tensor([1e9, 0.0])
-    found = _moving_mean(squares[:, None, None] * seen, squares, kriged)
+    found = moving_mean(squares[:, None, None] * seen, squares, kriged)
     torch.testing.assert_close(found[0], seen[0], atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1], seen[0] + kriged[1] - kriged[0], atol=1e-3, rtol=0)
 
@@ -220,7 +223,7 @@ def test_a_waveform_that_is_not_seen_somewhere_changes_as_interpolation_has_it()
 def test_where_there_are_enough_spikes_waveforms_are_their_means():
     seen, kriged = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(0))
     squares = torch.full((3,), 1e9)
-    found = _moving_mean(squares[:, None, None] * seen, squares, kriged)
+    found = moving_mean(squares[:, None, None] * seen, squares, kriged)
     torch.testing.assert_close(found, seen, atol=1e-3, rtol=0)
 
 
@@ -270,6 +273,6 @@ def test_what_is_learnt_does_not_depend_on_the_number_of_threads():
 def test_units_that_never_meet_are_joined_and_others_are_not():
     moved = footprints_in_places([-1.0, 0.0, 1.0])[:1].repeat(2, 1, 1, 1)
     apart = [Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), place)) for place in (0, 2)]
-    assert len(_joined(Units(moved, torch.ones(2), torch.ones(2)), apart).moved) == 1
+    assert len(joined(Units(moved, torch.ones(2), torch.ones(2)), apart).moved) == 1
     together = [own._replace(places=torch.arange(50) % 3) for own in apart]
-    assert len(_joined(Units(moved, torch.ones(2), torch.ones(2)), together).moved) == 2
+    assert len(joined(Units(moved, torch.ones(2), torch.ones(2)), together).moved) == 2

@@ -28,7 +28,7 @@ from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
-CHUNK_SIZE = 8_000_000  # values that are worked on at a time: fewer take longer, more take memory
+CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 

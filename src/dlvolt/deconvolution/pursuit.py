@@ -55,19 +55,33 @@ class PreparedTemplates(NamedTuple):
 
     Attributes
     ----------
+    near : Tensor, shape (K, P)
+        Units that share channels with a unit, see `neighbours`.
+    rivals : Tensor, shape (K, P')
+        Those of them that compete with it for an event, itself among them, padded with itself.
     correlations : Tensor, shape (J, K, P, 2 D - 1)
         `cross_correlations` of the templates, at every sub-sample shift.
+    own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
+        Those of each unit with itself, in the middle.
     spectra : list of Spectra
-        Their `template_spectra`.
+        `template_spectra`.
     """
 
+    near: Tensor
+    rivals: Tensor
     correlations: Tensor
+    own: Tensor
     spectra: list[Spectra]
 
     @classmethod
     def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
         """Prepare templates."""
-        return cls(shift_bank(cross_correlations(templates), num_shifts), template_spectra(templates))
+        near, width = neighbours(templates.support), templates.temporal.shape[2]
+        bank = shift_bank(cross_correlations(templates), num_shifts)
+        units = torch.arange(len(near), device=near.device)
+        own = bank[:, units, (near == units[:, None]).to(torch.uint8).argmax(dim=1)]  # J×K×(2D-1)
+        own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
+        return cls(near, _rivals(near, bank[num_shifts // 2]), bank, own, template_spectra(templates))
 
 
 def pursue(
@@ -137,21 +151,17 @@ class _Pursuit:
         num_times = recording.shape[1] - width + 1
         num_bins = math.ceil(num_times / width) + 2
         device, bank = recording.device, prepared.correlations
-        self.prior, self.bank, self.width, self.separation = prior, bank, width, separation
+        self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
-        self.near = neighbours(templates.support)  # K×P
+        self.near, self.rivals, self.bank, self.own = prepared.near, prepared.rivals, bank, prepared.own
         self.rows = [
             row[~again].numpy() for row, again in zip(self.near.cpu(), _is_repeated(self.near).cpu(), strict=True)
         ]
-        self.rivals = _rivals(self.near, bank[len(bank) // 2])
         self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
         self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
             torch.arange(-reach, reach + 1, device=device)
             for reach in (HALF_WIDTH, width - 1, separation - 1, REACH, REACH + HALF_WIDTH, 1)
         )
-        units = torch.arange(num_units, device=device)
-        own = bank[:, units, (self.near == units[:, None]).to(torch.uint8).argmax(dim=1)]  # J×K×(2D-1)
-        self.own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
 
         self.mu = recording.new_zeros(num_units, self.num_samples)
         inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)

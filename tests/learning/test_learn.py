@@ -8,11 +8,10 @@ from dlvolt.learning import (
     Matcher,
     Matchers,
     Units,
-    _collect,
-    _shadows,
     alignment,
     learn_units,
 )
+from dlvolt.learning.sample import _shadows, collect
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -164,7 +163,7 @@ def test_the_channels_of_all_units_are_in_one_order():
     chunks, _ = record(TRUE, num_chunks=1)
     nearby = (torch.arange(NUM_CHANNELS)[:, None] - torch.arange(NUM_CHANNELS)).abs() <= 1
     units = Units.new(TRUE)
-    sample = _collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, num_workers=1)
+    sample = collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, num_workers=1)
     assert (sample.channels.diff(dim=1) > 0).all()
 
 

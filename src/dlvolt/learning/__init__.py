@@ -1,0 +1,12 @@
+"""Templates from a sample of the recording: pursue, update, split, merge, prune."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "alignment": ["alignment"],
+        "learn": ["learn_units"],
+        "units": ["LearningSettings", "Matcher", "Matchers", "Units"],
+    },
+)

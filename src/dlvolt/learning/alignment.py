@@ -1,0 +1,58 @@
+"""How waveforms compare, whenever they were cut out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dlvolt.deconvolution import shift_bank
+from dlvolt.deconvolution.shifts import HALF_WIDTH
+
+
+class Alignment(NamedTuple):
+    """How units compare, each delayed by the lag and sub-sample shift that brings it closest to another.
+
+    Attributes
+    ----------
+    products : Tensor, shape (K, K)
+        ⟨W_i(d − lag − δ_shift), W_j(d)⟩ at its maximum.
+    distances : Tensor, shape (K, K)
+        Norm of the difference relative to the larger of the two, where both are known: windows may cut them off at
+        different samples.
+    lags, shifts : Tensor, shape (K, K)
+        Where that is.
+    """
+
+    products: Tensor
+    distances: Tensor
+    lags: Tensor
+    shifts: Tensor
+
+
+def alignment(waveforms: Tensor) -> Alignment:
+    """Align all waveforms, shape (K, N, D), with each other, within a sixth of their length."""
+    max_lag = waveforms.shape[2] // 6
+    reach = max_lag + HALF_WIDTH
+    length = waveforms.shape[2] + reach
+    spectra = torch.fft.rfft(waveforms, n=length).permute(2, 0, 1)  # F×K×N
+    products = torch.fft.irfft((spectra @ spectra.mH).permute(1, 2, 0), n=length)
+    products = products[..., torch.arange(-reach, reach + 1)]  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
+    products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
+    best, where = products.movedim(0, 2).flatten(2).max(dim=2)
+    lags = max_lag - where % (2 * max_lag + 1)
+
+    energies = pad(waveforms.square().sum(dim=1).cumsum(dim=1), (1, 0))  # up to each sample, K×(D+1)
+    early, late = lags.clamp(min=0), (-lags).clamp(min=0)  # samples that are cut off where the two do not overlap
+    width, units = waveforms.shape[2], torch.arange(len(waveforms))
+    of_first = energies[units[:, None], width - early] - energies[units[:, None], late]
+    of_second = energies[units, width - late] - energies[units, early]
+    distances = (of_first + of_second - 2 * best).clamp(min=0).sqrt()
+    return Alignment(
+        products=best,
+        distances=distances / torch.maximum(of_first, of_second).sqrt(),
+        lags=lags,
+        shifts=where // (2 * max_lag + 1),
+    )

@@ -1,0 +1,97 @@
+"""Learn templates on a sample of the recording: pursue, update, split, merge, prune."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from .sample import collect
+from .structure import joined, merge, split
+from .units import LearningSettings, Matchers, Units
+from .update import plausible, update
+
+MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
+
+
+def learn_units(
+    chunks: list[Tensor],
+    units: Units,
+    settings: LearningSettings,
+    sampling_frequency: float,
+    num_sweeps: int,
+    nearby: Tensor | None = None,
+    device: str = "auto",
+    num_workers: int = 1,
+    progress_bar: bool = False,
+    places: list[int] | None = None,
+    kernels: Tensor | None = None,
+) -> Units:
+    """Improve what is known of the units on a sample of the recording.
+
+    Each sweep finds the events of all units (`pursue`), then updates each template from its events in the residual
+    (the MAP estimate of `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean
+    snippets, from which all other units are explained away: a unit with several modes is split, two units that
+    look like one along the line between them are merged, and units that hardly fire are dropped.
+
+    Parameters
+    ----------
+    chunks : list of Tensor, shape (N, T)
+        Whitened sample of the recording.
+    units : Units
+        Where to start.
+    settings : LearningSettings
+        Rank, amplitude bounds and separation.
+    sampling_frequency : float
+        Hz.
+    num_sweeps : int
+        How often.
+    nearby : Tensor, shape (N, N), bool, optional
+        Which channels may see a unit that is largest on a channel; all if None.
+    device : str
+        Torch device of the pursuit.
+    num_workers : int
+        Threads.
+    progress_bar : bool
+        Show one.
+    places : list of int, optional
+        Where the tissue is in each chunk, best in order; 0 if None.
+    kernels : Tensor, shape (M, N, N), optional
+        What takes a waveform from the reference to each place, by interpolation in space; needed if M > 1.
+
+    Returns
+    -------
+    Units
+        Their waveforms have the peak at sample `settings.num_before`; K' may be 0.
+    """
+    num_channels = units.moved.shape[2]
+    nearby = torch.ones(num_channels, num_channels, dtype=torch.bool) if nearby is None else nearby
+    kernels = torch.eye(num_channels)[None] if kernels is None else kernels
+    places = [0] * len(chunks) if places is None else places
+    num_samples = sum(chunk.shape[1] for chunk in chunks)
+    min_events = MIN_RATE_HZ * num_samples / sampling_frequency
+    for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
+        if len(units.moved) == 0:  # at the start, or none is left
+            return units
+        sample = collect(chunks, places, Matchers(units, settings, device), nearby, num_workers)
+        units = update(units, sample, settings.rank, kernels, num_samples)
+        kept = plausible(units, sample, settings.amplitude_range, min_events, sweep)
+        units = units.select(kept)
+        if sweep < num_sweeps - 1 and kept.any():
+            of_units = zip(torch.nonzero(kept)[:, 0], units.moved, strict=True)
+            snippets = [sample.snippets(k, moved) for k, moved in of_units]
+            units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
+            units, snippets = merge(units, snippets, sample.basis)
+            units = joined(units, snippets)
+        units = units._replace(moved=_recentred(units.moved, settings.num_before))
+    return units
+
+
+def _recentred(moved: Tensor, num_before: int) -> Tensor:
+    """Move the largest absolute value of each waveform, shape (M, N, D), to sample `num_before`, zeros coming in."""
+    width = moved.shape[3]
+    recentred = torch.zeros_like(moved)
+    for k, waveform in enumerate(moved):
+        by = num_before - int(waveform[len(waveform) // 2].abs().amax(dim=0).argmax())
+        recentred[k, ..., max(0, by) : width + min(0, by)] = waveform[..., max(0, -by) : width - max(0, by)]
+    return recentred

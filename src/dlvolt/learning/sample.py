@@ -1,0 +1,205 @@
+"""The events of a sample of the recording, each with all others explained away."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d
+
+from dlvolt.deconvolution import (
+    NUM_SHIFTS,
+    Events,
+    compose,
+    event_slices,
+    event_waveforms,
+    local_columns,
+    residual,
+    shift_bank,
+)
+from dlvolt.deconvolution.locality import pairs
+from dlvolt.deconvolution.shifts import HALF_WIDTH, interpolation_kernels
+from dlvolt.threads import map_in_threads
+
+from .units import Matcher, Matchers, support
+
+NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
+MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
+NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
+SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
+LITTLE = 0.01  # weight of events in a shadow
+MIN_EVENTS = 10  # fewer do not make a template
+
+
+class CleanSample(NamedTuple):
+    """The events of a sample, each with all other events explained away.
+
+    Attributes
+    ----------
+    units, places, amplitudes : Tensor, shape (E,)
+        Of each event, the amplitude relative to the typical one of the unit in the place.
+    in_shadow : Tensor, shape (E,), bool
+        Whether a spike of a unit that casts a shadow is near: the event may be what the model leaves of it.
+    shadows : Tensor, shape (K, K)
+        How many events of a unit (row) lie in the shadow of another (column).
+    features : Tensor, shape (E, C, B)
+        Projections of the clean snippets on the temporal basis.
+    channels : Tensor, shape (K, C)
+        Channels of each unit's snippets.
+    basis : Tensor, shape (B, D)
+        Orthonormal temporal profiles that the templates are made of.
+    sums : Tensor, shape (K, M, C, D)
+        Weighted sum of a R[:, t : t + D] of each unit in each place.
+    squares : Tensor, shape (K, M)
+        Likewise of a².
+    """
+
+    units: Tensor
+    places: Tensor
+    amplitudes: Tensor
+    in_shadow: Tensor
+    shadows: Tensor
+    features: Tensor
+    channels: Tensor
+    basis: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    def best_events(self, unit: int) -> Tensor:
+        """Return which events are of a unit, (E,), but for those in a shadow if there are enough others."""
+        own = self.units == unit
+        alone = own & ~self.in_shadow
+        return alone if alone.sum() >= MIN_EVENTS else own
+
+    def snippets(self, unit: int, moved: Tensor) -> Snippets:
+        """Return the snippets of a unit as they would be in the reference place, given its waveforms, (M, N, D)."""
+        own, channels = self.best_events(unit), self.channels[unit]
+        projected = moved[:, channels] @ self.basis.T  # M×C×B
+        change = projected[len(moved) // 2] - projected
+        features = self.features[own] + self.amplitudes[own, None, None] * change[self.places[own]]
+        return Snippets(features, channels, self.places[own])
+
+
+class Snippets(NamedTuple):
+    """Clean snippets of one unit: features, shape (E, C, B), of its channels, shape (C,), and places, shape (E,)."""
+
+    features: Tensor
+    channels: Tensor
+    places: Tensor
+
+    def select(self, events: Tensor) -> Snippets:
+        """Return some of the snippets."""
+        return self._replace(features=self.features[events], places=self.places[events])
+
+    def on(self, wanted: Tensor) -> Tensor:
+        """Return the features of those channels that are marked in `wanted`, shape (N,), as points (E, F)."""
+        return self.features[:, wanted[self.channels]].flatten(1)
+
+
+def collect(
+    chunks: list[Tensor], places: list[int], matchers: Matchers, nearby: Tensor, num_workers: int
+) -> CleanSample:
+    """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other."""
+    units = matchers.units
+    num_units, num_places, _, width = units.moved.shape
+    casts, may_see = casts_shadow(units.waveforms), support(units.moved)
+    around = nearby[units.moved.norm(dim=3).argmax(dim=2)]
+    channels, is_near = local_columns((may_see | around).any(dim=1))  # K×C
+    channels, order = channels.sort(dim=1)  # the same order for all units, so that features can be compared
+    is_near = is_near.gather(1, order)
+    in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
+    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
+    groups = _groups(places)  # the same ones however many threads there are
+
+    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        some = [chunks[index] for index in group]
+        return _in_place(some, matchers.at(places[group[0]]), casts, channels, basis)
+
+    parts = map_in_threads(of_group, groups, num_workers)
+    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups = zip(*parts, strict=True)
+    sums = torch.zeros(num_units, num_places, channels.shape[1], width)
+    squares = torch.zeros(num_units, num_places)
+    of_groups = [places[group[0]] for group in groups]
+    for place, sums_of_group, squares_of_group in zip(of_groups, sums_of_groups, squares_of_groups, strict=True):
+        sums[:, place] += sums_of_group * is_near[:, :, None]
+        squares[:, place] += squares_of_group
+    return CleanSample(
+        units=torch.cat([each.units for each in events]),
+        places=torch.tensor(of_groups).repeat_interleave(torch.tensor([len(each.units) for each in events])),
+        amplitudes=torch.cat([each.amplitudes for each in events]),
+        in_shadow=torch.cat(in_shadow),
+        shadows=sum(shadows),
+        features=torch.cat(features),
+        channels=channels,
+        basis=basis,
+        sums=sums,
+        squares=squares,
+    )
+
+
+def _in_place(
+    chunks: list[Tensor], matcher: Matcher, casts: Tensor, channels: Tensor, basis: Tensor
+) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Do so where the tissue is in one place; return events, features, in_shadow, shadows, sums and squares.
+
+    The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
+    snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
+    the shadow of another.
+    """
+    templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
+    num_units, width = len(typical), basis.shape[1]
+    basis_bank = shift_bank(basis)  # J×B×D
+    found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
+    sums, squares = torch.zeros(NUM_SHIFTS * num_units, channels.shape[1], width), torch.zeros(num_units)
+    for chunk in chunks:
+        events = matcher.pursue(chunk)
+        where = channels[events.units]
+        left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
+        clean = left_over + event_waveforms(events, templates, where)
+        unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
+        in_shadow, of_chunk = _shadows(events, casts, width)
+        events = events._replace(amplitudes=events.amplitudes / typical[events.units])
+        weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
+        weights[in_shadow] *= LITTLE
+        sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
+        squares.index_add_(0, events.units, weights * events.amplitudes)
+        found.append(events)
+        features.append(clean @ basis_bank[events.shifts].mT)
+        shaded.append(in_shadow)
+        shadows += of_chunk
+    undelayed = conv1d(  # x(d + δ_j), summed over j
+        sums.view(NUM_SHIFTS, -1, width).transpose(0, 1), interpolation_kernels(sums)[None], padding=HALF_WIDTH
+    )
+    sums = undelayed.view(num_units, -1, width)
+    events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
+    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
+
+
+def casts_shadow(waveforms: Tensor) -> Tensor:
+    """Return which unit (row) is so much larger than another beside it that it may leave echoes, shape (K, K), bool."""
+    amplitudes, seen = waveforms.flatten(1).norm(dim=1), support(waveforms).float()
+    return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
+
+
+def _shadows(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return which events have one near that casts a shadow on them, (E,), and how often which unit does, (K, K)."""
+    order = torch.argsort(events.times, stable=True)
+    times, units = events.times[order], events.units[order]
+    first, second = pairs(torch.searchsorted(times, times + width // 2), torch.arange(len(times)))
+    large, small = torch.cat([first, second]), torch.cat([second, first])
+    darkens = casts[units[large], units[small]]
+    large, small = large[darkens], small[darkens]
+    in_shadow = torch.zeros(len(times), dtype=torch.bool)
+    in_shadow[order[small]] = True
+    counts = torch.zeros_like(casts, dtype=torch.long)
+    return in_shadow, counts.index_put((units[small], units[large]), torch.ones_like(small), accumulate=True)
+
+
+def _groups(places: list[int]) -> list[range]:
+    """Return the indices of the chunks in a few groups, in order, each of one place."""
+    ends = np.linspace(0, len(places), min(NUM_GROUPS, len(places)) + 1).astype(int)
+    ends = np.union1d(ends, np.flatnonzero(np.diff(places)) + 1).tolist()
+    return [range(*each) for each in itertools.pairwise(ends)]

@@ -1,0 +1,169 @@
+"""What is known of the units, and the units made ready to be pursued."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlvolt.deconvolution import AmplitudePrior, Events, LowRankTemplates, PreparedTemplates, low_rank, pursue
+
+SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit,
+SUPPORT_RELATIVE = 0.15  # unless it is this much of the largest: weak units may be seen by many
+INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
+INITIAL_RATE = 1e-4  # events per sample, likewise
+NUM_MATCHERS = 4  # that are kept at a time: they take memory, and the tissue moves slowly
+PREPARING = threading.Lock()
+
+
+class Units(NamedTuple):
+    """What is known of the units.
+
+    Attributes
+    ----------
+    moved : Tensor, shape (K, M, N, D)
+        Mean waveforms in noise standard deviations where the tissue is in each of M evenly spaced places, M odd; one
+        where nothing moves. Their norms are the units' typical amplitudes there.
+    spreads : Tensor, shape (K,)
+        Standard deviation of the amplitudes relative to the typical one.
+    rates : Tensor, shape (K,)
+        Events per sample.
+    """
+
+    moved: Tensor
+    spreads: Tensor
+    rates: Tensor
+
+    @classmethod
+    def new(cls, waveforms: Tensor, kernels: Tensor | None = None) -> Units:
+        """Return units of which only the waveforms are known, shape (K, N, D), `kernels` as for `learn_units`."""
+        moved = waveforms[:, None] if kernels is None else interpolated(waveforms, kernels)
+        return cls(moved, torch.full((len(moved),), INITIAL_SPREAD), torch.full((len(moved),), INITIAL_RATE))
+
+    @property
+    def waveforms(self) -> Tensor:
+        """Waveforms in the reference place, the middle one, shape (K, N, D)."""
+        return self.moved[:, self.moved.shape[1] // 2]
+
+    def at(self, place: int) -> Units:
+        """Return the units as they are in one place."""
+        return self._replace(moved=self.moved[:, place : place + 1])
+
+    def and_also(self, others: Units) -> Units:
+        """Return these units and others."""
+        return Units(*(torch.cat(fields) for fields in zip(self, others, strict=True)))
+
+    def select(self, units: Tensor | list[int]) -> Units:
+        """Return some of the units."""
+        return Units(*(field[units] for field in self))
+
+    def amplitude_prior(self, amplitude_range: tuple[float, float]) -> AmplitudePrior:
+        """Return the prior: amplitudes are normal about the typical one, and an event costs its log odds."""
+        typical = self.waveforms.flatten(1).norm(dim=1)
+        variance = (self.spreads * typical).square()
+        low, high = amplitude_range
+        return AmplitudePrior(
+            rate=float(1 / typical.mean()),
+            event_cost=-torch.logit(self.rates) + torch.log1p(variance) / 2,
+            typical=typical,
+            precision=1 / variance,
+            minimum=low * typical,
+            maximum=high * typical,
+        )
+
+    def to(self, device: torch.device) -> Units:
+        """Return the units on another device."""
+        return Units(*(field.to(device) for field in self))
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How templates are learnt and matched.
+
+    Attributes
+    ----------
+    rank : int
+        R of the templates.
+    num_before : int
+        Samples of a template before its peak.
+    amplitude_range : (float, float)
+        Smallest and largest amplitude of an event, relative to the typical one of its unit.
+    separation : int
+        Events of one unit lie at least so many samples apart; at least 1 and at most D are taken.
+    """
+
+    rank: int
+    num_before: int
+    amplitude_range: tuple[float, float]
+    separation: int
+
+
+class Matcher:
+    """Units made ready to be pursued in any number of chunks.
+
+    Parameters
+    ----------
+    units : Units
+        What is known of them.
+    settings : LearningSettings
+        Rank, amplitude bounds and separation.
+    device : str
+        Torch device on which they are pursued; "auto" is CUDA where there is one, else the CPU.
+    """
+
+    def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        units = units.to(self.device)
+        self.templates: LowRankTemplates = low_rank(on_support(units.waveforms), settings.rank)
+        self.prior = units.amplitude_prior(settings.amplitude_range)
+        self.separation = min(max(1, settings.separation), units.waveforms.shape[2])
+        self.prepared = PreparedTemplates.of(self.templates)
+
+    def pursue(self, chunk: Tensor) -> Events:
+        """Return the events in a chunk, shape (N, T), on the chunk's own device."""
+        on_device = chunk.to(self.device)
+        events = pursue(on_device, self.templates, self.prior, self.separation, prepared=self.prepared)
+        return Events(*(field.to(chunk.device) for field in events))
+
+
+class Matchers:
+    """A `Matcher` for each place of the tissue, made when it is asked for; the last few are kept."""
+
+    def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
+        self.units, self.settings, self.device = units, settings, device
+        self.kept: dict[int, Matcher] = {}
+
+    def at(self, place: int) -> Matcher:
+        """Return what pursues the units where the tissue is in this place."""
+        with PREPARING:  # whichever thread comes first
+            if place not in self.kept:
+                if len(self.kept) == NUM_MATCHERS:
+                    del self.kept[next(iter(self.kept))]
+                self.kept[place] = Matcher(self.units.at(place), self.settings, self.device)
+            return self.kept[place]
+
+
+def on_support(waveforms: Tensor) -> Tensor:
+    """Return the waveforms with the channels that hardly see the unit set to zero, shape (K, N, D)."""
+    return waveforms * support(waveforms)[:, :, None]
+
+
+def support(waveforms: Tensor) -> Tensor:
+    """Return which channels see which unit, shape (…, N), bool, of waveforms (…, N, D)."""
+    norms = waveforms.norm(dim=-1)
+    return norms >= (SUPPORT_RELATIVE * norms.amax(dim=-1, keepdim=True)).clamp(max=SUPPORT)
+
+
+def interpolated(waveforms: Tensor, kernels: Tensor) -> Tensor:
+    """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D).
+
+    Interpolation makes sharp footprints wide and small, so they are given back their norm.
+    """
+    moved = torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
+    norms, before = moved.flatten(-2).norm(dim=-1), waveforms.flatten(-2).norm(dim=-1)
+    return moved * (before[..., None] / norms.clamp(min=1e-6))[..., None, None]
