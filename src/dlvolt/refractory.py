@@ -9,9 +9,9 @@ from torch import Tensor
 from dlvolt.learning import alignment
 
 ALIKE = 0.5  # cosine of two waveforms that may be one neuron's, at the beginning and the end of a burst
-WINDOW_MS = (0.5, 1.5)  # nearer, and spikes of two neurons may pass for one; later, and one neuron may fire again
+WINDOW_MS = (0.5, 2.5)  # nearer, and spikes of two neurons may pass for one; later, and one neuron may fire again
 FEW = 0.25  # of the pairs expected of two independent neurons
-SIGNIFICANCE = 0.005  # probability of so few pairs by chance
+SIGNIFICANCE = 0.001  # probability of so few pairs by chance; there are many units that may be compared
 
 
 def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float, num_samples: list[int]) -> np.ndarray:

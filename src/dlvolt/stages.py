@@ -29,6 +29,7 @@ from dlvolt.threads import map_in_threads
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
 CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
+MANY_CHUNKS = 8  # of a sample: half of them are enough to begin with
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 
@@ -207,8 +208,8 @@ def learn(
 ) -> Units:
     """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
 
-    The first sweeps, on half of the sample, are to know the large units well enough that what they leave can be
-    searched for others.
+    The first sweeps, on half of the sample where all of it takes long, are to know the large units well enough that
+    what they leave can be searched for others.
     """
     num_before, num_after = template_extent(recording, p)
     middles = np.array([(start + end) // 2 for _, start, end in spread_slices(recording, p.learning_duration_s)])
@@ -232,7 +233,9 @@ def learn(
         progress_bar=job_kwargs["progress_bar"],
         kernels=by_kriging,
     )
-    units = improve(chunks[::2], Units.new(waveforms, by_kriging), num_sweeps=p.num_sweeps - 1, places=places[::2])
+    step = 2 if len(chunks) > MANY_CHUNKS else 1
+    units = Units.new(waveforms, by_kriging)
+    units = improve(chunks[::step], units, num_sweeps=p.num_sweeps - 1, places=places[::step])
     known = Matchers(units, settings, p.device) if len(units.moved) else None
     everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
     found = detect(LeftOverRecording(recording, chunks, places, known), shape, p, job_kwargs, slices=everything)
