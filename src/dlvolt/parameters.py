@@ -76,7 +76,7 @@ class SorterParameters:
     amplitude_min: float = of_electrodes(0.5, "Smallest amplitude of a spike, relative to its unit's typical one")
     amplitude_max: float = of_electrodes(1.5, "Largest amplitude of a spike, relative to its unit's typical one")
     refractory_ms: float = of_electrodes(1.0, "Spikes of one unit lie at least so far apart, ms")
-    clustering_duration_s: float = of_electrodes(300.0, "Peaks are clustered from so much of the recording, s")
+    clustering_duration_s: float = of_electrodes(200.0, "Peaks are clustered from so much of the recording, s")
     learning_duration_s: float = of_electrodes(60.0, "Templates are learnt on so much of the recording, s")
     num_sweeps: int = of_electrodes(3, "Sweeps of template learning, after one less to find what was missed")
     min_firing_rate: float = of_electrodes(0.1, "Clusters and units that fire less are dropped, Hz")

@@ -76,7 +76,7 @@ def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[st
     def load(piece: tuple[int, int, int]) -> np.ndarray:
         segment, start, end = piece
         traces = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
-        return np.ascontiguousarray(traces)
+        return np.array(traces, order="K")  # channel by channel, if it was whitened so
 
     return map_in_threads(load, slices, job_kwargs["n_jobs"])
 
@@ -91,9 +91,9 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
         piece, place = pieces[index], int(places[index])
         if not chunks or place != of_chunks[-1] or size + piece.size > CHUNK_SIZE:
             size, chunks, of_chunks = 0, [*chunks, []], [*of_chunks, place]
-        chunks[-1] += [piece, np.zeros((gap, piece.shape[1]), dtype=piece.dtype)]
+        chunks[-1] += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
         size += piece.size
-    return [torch.from_numpy(np.concatenate(chunk[:-1]).T.copy()) for chunk in chunks], of_chunks
+    return [torch.from_numpy(np.concatenate(chunk[:-1], axis=1)) for chunk in chunks], of_chunks
 
 
 def chunk_duration(recording: BaseRecording) -> float:

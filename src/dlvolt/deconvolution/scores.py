@@ -12,7 +12,8 @@ from torch.nn.functional import conv1d, pad
 from .locality import blocks
 from .templates import LowRankTemplates, compose
 
-BLOCK = 16  # units that are correlated with the channels of all of them
+BLOCK = 8  # units that are correlated with the channels of all of them
+PIECES, OF_CHANNELS = 8, 256  # of a residual, or of single channels: so many at a time stay in the cache
 
 
 class Spectra(NamedTuple):
@@ -86,12 +87,16 @@ def scores(
     hop = length - width + 1
     num_pieces = math.ceil(num_scores / hop)
     padded = pad(residual, (padding, num_pieces * hop + width - 1 - residual.shape[1] - padding))
-    pieces = torch.fft.rfft(padded.unfold(1, length, hop)).permute(2, 0, 1).contiguous()  # F×N×pieces
-    for units, channels, spectrum in template_spectra(templates) if spectra is None else spectra:
-        local = pieces if len(channels) == pieces.shape[1] else pieces.index_select(1, channels)
-        products = (spectrum @ local).permute(1, 2, 0)  # B×pieces×F
-        correlated = torch.fft.irfft(products, n=length)[:, :, :hop]
-        out[units] = correlated.flatten(1)[:, :num_scores]
+    spectra = template_spectra(templates) if spectra is None else spectra
+    at_once = max(PIECES, OF_CHANNELS // len(residual))
+    for first, some in enumerate(padded.unfold(1, length, hop).split(at_once, dim=1)):
+        of_some = out[:, first * at_once * hop : (first + 1) * at_once * hop]
+        pieces = torch.fft.rfft(some).permute(2, 0, 1).contiguous()  # F×N×pieces
+        for units, channels, spectrum in spectra:
+            local = pieces if len(channels) == len(residual) else pieces.index_select(1, channels)
+            products = (spectrum @ local).permute(1, 2, 0)  # B×pieces×F
+            correlated = torch.fft.irfft(products, n=length)[:, :, :hop].flatten(1)
+            of_some[units] = correlated[:, : of_some.shape[1]]
     return out
 
 
