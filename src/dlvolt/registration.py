@@ -26,6 +26,7 @@ ENTRIES = [
     Entry(SORTERS, "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(SORTERS, "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(DETECTION, "detect_peak_methods", "dlvolt", "dlvolt.detection.network:NetworkPeakDetector"),
+    Entry(DETECTION, "detect_peak_methods", "dlvolt-adaptive", "dlvolt.detection.adaptive:AdaptivePeakDetector"),
     Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
 ]
 for class_name, function_name in (

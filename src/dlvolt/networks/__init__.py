@@ -12,9 +12,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inference": ["trace_probability"],
         "mel": ["mel_spectrogram"],
         "mel_svm": ["MelSVM"],
+        "snippets": ["SnippetNetwork"],
         "store": ["available", "create", "load", "save"],
         "tcn": ["TCN"],
         "transformer": ["Transformer"],
         "unet": ["UNet"],
+        "waveform_cnn": ["WaveformCNN"],
+        "waveform_gru": ["WaveformGRU"],
     },
 )
