@@ -96,7 +96,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
 
 
 class HeightRecording(BasePreprocessor):
-    """Traces turned upright, in units of their threshold; see `AdaptivePeakDetector`. It is never saved."""
+    """Traces turned upright, in units of their threshold; see `AdaptivePeakDetector`."""
 
     def __init__(
         self,
@@ -121,6 +121,14 @@ class HeightRecording(BasePreprocessor):
                     max(1, round(PIECE_S * rate / 2)),
                 )
             )
+        self._kwargs = dict(
+            recording=recording,
+            peak_sign=peak_sign,
+            detect_threshold=detect_threshold,
+            shadow_samples=shadow_samples,
+            max_rate_hz=max_rate_hz,
+            interval_s=interval_s,
+        )
 
 
 class HeightSegment(BasePreprocessorSegment):
