@@ -21,6 +21,7 @@ PREPROCESSORS = "spikeinterface.preprocessing.preprocessing_classes"
 PIPELINE = "spikeinterface.preprocessing.pipeline"
 DETECTION = "spikeinterface.sortingcomponents.peak_detection.method_list"
 MATCHING = "spikeinterface.sortingcomponents.matching.method_list"
+CLUSTERING = "spikeinterface.sortingcomponents.clustering.method_list"
 
 ENTRIES = [
     Entry(SORTERS, "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
@@ -28,6 +29,7 @@ ENTRIES = [
     Entry(DETECTION, "detect_peak_methods", "dlvolt", "dlvolt.detection.network:NetworkPeakDetector"),
     Entry(DETECTION, "detect_peak_methods", "dlvolt-adaptive", "dlvolt.detection.adaptive:AdaptivePeakDetector"),
     Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
+    Entry(CLUSTERING, "clustering_methods", "dlvolt-dbscan", "dlvolt.clustering.dbscan:DbscanClustering"),
 ]
 for class_name, function_name in (
     ("DeltaFOverFRecording", "delta_f_over_f"),

@@ -7,7 +7,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.metrics import f1_score
 
 from dlvolt.networks import create, load, save
-from dlvolt.networks.snippets import LIMITS, channel_threshold
+from dlvolt.networks.snippets import LOWEST, channel_threshold
 from dlvolt.preprocessing import spike_probability
 
 ARCHITECTURES = ["waveform_cnn", "waveform_gru"]
@@ -79,11 +79,13 @@ def test_the_weight_of_rare_spikes_does_not_change_what_a_probability_means():
 
 def test_the_threshold_of_a_channel_lies_below_its_spikes():
     rng = np.random.default_rng(0)
-    for spikes in (-3.0, 0.0, 2.0):
+    for spikes in (-3.0, 0.0, 1.0):
         log_odds = np.concatenate([rng.normal(-15, 1, 3000), rng.normal(-10, 2, 1000), rng.normal(spikes, 0.7, 400)])
         threshold = channel_threshold(expit(log_odds))
         assert spikes - 3.5 < logit(threshold) < spikes - 1
-    assert logit(channel_threshold(expit(rng.normal(-12, 1, 3000)))) == pytest.approx(LIMITS[0])  # noise alone
+    two_neurons = np.concatenate([log_odds, rng.normal(8, 0.5, 400)])
+    assert logit(channel_threshold(expit(two_neurons))) == pytest.approx(0)  # not between the two
+    assert logit(channel_threshold(expit(rng.normal(-12, 1, 3000)))) == pytest.approx(LOWEST)  # noise alone
     assert channel_threshold(np.full(500, 0.3)) == channel_threshold(expit(rng.normal(size=10))) == 0.5
 
 

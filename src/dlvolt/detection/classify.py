@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicSpline
 from spikeinterface.core import BaseRecording, get_noise_levels
-from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
@@ -76,6 +75,8 @@ class SpikeProbabilityOfPeaks(PipelineNode):
         samples, channels = peaks["sample_index"][:, None] + self.window, peaks["channel_index"]
         downward = np.where(peaks["amplitude"] > 0, -self.scale[channels], self.scale[channels])
         snippets = traces[samples, channels[:, None]].astype("float32") @ self.resample  # P×D
+        if not np.isfinite(snippets).all():
+            raise ValueError("recording: traces around a peak are NaN or infinite; put fill_nan(recording) before this")
         return self.network.predict_proba(snippets * downward[:, None])
 
 
@@ -85,6 +86,7 @@ def classify_peaks(
     *,
     model: str | Path = "waveform_cnn",
     device: str = "auto",
+    seed: int = 0,
     job_kwargs: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """Say which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
@@ -102,6 +104,8 @@ def classify_peaks(
         "waveform_cnn" or "waveform_gru", or the folder of a saved model of snippets.
     device : str
         Torch device; "auto" takes CUDA where there is one.
+    seed : int
+        Of the sample of the recording that tells the noise of its channels.
     job_kwargs : dict, optional
         SpikeInterface's.
 
@@ -122,12 +126,13 @@ def classify_peaks(
     labels = np.zeros(len(peaks), dtype=int)
     if len(peaks) == 0:
         return labels
-    job_kwargs = fix_job_kwargs(job_kwargs)
-    noise_levels = get_noise_levels(recording, return_in_uV=False, **job_kwargs)
+    noise_levels = get_noise_levels(
+        recording, return_in_uV=False, force_recompute=True, random_slices_kwargs=dict(seed=seed), n_jobs=1
+    )
     by_time = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
     source = PeakRetriever(recording, peaks[by_time])
     score = SpikeProbabilityOfPeaks(recording, source, noise_levels, model, device)
-    probability = run_node_pipeline(recording, [source, score], job_kwargs, job_name="dlvolt: classify peaks")
+    probability = run_node_pipeline(recording, [source, score], job_kwargs or {}, job_name="dlvolt: classify peaks")
     for channel in np.unique(peaks["channel_index"]):
         members = peaks["channel_index"][by_time] == channel
         labels[by_time[members]] = network.label(probability[members])

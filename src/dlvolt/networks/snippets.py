@@ -17,8 +17,8 @@ from .estimator import Network, check_windows, choose_device
 
 ENOUGH = 200  # snippets of a channel, from which on they tell its threshold
 COMPONENTS = range(2, 7)  # of a channel's log odds: spikes, and one or more for the rest
-AT_MOST = 5_000  # of them are looked at
-LIMITS = (-6.0, 3.0)  # of a threshold, in log odds
+AT_MOST = 2_000  # of them are looked at
+LOWEST = -6.0  # log odds of a threshold
 CERTAIN = 1e-8  # log odds end here
 
 
@@ -189,7 +189,8 @@ def channel_threshold(probability: np.ndarray) -> float:
 
     The log odds of a channel's snippets are a mixture: a heap of noise, the slope of what is small or far away, and
     spikes. Gaussians are fitted to them, as many as Schwarz's criterion wants, and spikes are what more likely belongs
-    to the highest. The threshold stays within `LIMITS`, so that a channel of noise has no spikes.
+    to the highest. But what is rather a spike than not stays one, and a channel of noise has no spikes: log odds of
+    0 and `LOWEST` bound the threshold.
 
     Parameters
     ----------
@@ -209,4 +210,4 @@ def channel_threshold(probability: np.ndarray) -> float:
     mixtures = [GaussianMixture(k, random_state=0, reg_covar=floor).fit(log_odds) for k in COMPONENTS]
     mixture = min(mixtures, key=lambda mixture: mixture.bic(log_odds))
     is_highest = mixture.predict(log_odds) == mixture.means_.argmax()
-    return float(expit(np.clip(log_odds[is_highest].min(initial=np.inf), *LIMITS)))
+    return float(expit(np.clip(log_odds[is_highest].min(initial=np.inf), LOWEST, 0.0)))
