@@ -12,6 +12,7 @@ from dlvolt.networks import Autoencoder
 from dlvolt.networks.estimator import seeded
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 40, 256, 3e-3
+LEAST = 1e-3  # standard deviation of a unit in the middle; one that hardly varies is not blown up
 MAX_TRAINING = 20_000  # snippets that an embedding is learnt from
 
 
@@ -63,7 +64,8 @@ def embed(snippets: np.ndarray, embedding: str = "pca", num_components: int = 3,
 
 def by_pca(some: np.ndarray, snippets: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     """Return the scores on the principal components of some snippets, shape (P, B)."""
-    return PCA(num_components, svd_solver="covariance_eigh").fit(some).transform(snippets)
+    with np.errstate(invalid="ignore"):  # snippets without variance have no explained part of it
+        return PCA(num_components, svd_solver="covariance_eigh").fit(some).transform(snippets)
 
 
 def by_autoencoder(some: np.ndarray, snippets: np.ndarray, num_components: int, seed: int) -> np.ndarray:
@@ -85,7 +87,8 @@ def by_autoencoder(some: np.ndarray, snippets: np.ndarray, num_components: int, 
         network.fit(some / scale, some / scale)
     with torch.inference_mode():
         points = network.module_.eval().encoder(torch.from_numpy(snippets / scale)).numpy()
-    return points / np.maximum(points.std(axis=0), np.finfo("float32").tiny)
+    centred = points - points.mean(axis=0)
+    return centred / np.maximum(centred.std(axis=0), LEAST)
 
 
 EMBEDDINGS = {"pca": by_pca, "autoencoder": by_autoencoder}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -11,6 +11,9 @@ from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
+
+if TYPE_CHECKING:
+    from dlvolt.networks import SnippetNetwork
 
 SUPPORT = 4  # samples on either side of a snippet that help to interpolate it
 
@@ -53,8 +56,7 @@ class SpikeProbabilityOfPeaks(PipelineNode):
         return_output: bool = True,
     ) -> None:
         super().__init__(recording, return_output=return_output, parents=[peaks])
-        self.network = load_snippet_network(model, device)
-        rate_ratio(recording.sampling_frequency, self.network)  # whether it serves that
+        self.network = check_peak_model(recording, model, device)
         step = recording.sampling_frequency / self.network.sampling_frequency
         wanted = step * (np.arange(self.network.window_samples) - self.network.num_before)  # D, in own samples
         self.window = np.arange(np.floor(wanted[0]) - SUPPORT, np.ceil(wanted[-1]) + SUPPORT + 1).astype(int)
@@ -119,7 +121,7 @@ def classify_peaks(
     ValueError
         If peaks are not those of the recording, traces are not finite around one, or the model is not for them.
     """
-    network = load_snippet_network(model, device)
+    network = check_peak_model(recording, model, device)
     num_channels = recording.get_num_channels()
     if len(peaks) and not 0 <= peaks["channel_index"].min() <= peaks["channel_index"].max() < num_channels:
         raise ValueError(f"peaks: some lie on channels that are not among the {num_channels} of the recording")
@@ -139,17 +141,18 @@ def classify_peaks(
     return labels
 
 
-def load_snippet_network(model: str | Path, device: str) -> Any:
-    """Load a network of snippets.
+def check_peak_model(recording: BaseRecording, model: str | Path, device: str = "auto") -> SnippetNetwork:
+    """Load the network that is to classify the peaks of a recording.
 
     Raises
     ------
     ValueError
-        If it is one of traces.
+        If it is one of traces, or cannot serve the recording's sampling frequency.
     """
     network = load_model(locate_model(model), device)
     if not hasattr(network, "noise_uv"):
         raise ValueError(
             f"model: {network.name!r} is for traces, not for snippets; take 'waveform_cnn' or 'waveform_gru'"
         )
+    rate_ratio(recording.sampling_frequency, network)
     return network
