@@ -81,7 +81,7 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
     shift = rng.integers(-JITTER, JITTER + 1, size=(len(X), 1))
     factor = np.exp(STRETCH * rng.normal(size=(len(X), 1)))
     last = X.shape[1] - 1
-    position = np.clip(num_before + shift + factor * (np.arange(last + 1) - num_before), 0, last)  # B×D
+    position = np.clip(num_before + factor * (np.arange(last + 1) - num_before - shift), 0, last)  # B×D
     before = np.minimum(position.astype(int), last - 1)
     weight = position - before
     X = np.take_along_axis(X, before, 1) * (1 - weight) + np.take_along_axis(X, before + 1, 1) * weight
