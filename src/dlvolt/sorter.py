@@ -126,7 +126,7 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
         dlvolt.optical.check(recording, p)
     else:
         _check_electrodes(recording, p.freq_min)
-        if p.peak_model is not None:
+        if p.peak_model != "none":
             dlvolt.detection.check_peak_model(recording, p.peak_model, p.device)
         if p.motion_correction is True and (reason := dlvolt.motion.why_not(recording)):
             raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")

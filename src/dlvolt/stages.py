@@ -165,7 +165,7 @@ def detect(
 
 def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
     """Keep the peaks that a network takes for spikes, where that is wanted; it sees the raw recording, filtered."""
-    if p.peak_model is None:
+    if p.peak_model == "none":
         return found
     if p.apply_preprocessing:
         recording = bandpass_filter(recording, *SPIKE_BAND_HZ, dtype="float32")

@@ -16,7 +16,7 @@ from torch import nn
 from .estimator import Network, check_windows, choose_device
 
 ENOUGH = 200  # snippets of a channel, from which on they tell its threshold
-COMPONENTS = range(2, 7)  # of a channel's log odds: spikes, and one or more for the rest
+COMPONENTS = range(2, 5)  # of a channel's log odds: spikes, and one or more for the rest
 AT_MOST = 2_000  # of them are looked at
 LOWEST = -6.0  # log odds of a threshold
 CERTAIN = 1e-8  # log odds end here

@@ -22,7 +22,7 @@ from dlvolt.networks.store import OF_SNIPPETS
 TRAINING, VALIDATION = (9, 16, 33), 11  # channels
 EPOCHS, BATCH_SIZE, PEAK_LEARNING_RATE = 8, 256, 4e-3
 JITTER = 2  # samples, at most
-STRETCH, GAIN = 0.2, 0.1  # standard deviations of their logarithms
+STRETCH, GAIN = 0.4, 0.1  # standard deviations of their logarithms
 NOISE_UV = 100.0  # added, standard deviation before it is smoothed over three samples
 BEYOND = 0.3  # how far a mixture of two spikes may lie beyond either
 
