@@ -19,6 +19,7 @@ REGISTRY_MODULES = frozenset(
         "spikeinterface.preprocessing.pipeline",
         "spikeinterface.sortingcomponents.peak_detection.method_list",
         "spikeinterface.sortingcomponents.matching.method_list",
+        "spikeinterface.sortingcomponents.clustering.method_list",
     }
 )
 

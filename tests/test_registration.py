@@ -73,12 +73,14 @@ from spikeinterface.preprocessing.preprocessing_classes import _all_preprocesser
 from spikeinterface.preprocessing.pipeline import pp_names_to_functions
 from spikeinterface.sortingcomponents.matching.method_list import matching_methods
 from spikeinterface.sortingcomponents.peak_detection.method_list import detect_peak_methods
+from spikeinterface.sortingcomponents.clustering.method_list import clustering_methods
 print("dlvolt" in sorter_dict, "dlvolt" in matching_methods, "dlvolt" in detect_peak_methods,
+      "dlvolt-dbscan" in clustering_methods,
       {"whiten_noise", "spike_probability"} <= set(pp_names_to_functions),
       "FillNanRecording" in preprocessor_dict, "FillNanRecording" in {c.__name__ for c in _all_preprocesser_dict})
 """
-ALL_KNOWN = " ".join(["True"] * 6)
-NONE_KNOWN = " ".join(["False"] * 6)
+ALL_KNOWN = " ".join(["True"] * 7)
+NONE_KNOWN = " ".join(["False"] * 7)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,7 @@ NONE_KNOWN = " ".join(["False"] * 6)
         "dlvolt.matching",
         "dlvolt.preprocessing.spike_probability",
         "dlvolt.detection.network",
+        "dlvolt.clustering.dbscan",
     ],
 )
 def test_known_whatever_is_imported_first(first):

@@ -1,5 +1,7 @@
 """From a recording to a sorting, by name."""
 
+import re
+
 import numpy as np
 import pytest
 import spikeinterface.full as si
@@ -131,3 +133,18 @@ def test_preprocessing_may_be_done_before(ground_truth, tmp_path):
     whitened = si.zscore(si.bandpass_filter(recording, dtype="float32"), seed=0)
     found = si.run_sorter("dlvolt", whitened, folder=tmp_path / "sorted", apply_preprocessing=False)
     assert mean_accuracy(ground_truth[1].frame_slice(0, 300_000), found) > 0.8
+
+
+def test_a_network_can_drop_noise_from_the_peaks_that_are_clustered(ground_truth, tmp_path, capsys):
+    recording = ground_truth[0].frame_slice(0, 300_000)
+    settings = dict(detect_threshold=3.5, clustering_duration_s=10.0, folder=tmp_path / "sorted", verbose=True)
+    sorting = si.run_sorter("dlvolt", recording, peak_model="waveform_cnn", remove_existing_folder=True, **settings)
+    kept = int(re.search(r"(\d+) peaks", capsys.readouterr().out).group(1))
+    si.run_sorter("dlvolt", recording, remove_existing_folder=True, **settings)
+    assert kept < 0.8 * int(re.search(r"(\d+) peaks", capsys.readouterr().out).group(1))
+    assert mean_accuracy(ground_truth[1].frame_slice(0, 300_000), sorting) > 0.85
+
+
+def test_a_network_that_cannot_classify_the_peaks_is_refused_before_any_work(ground_truth, tmp_path):
+    with pytest.raises(ValueError, match="model: 'voltage' is for traces, not for snippets"):
+        si.run_sorter("dlvolt", ground_truth[0], folder=tmp_path / "sorted", peak_model="voltage")

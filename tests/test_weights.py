@@ -13,6 +13,7 @@ from dlvolt.detection import adaptive_matched_filter
 from dlvolt.evaluation import event_scores
 from dlvolt.networks import available, load
 from dlvolt.simulation import simulate_biophysical
+from dlvolt.training.waveforms import read_channels
 
 WEIGHTS = Path(dlvolt.__file__).parent / "weights"
 
@@ -28,18 +29,26 @@ def f1(true, found):
     return [event_scores(one, other).f1 for one, other in zip(true, found, strict=True)]
 
 
-def test_weights_of_both_kinds_are_there():
-    assert available() == ["extracellular", "voltage"]
+def test_weights_of_all_kinds_are_there():
+    assert available() == ["extracellular", "voltage", "waveform_cnn", "waveform_gru"]
 
 
-@pytest.mark.parametrize("name", ["extracellular", "voltage"])
-def test_weights_are_small_and_say_how_to_make_them_again(name):
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("extracellular", "pretrain"),
+        ("voltage", "pretrain"),
+        ("waveform_cnn", "waveforms"),
+        ("waveform_gru", "waveforms"),
+    ],
+)
+def test_weights_are_small_and_say_how_to_make_them_again(name, script):
     assert sum(file.stat().st_size for file in (WEIGHTS / name).iterdir()) < 2e6
     config = json.loads((WEIGHTS / name / "config.json").read_text())
     assert config["name"] == name
     assert config["version"]
-    assert 0 < config["threshold"] < 1
-    assert f"python -m dlvolt.training.pretrain {name}" in (WEIGHTS / name / "MODEL_CARD.md").read_text()
+    assert config["threshold"] == "auto" or 0 < config["threshold"] < 1
+    assert f"python -m dlvolt.training.{script} {name}" in (WEIGHTS / name / "MODEL_CARD.md").read_text()
     assert load(name).name == name
 
 
@@ -81,3 +90,9 @@ def test_voltage_is_silent_on_noise():
 def test_short_constant_and_integer_traces_have_few_spikes_or_none(trace):
     found, _ = detect(trace, 500.0)
     assert sum(map(len, found)) <= 3
+
+
+@pytest.mark.parametrize("name", ["waveform_cnn", "waveform_gru"])
+def test_waveform_networks_know_the_spikes_of_a_channel_they_were_not_trained_on(name, shared_data):
+    X, y = read_channels(shared_data / "zebra_finch" / "snippets.npz")[11]
+    assert load(name).score(X, y) > 0.94

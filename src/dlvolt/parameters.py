@@ -67,6 +67,11 @@ class SorterParameters:
     )
     peak_sign: str = of_electrodes("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
     detect_threshold: float = of_electrodes(5.0, "Height of the peaks that are clustered, in noise standard deviations")
+    peak_model: str = of_electrodes(
+        "none",
+        "Network that drops noise from the peaks that are clustered: 'waveform_cnn', 'waveform_gru', the folder of a "
+        "saved one, or 'none'",
+    )
     detection_radius_um: float = of_electrodes(75.0, "One peak within this radius and half a millisecond, µm")
     ms_before: float = of_electrodes(1.5, "Extent of templates before the peak, ms")
     ms_after: float = of_electrodes(2.5, "Extent of templates after the peak, ms")

@@ -21,12 +21,15 @@ PREPROCESSORS = "spikeinterface.preprocessing.preprocessing_classes"
 PIPELINE = "spikeinterface.preprocessing.pipeline"
 DETECTION = "spikeinterface.sortingcomponents.peak_detection.method_list"
 MATCHING = "spikeinterface.sortingcomponents.matching.method_list"
+CLUSTERING = "spikeinterface.sortingcomponents.clustering.method_list"
 
 ENTRIES = [
     Entry(SORTERS, "sorter_dict", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(SORTERS, "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(DETECTION, "detect_peak_methods", "dlvolt", "dlvolt.detection.network:NetworkPeakDetector"),
+    Entry(DETECTION, "detect_peak_methods", "dlvolt-adaptive", "dlvolt.detection.adaptive:AdaptivePeakDetector"),
     Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
+    Entry(CLUSTERING, "clustering_methods", "dlvolt-dbscan", "dlvolt.clustering.dbscan:DbscanClustering"),
 ]
 for class_name, function_name in (
     ("DeltaFOverFRecording", "delta_f_over_f"),

@@ -126,6 +126,8 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
         dlvolt.optical.check(recording, p)
     else:
         _check_electrodes(recording, p.freq_min)
+        if p.peak_model != "none":
+            dlvolt.detection.check_peak_model(recording, p.peak_model, p.device)
         if p.motion_correction is True and (reason := dlvolt.motion.why_not(recording)):
             raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
 
@@ -281,6 +283,7 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     sample = stages.take_sample(whitened, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
     peaks = stages.detect(whitened, shape, p, job_kwargs)
+    peaks = stages.drop_noise(recording, peaks, p, job_kwargs)
     say(f"dlvolt: {len(peaks.peaks)} peaks")
     drift = stages.find_drift(whitened, peaks, p)
     say(f"dlvolt: {drift.remark}")

@@ -11,11 +11,13 @@ import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
+from spikeinterface.preprocessing import bandpass_filter
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
 from torch import Tensor
 
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
+from dlvolt.detection.classify import classify_peaks
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.learning import LearningSettings, Matchers, Units, learn_units
 from dlvolt.left_over import LeftOverRecording
@@ -28,6 +30,7 @@ from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
 CHUNK_S = 1.0
+SPIKE_BAND_HZ = (300.0, 8000.0)  # of the snippets that networks were trained on
 CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
 MANY_CHUNKS = 8  # of a sample: half of them are enough to begin with
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
@@ -159,6 +162,18 @@ def detect(
         recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
     )
     return Peaks(*found, seconds)
+
+
+def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
+    """Keep the peaks that a network takes for spikes, where that is wanted; it sees the raw recording, filtered."""
+    if p.peak_model == "none":
+        return found
+    if p.apply_preprocessing:
+        recording = bandpass_filter(recording, *SPIKE_BAND_HZ, dtype="float32")
+    labels = classify_peaks(
+        recording, found.peaks, model=p.peak_model, device=p.device, seed=p.seed, job_kwargs=job_kwargs
+    )
+    return found._replace(peaks=found.peaks[labels == 1], features=found.features[labels == 1])
 
 
 def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> Drift:

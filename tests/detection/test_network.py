@@ -125,7 +125,7 @@ def test_exact_under_chunking_even_where_everything_is_a_detection(recording, mo
         probability.sort(axis=0)  # a chain of stronger and stronger neighbours
         probability[::2] /= 2
     detector = NetworkPeakDetector(recording, model, threshold=0.1, polarity="positive")
-    detector.probability = si.NumpyRecording(probability, RATE)
+    detector.scores = si.NumpyRecording(probability, RATE)
     detector.shadow_samples = shadow_samples
     frames, channels = shadow(probability, 0.1, shadow_samples)
     starts = range(0, 150, chunk_size)

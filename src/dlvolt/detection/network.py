@@ -20,7 +20,56 @@ from .shadowing import shadow_chunk
 MARGIN = 8  # shadows, read beside a chunk where its borders are not sure; more if that is not enough
 
 
-class NetworkPeakDetector(PeakDetector):
+class ShadowingPeakDetector(PeakDetector):
+    """Detect where scores peak, whoever gives them: strongest first, and each suppresses those in its shadow.
+
+    A subclass sets ``scores``, a recording like the one that is searched, ``threshold``, of all channels or of each,
+    and ``shadow_samples``. Peaks do not depend on how the recording is cut into chunks.
+    """
+
+    def get_margin(self) -> int:
+        """Return 0: margins are read from the scores, not from the traces."""
+        return 0
+
+    def compute(
+        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude, and, on request, their scores."""
+        frames, channels, scores = self.detect(segment_index, start_frame, end_frame)
+        peaks = np.zeros(len(frames), dtype=self.get_dtype())
+        peaks["sample_index"] = frames - start_frame
+        peaks["channel_index"] = channels
+        peaks["amplitude"] = traces[frames - start_frame, channels]
+        peaks["segment_index"] = segment_index
+        return (peaks, scores) if isinstance(self.return_output, tuple) else (peaks,)
+
+    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the frames, channels and scores of the detections of a chunk.
+
+        Whether a detection stays may depend on a stronger one beside it, and that on the next. So, of channels whose
+        detections at the borders of the chunk are not sure, more is read, until all are.
+        """
+        segment = self.scores.segments[segment_index]
+        num_samples = segment.get_num_samples()
+        undecided, margin, found = np.arange(self.scores.get_num_channels()), 0, []
+        thresholds = np.broadcast_to(self.threshold, len(undecided))
+        while len(undecided) or not found:
+            low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
+            scores = segment.get_traces(low, high, undecided)
+            frames, rows, sure = shadow_chunk(
+                scores, thresholds[undecided], self.shadow_samples, low > 0, high < num_samples
+            )
+            inside = (frames >= start_frame - low) & (frames < end_frame - low)
+            unsure = np.isin(np.arange(len(undecided)), rows[inside & ~sure])
+            frames, rows = frames[inside & ~unsure[rows]], rows[inside & ~unsure[rows]]
+            found.append((low + frames, undecided[rows], scores[frames, rows]))
+            undecided, margin = undecided[unsure], max(2 * margin, MARGIN * self.shadow_samples + 1)
+        frames, channels, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        by_time = np.lexsort((channels, frames))
+        return frames[by_time], channels[by_time], scores[by_time]
+
+
+class NetworkPeakDetector(ShadowingPeakDetector):
     """Detect spikes where the probability that a network gives peaks.
 
     Stronger detections suppress weaker ones within the shadow, strongest first (see `dlvolt.detection.shadow`).
@@ -104,7 +153,7 @@ class NetworkPeakDetector(PeakDetector):
             raise ValueError(f"threshold must be a probability above 0, or 'auto', not {threshold!r}")
         if shadow_ms is not None and not shadow_ms >= 0:
             raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")
-        self.probability = spike_probability(recording, model, polarity, device, seed)
+        self.probability = self.scores = spike_probability(recording, model, polarity, device, seed)
         network = load_model(self.probability._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
         if threshold is None:
@@ -115,44 +164,3 @@ class NetworkPeakDetector(PeakDetector):
         self.threshold = threshold
         self.polarity = self.probability.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)
-
-    def get_margin(self) -> int:
-        """Return 0: margins are read from the probabilities, not from the traces."""
-        return 0
-
-    def compute(
-        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
-    ) -> tuple[np.ndarray, ...]:
-        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude, and, on request, how probable."""
-        frames, channels, probability = self.detect(segment_index, start_frame, end_frame)
-        peaks = np.zeros(len(frames), dtype=self.get_dtype())
-        peaks["sample_index"] = frames - start_frame
-        peaks["channel_index"] = channels
-        peaks["amplitude"] = traces[frames - start_frame, channels]
-        peaks["segment_index"] = segment_index
-        return (peaks, probability) if isinstance(self.return_output, tuple) else (peaks,)
-
-    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the frames, channels and probabilities of the detections of a chunk.
-
-        Whether a detection stays may depend on a stronger one beside it, and that on the next. So, of channels whose
-        detections at the borders of the chunk are not sure, more is read, until all are.
-        """
-        segment = self.probability.segments[segment_index]
-        num_samples = segment.get_num_samples()
-        undecided, margin, found = np.arange(self.probability.get_num_channels()), 0, []
-        thresholds = np.broadcast_to(self.threshold, len(undecided))
-        while len(undecided) or not found:
-            low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
-            probability = segment.get_traces(low, high, undecided)
-            frames, rows, sure = shadow_chunk(
-                probability, thresholds[undecided], self.shadow_samples, low > 0, high < num_samples
-            )
-            inside = (frames >= start_frame - low) & (frames < end_frame - low)
-            unsure = np.isin(np.arange(len(undecided)), rows[inside & ~sure])
-            frames, rows = frames[inside & ~unsure[rows]], rows[inside & ~unsure[rows]]
-            found.append((low + frames, undecided[rows], probability[frames, rows]))
-            undecided, margin = undecided[unsure], max(2 * margin, MARGIN * self.shadow_samples + 1)
-        frames, channels, probability = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        by_time = np.lexsort((channels, frames))
-        return frames[by_time], channels[by_time], probability[by_time]

@@ -34,7 +34,106 @@ class WindowClassifier(ClassifierMixin):
         return f1_score(np.ravel(y), self.predict(X).ravel(), zero_division=0.0)
 
 
-class TraceNetwork(WindowClassifier, NeuralNet):
+class Network(NeuralNet):
+    """What all torch networks have in common: how they are made, trained, stopped and stored."""
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, as `dlvolt.networks.create` knows it."""
+        return self.module.architecture
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        best = EarlyStopping(patience=self.patience, load_best=True)
+        bar = [("progress_bar", ProgressBar())] if self.verbose else []
+        return [*super()._default_callbacks, ("early_stopping", best), *bar]
+
+    def initialize_module(self) -> Network:
+        """Make the torch module; one that filters is told the sampling frequency, one that is dense its window.
+
+        Raises
+        ------
+        ValueError
+            If it needs one and there is none.
+        """
+        settings = self.get_params_for("module")
+        wanted = inspect.signature(self.module).parameters
+        if "window_samples" in wanted:
+            settings["window_samples"] = self.window_samples
+        if "sampling_frequency" in wanted:
+            if self.sampling_frequency is None:
+                raise ValueError(
+                    f"sampling_frequency: the filters of {self.architecture!r} need one; "
+                    f"create({self.architecture!r}, sampling_frequency=…)"
+                )
+            settings["sampling_frequency"] = self.sampling_frequency
+        self.module_ = self.module(**settings)
+        return self
+
+    def initialize(self) -> Network:
+        """Make everything, with weights drawn by the seed."""
+        with seeded(self.seed, self.device):
+            return super().initialize()
+
+    def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Network:
+        """Fit on what is checked already; the weight of spikes is taken off the log odds afterwards."""
+        weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
+        if not (isinstance(weight, Real) and weight > 0):
+            raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
+        log_odds = float(np.log(weight))
+        self.validation_, self.loss_weight_ = Dataset(*validation), float(weight)
+        if self.warm_start and self.initialized_:
+            self._shift_log_odds(log_odds)
+        with seeded(self.seed, self.device):
+            super().fit(X, y)
+        self._shift_log_odds(-log_odds)
+        del self.validation_
+        self.module_.eval()
+        return self
+
+    def _shift_log_odds(self, log_odds: float) -> None:
+        with torch.no_grad():
+            self.module_.head.bias[-1] += log_odds  # of two, that of spikes
+
+    def get_split_datasets(self, X: Any, y: Any = None, **kwargs: Any) -> tuple[Dataset, Dataset]:
+        """Return what skorch trains on and what it validates on."""
+        return self.get_dataset(X, y), self.validation_
+
+    def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:
+        """Return the weighted cross-entropy per sample."""
+        weight = y_pred.new_tensor(self.loss_weight_)
+        return F.binary_cross_entropy_with_logits(y_pred, y_true.to(y_pred), pos_weight=weight)
+
+    def _probability(self, X: np.ndarray) -> np.ndarray:
+        self.check_is_fitted()
+        self.module_.eval()
+        size = max(1, SAMPLES_PER_BATCH[torch.device(self.device).type] // X.shape[1])
+        with torch.inference_mode():
+            batches = torch.from_numpy(X).split(size)
+            parts = [self.module_(batch.to(self.device)).sigmoid().cpu() for batch in batches]
+        return torch.cat(parts).numpy()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the weights."""
+        self.check_is_fitted()
+        return {key: value.cpu().contiguous() for key, value in self.module_.state_dict().items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> Network:
+        """Take weights from elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If they are those of another architecture, or of other settings.
+        """
+        self.initialize()
+        check_shapes(state, {key: tuple(value.shape) for key, value in self.module_.state_dict().items()})
+        self.module_.load_state_dict(state)
+        self.module_.eval()
+        return self
+
+
+class TraceNetwork(WindowClassifier, Network):
     """A network that gives every sample of a window the probability of a spike, as a scikit-learn classifier.
 
     In scikit-learn's terms it is a multilabel classifier: a sample is a window of a trace, and its labels are "spike
@@ -149,41 +248,6 @@ class TraceNetwork(WindowClassifier, NeuralNet):
         self.positive_weight = positive_weight
         self.seed = seed
 
-    @property
-    def architecture(self) -> str:
-        """Name of the architecture, as `dlvolt.networks.create` knows it."""
-        return self.module.architecture
-
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        best = EarlyStopping(patience=self.patience, load_best=True)
-        bar = [("progress_bar", ProgressBar())] if self.verbose else []
-        return [*super()._default_callbacks, ("early_stopping", best), *bar]
-
-    def initialize_module(self) -> TraceNetwork:
-        """Make the torch module; one that filters is told the sampling frequency.
-
-        Raises
-        ------
-        ValueError
-            If it needs one and there is none.
-        """
-        settings = self.get_params_for("module")
-        if "sampling_frequency" in inspect.signature(self.module).parameters:
-            if self.sampling_frequency is None:
-                raise ValueError(
-                    f"sampling_frequency: the filters of {self.architecture!r} need one; "
-                    f"create({self.architecture!r}, sampling_frequency=…)"
-                )
-            settings["sampling_frequency"] = self.sampling_frequency
-        self.module_ = self.module(**settings)
-        return self
-
-    def initialize(self) -> TraceNetwork:
-        """Make everything, with weights drawn by the seed."""
-        with seeded(self.seed, self.device):
-            return super().initialize()
-
     def fit(
         self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None
     ) -> TraceNetwork:
@@ -220,64 +284,12 @@ class TraceNetwork(WindowClassifier, NeuralNet):
             raise ValueError("y: there is not a single spike in the training windows; label some")
         if y.all():
             raise ValueError("y: every sample of the training windows is a spike; label the samples of spikes only")
-        weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
-        if not (isinstance(weight, Real) and weight > 0):
-            raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
-        log_odds = float(np.log(weight))
-
         self.classes_ = np.arange(y.shape[1])
-        self.validation_, self.loss_weight_ = Dataset(*validation), float(weight)
-        if self.warm_start and self.initialized_:
-            self._shift_log_odds(log_odds)
-        with seeded(self.seed, self.device):
-            super().fit(X, y)
-        self._shift_log_odds(-log_odds)
-        del self.validation_
-        self.module_.eval()
-        return self
-
-    def _shift_log_odds(self, log_odds: float) -> None:
-        with torch.no_grad():
-            self.module_.head.bias += log_odds
-
-    def get_split_datasets(self, X: Any, y: Any = None, **kwargs: Any) -> tuple[Dataset, Dataset]:
-        """Return what skorch trains on and what it validates on."""
-        return self.get_dataset(X, y), self.validation_
-
-    def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:
-        """Return the weighted cross-entropy per sample."""
-        weight = y_pred.new_tensor(self.loss_weight_)
-        return F.binary_cross_entropy_with_logits(y_pred, y_true.to(y_pred), pos_weight=weight)
+        return self._train(X, y, validation)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
-        self.check_is_fitted()
-        X, _ = check_windows(X)
-        self.module_.eval()
-        size = max(1, SAMPLES_PER_BATCH[torch.device(self.device).type] // X.shape[1])
-        with torch.inference_mode():
-            batches = torch.from_numpy(X).split(size)
-            parts = [self.module_(batch.to(self.device)).sigmoid().cpu() for batch in batches]
-        return torch.cat(parts).numpy()
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return the weights."""
-        self.check_is_fitted()
-        return {key: value.cpu().contiguous() for key, value in self.module_.state_dict().items()}
-
-    def load_state(self, state: dict[str, torch.Tensor]) -> TraceNetwork:
-        """Take weights from elsewhere.
-
-        Raises
-        ------
-        ValueError
-            If they are those of another architecture, or of other settings.
-        """
-        self.initialize()
-        check_shapes(state, {key: tuple(value.shape) for key, value in self.module_.state_dict().items()})
-        self.module_.load_state_dict(state)
-        self.module_.eval()
-        return self
+        return self._probability(check_windows(X)[0])
 
 
 def choose_device(device: str) -> str:

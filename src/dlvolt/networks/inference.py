@@ -81,8 +81,12 @@ def hop_and_kept(model: Any) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If the model's windows would leave samples out.
+        If the model's windows would leave samples out, or it is not one of traces.
     """
+    if not hasattr(model, "overlap_samples"):
+        raise ValueError(
+            f"model: {model.architecture!r} is for snippets, not for traces; take dlvolt.detection.classify_peaks"
+        )
     hop = model.window_samples - model.overlap_samples
     kept = model.window_samples - 2 * model.prune_samples
     if not 1 <= hop <= kept or model.prune_samples < 0 or model.overlap_samples < 0:

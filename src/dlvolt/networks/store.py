@@ -19,9 +19,12 @@ from .estimator import TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
 from .mel_svm import MelSVM
+from .snippets import SnippetNetwork
 from .tcn import TCN
 from .transformer import Transformer
 from .unet import UNet
+from .waveform_cnn import WaveformCNN
+from .waveform_gru import WaveformGRU
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "MODEL_CARD.md"
 
@@ -34,18 +37,21 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "bilstm": dict(LONG, lr=1e-3, batch_size=32, max_epochs=50, patience=10),
     "fcn": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
+    "waveform_cnn": {},
+    "waveform_gru": {},
 }
-MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet)}
+MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, WaveformCNN, WaveformGRU)}
+OF_SNIPPETS = ("waveform_cnn", "waveform_gru")
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
 
 
-def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
+def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork | MelSVM:
     """Make an untrained network with the published settings, or others.
 
     Parameters
     ----------
-    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet"}
-        Which.
+    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet", "waveform_cnn", "waveform_gru"}
+        Which; the last two are for snippets, the others for traces.
     **settings
         Of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its windows
         (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures are
@@ -53,8 +59,8 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
 
     Returns
     -------
-    TraceNetwork or MelSVM
-        A scikit-learn classifier of windows.
+    TraceNetwork, SnippetNetwork or MelSVM
+        A scikit-learn classifier of windows, or of snippets.
 
     Raises
     ------
@@ -74,17 +80,19 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
     if unknown := [name for name in settings if name not in known and name not in OF_THE_RUN]:
         raise ValueError(f"{architecture!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     routed = {known.get(name, name): value for name, value in settings.items()}
+    if architecture in OF_SNIPPETS:
+        return SnippetNetwork(MODULES[architecture], **routed)
     model = MelSVM(**routed) if architecture == "mel_svm" else TraceNetwork(MODULES[architecture], **routed)
     hop_and_kept(model)  # checks the windows
     return model
 
 
-def save(model: TraceNetwork | MelSVM, folder: str | Path, card: str | None = None) -> Path:
+def save(model: TraceNetwork | SnippetNetwork | MelSVM, folder: str | Path, card: str | None = None) -> Path:
     """Write a trained network to a folder.
 
     Parameters
     ----------
-    model : TraceNetwork or MelSVM
+    model : TraceNetwork, SnippetNetwork or MelSVM
         Fitted.
     folder : path
         Made if need be; files in it are replaced, each in one go.
@@ -107,7 +115,7 @@ def save(model: TraceNetwork | MelSVM, folder: str | Path, card: str | None = No
     return folder
 
 
-def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM:
+def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwork | MelSVM:
     """Read a trained network.
 
     Parameters
@@ -119,7 +127,7 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM:
 
     Returns
     -------
-    TraceNetwork or MelSVM
+    TraceNetwork, SnippetNetwork or MelSVM
         Fitted.
 
     Raises
@@ -156,7 +164,7 @@ def available() -> list[str]:
     return sorted(path.parent.name for path in _packaged().glob(f"*/{CONFIG}"))
 
 
-def settings_of(model: TraceNetwork | MelSVM) -> dict[str, Any]:
+def settings_of(model: TraceNetwork | SnippetNetwork | MelSVM) -> dict[str, Any]:
     """Return what `create` needs to make the same network again, by plain names, defaults included."""
     given = model.get_params(deep=False)
     defaults = {} if isinstance(model, MelSVM) else inspect.signature(model.module).parameters
@@ -173,9 +181,10 @@ def setting_names(architecture: str) -> dict[str, str]:
     """Return the settings of an architecture, its training and its windows: plain names, and the estimator's."""
     if architecture == "mel_svm":
         return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
-    own = [name for name in _arguments(MODULES[architecture]) if name != "sampling_frequency"]
+    own = [name for name in _arguments(MODULES[architecture]) if name not in ("sampling_frequency", "window_samples")]
     skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
-    shared = [name for name in _arguments(TraceNetwork) if name not in skorch]
+    kind = SnippetNetwork if architecture in OF_SNIPPETS else TraceNetwork
+    shared = [name for name in _arguments(kind) if name not in skorch]
     return {
         **{name: name for name in shared},
         "weight_decay": "optimizer__weight_decay",

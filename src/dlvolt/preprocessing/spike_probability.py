@@ -76,9 +76,11 @@ class SpikeProbabilityRecording(BasePreprocessor):
         inferred_polarity: Sequence[str] | None = None,
     ) -> None:
         from dlvolt.networks.estimator import choose_device
+        from dlvolt.networks.inference import hop_and_kept
 
         model = locate_model(model)
         network = load_model(model, device)
+        hop_and_kept(network)  # that it is for traces
         ratio = rate_ratio(recording.sampling_frequency, network)
         num_channels = recording.get_num_channels()
         if polarity != "auto":

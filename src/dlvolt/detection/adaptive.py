@@ -1,0 +1,185 @@
+"""Peak detector: ``detect_peaks(method="dlvolt-adaptive")`` has a threshold that follows the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.core.node_pipeline import PeakDetector
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+from dlvolt.preprocessing.finite import FiniteRecording
+
+from .network import ShadowingPeakDetector
+from .shadowing import shadow
+
+GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
+PIECE_S = 1.0  # around each node, of which noise and rate are taken
+UPRIGHT = {"neg": np.negative, "pos": np.positive, "both": np.abs}
+
+
+class AdaptivePeakDetector(ShadowingPeakDetector):
+    """Detect peaks above a threshold of each channel that follows its noise and its event rate through time.
+
+    Every so many seconds stands a node. There, a second of the recording tells the noise, σ = median |x| / 0.6745, and
+    the heights of its peaks. The threshold is `detect_threshold` σ, or, where more peaks than `max_rate_hz` would
+    cross that, the height which so many reach. Between nodes it is interpolated. A peak suppresses smaller ones within
+    the refractory period. All of that is tied to the recording, so peaks do not depend on how it is cut into chunks.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Band-pass filtered.
+    peak_sign : {"neg", "pos", "both"}, default: "neg"
+        Which way peaks go.
+    detect_threshold : float, default: 3.0
+        In standard deviations of the noise; the threshold is never lower.
+    refractory_ms : float, default: 1.0
+        Peaks of a channel lie farther apart than that.
+    max_rate_hz : float, default: 200.0
+        Peaks per second and channel, above which the threshold rises.
+    interval_s : float, default: 5.0
+        Between nodes.
+    return_output : bool or (bool, bool), default: True
+        Whether the pipeline returns the peaks; of two, the second is for their heights in units of the threshold.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or, later, if traces are NaN or infinite.
+    """
+
+    name = "dlvolt-adaptive"
+    preferred_mp_context = None
+    need_noise_levels = False
+    params_doc = """
+    peak_sign : "neg" | "pos" | "both", default: "neg"
+        Which way peaks go.
+    detect_threshold : float, default: 3.0
+        In standard deviations of the noise; the threshold is never lower.
+    refractory_ms : float, default: 1.0
+        Peaks of a channel lie farther apart than that.
+    max_rate_hz : float, default: 200.0
+        Peaks per second and channel, above which the threshold rises.
+    interval_s : float, default: 5.0
+        Noise and rate are looked at so often.
+    """
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        peak_sign: str = "neg",
+        detect_threshold: float = 3.0,
+        refractory_ms: float = 1.0,
+        max_rate_hz: float = 200.0,
+        interval_s: float = 5.0,
+        return_output: bool | tuple[bool, bool] = True,
+    ) -> None:
+        PeakDetector.__init__(self, recording, return_output=return_output)
+        if peak_sign not in UPRIGHT:
+            raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {peak_sign!r}")
+        for name, value in dict(
+            detect_threshold=detect_threshold,
+            refractory_ms=refractory_ms,
+            max_rate_hz=max_rate_hz,
+            interval_s=interval_s,
+        ).items():
+            if not (isinstance(value, Real) and 0 < value < np.inf):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
+        self.shadow_samples = max(1, round(refractory_ms / 1000 * recording.sampling_frequency))
+        self.scores = HeightRecording(
+            recording, peak_sign, detect_threshold, self.shadow_samples, max_rate_hz, interval_s
+        )
+        self.threshold = 1.0
+
+
+class HeightRecording(BasePreprocessor):
+    """Traces turned upright, in units of their threshold; see `AdaptivePeakDetector`."""
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        peak_sign: str,
+        detect_threshold: float,
+        shadow_samples: int,
+        max_rate_hz: float,
+        interval_s: float,
+    ) -> None:
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        rate = recording.sampling_frequency
+        for segment in FiniteRecording(recording, "the detector").segments:
+            self.add_recording_segment(
+                HeightSegment(
+                    segment,
+                    peak_sign,
+                    detect_threshold,
+                    shadow_samples,
+                    max_rate_hz / rate,
+                    max(1, round(interval_s * rate)),
+                    max(1, round(PIECE_S * rate / 2)),
+                )
+            )
+        self._kwargs = dict(
+            recording=recording,
+            peak_sign=peak_sign,
+            detect_threshold=detect_threshold,
+            shadow_samples=shadow_samples,
+            max_rate_hz=max_rate_hz,
+            interval_s=interval_s,
+        )
+
+
+class HeightSegment(BasePreprocessorSegment):
+    """One segment of a `HeightRecording`; times are in samples here."""
+
+    def __init__(
+        self,
+        parent: BaseRecordingSegment,
+        peak_sign: str,
+        detect_threshold: float,
+        shadow_samples: int,
+        max_rate: float,
+        hop: int,
+        reach: int,
+    ) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.upright = UPRIGHT[peak_sign]
+        self.detect_threshold, self.shadow_samples, self.max_rate = detect_threshold, shadow_samples, max_rate
+        self.hop, self.reach = hop, reach
+        self.known: dict[int, np.ndarray] = {}
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the heights, shape (T, N); 1 is the threshold, and 0 where there is nothing at all."""
+        traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices).astype("float32")
+        threshold = self.threshold(start_frame, end_frame)[
+            :, slice(None) if channel_indices is None else channel_indices
+        ]
+        return np.divide(self.upright(traces), threshold, out=np.zeros_like(traces), where=threshold > 0)
+
+    def threshold(self, start_frame: int, end_frame: int) -> np.ndarray:
+        """Return the threshold of every channel at these samples, shape (T, N)."""
+        position = np.arange(start_frame, end_frame) / self.hop
+        before = position.astype(int)
+        first = start_frame // self.hop
+        nodes = np.stack([self._at_node(node) for node in range(first, max(end_frame - 1, 0) // self.hop + 2)])
+        weight = (position - before)[:, None].astype("float32")
+        before -= first
+        return nodes[before] + weight * (nodes[before + 1] - nodes[before])
+
+    def _at_node(self, node: int) -> np.ndarray:
+        """Return the thresholds at a node, shape (N,), of the second around it; beyond the end, of the last one."""
+        if node not in self.known:
+            num_samples = self.get_num_samples()
+            centre = min(node * self.hop, num_samples)
+            low, high = max(0, centre - self.reach), min(num_samples, centre + self.reach)
+            traces = self.parent_recording_segment.get_traces(low, high, None).astype("float32")
+            threshold = self.detect_threshold * np.median(np.abs(traces), axis=0) / GAUSSIAN_MAD
+            upright, most = self.upright(traces), max(1, round(self.max_rate * len(traces)))
+            frames, channels = shadow(upright, threshold, self.shadow_samples)
+            for channel in np.flatnonzero(np.bincount(channels, minlength=len(threshold)) > most):
+                heights = upright[frames[channels == channel], channel]
+                threshold[channel] = np.partition(heights, -most)[-most]
+            self.known[node] = threshold
+        return self.known[node]

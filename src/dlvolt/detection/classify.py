@@ -1,0 +1,158 @@
+"""Peaks of electrodes: is it a spike? A network looks at the snippet of each while they stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from spikeinterface.core import BaseRecording, get_noise_levels
+from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
+
+from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
+
+if TYPE_CHECKING:
+    from dlvolt.networks import SnippetNetwork
+
+SUPPORT = 4  # samples on either side of a snippet that help to interpolate it
+
+
+class SpikeProbabilityOfPeaks(PipelineNode):
+    """Give each peak the probability of being a spike; a node of SpikeInterface's pipelines, after a source of peaks.
+
+    The snippet of a peak on its channel is resampled to the rate of the network by a cubic spline, turned so that it
+    goes down, and scaled from the noise of its channel to that of the channels the network was trained on. So the unit
+    of the traces does not matter.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels, band-pass filtered, 300 to 8000 Hz for the weights in the package.
+    peaks : PeakDetector or PeakRetriever
+        What finds or replays the peaks.
+    noise_levels : np.ndarray, shape (N,)
+        Standard deviation of the noise, in the unit of the traces.
+    model : str or path, default: "waveform_cnn"
+        Weights that come with dlvolt, or the folder of a saved model of snippets.
+    device : str, default: "auto"
+        Torch device; "auto" takes CUDA where there is one.
+    return_output : bool, default: True
+        Whether the pipeline returns the probabilities.
+
+    Raises
+    ------
+    ValueError
+        If the model is for traces or cannot serve the recording's sampling frequency.
+    """
+
+    def __init__(
+        self,
+        recording: BaseRecording,
+        peaks: PipelineNode,
+        noise_levels: np.ndarray,
+        model: str | Path = "waveform_cnn",
+        device: str = "auto",
+        return_output: bool = True,
+    ) -> None:
+        super().__init__(recording, return_output=return_output, parents=[peaks])
+        self.network = check_peak_model(recording, model, device)
+        step = recording.sampling_frequency / self.network.sampling_frequency
+        wanted = step * (np.arange(self.network.window_samples) - self.network.num_before)  # D, in own samples
+        self.window = np.arange(np.floor(wanted[0]) - SUPPORT, np.ceil(wanted[-1]) + SUPPORT + 1).astype(int)
+        self.resample = CubicSpline(self.window, np.eye(len(self.window)))(wanted).T.astype("float32")  # own×D
+        with np.errstate(divide="ignore"):
+            self.scale = np.where(noise_levels > 0, self.network.noise_uv / noise_levels, 0).astype("float32")
+
+    def get_margin(self) -> int:
+        """Return how many samples on either side of a chunk are looked at too."""
+        return int(np.abs(self.window).max()) + 1
+
+    def get_dtype(self) -> np.dtype:
+        """Return the type of a probability."""
+        return np.dtype("float32")
+
+    def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+        """Return the probability of each of the peaks in a chunk, shape (P,), float32."""
+        samples, channels = peaks["sample_index"][:, None] + self.window, peaks["channel_index"]
+        downward = np.where(peaks["amplitude"] > 0, -self.scale[channels], self.scale[channels])
+        snippets = traces[samples, channels[:, None]].astype("float32") @ self.resample  # P×D
+        if not np.isfinite(snippets).all():
+            raise ValueError("recording: traces around a peak are NaN or infinite; put fill_nan(recording) before this")
+        return self.network.predict_proba(snippets * downward[:, None])
+
+
+def classify_peaks(
+    recording: BaseRecording,
+    peaks: np.ndarray,
+    *,
+    model: str | Path = "waveform_cnn",
+    device: str = "auto",
+    seed: int = 0,
+    job_kwargs: dict[str, Any] | None = None,
+) -> np.ndarray:
+    """Say which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
+
+    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has. When all are scored, the
+    threshold of each channel is chosen (`dlvolt.networks.snippets.channel_threshold`), unless the model has one.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels, band-pass filtered, 300 to 8000 Hz for the weights in the package.
+    peaks : np.ndarray, shape (P,), SpikeInterface's peak dtype
+        In any order.
+    model : str or path
+        "waveform_cnn" or "waveform_gru", or the folder of a saved model of snippets.
+    device : str
+        Torch device; "auto" takes CUDA where there is one.
+    seed : int
+        Of the sample of the recording that tells the noise of its channels.
+    job_kwargs : dict, optional
+        SpikeInterface's.
+
+    Returns
+    -------
+    np.ndarray, shape (P,), int
+        1 for spikes, 0 for noise.
+
+    Raises
+    ------
+    ValueError
+        If peaks are not those of the recording, traces are not finite around one, or the model is not for them.
+    """
+    network = check_peak_model(recording, model, device)
+    num_channels = recording.get_num_channels()
+    if len(peaks) and not 0 <= peaks["channel_index"].min() <= peaks["channel_index"].max() < num_channels:
+        raise ValueError(f"peaks: some lie on channels that are not among the {num_channels} of the recording")
+    labels = np.zeros(len(peaks), dtype=int)
+    if len(peaks) == 0:
+        return labels
+    noise_levels = get_noise_levels(
+        recording, return_in_uV=False, force_recompute=True, random_slices_kwargs=dict(seed=seed), n_jobs=1
+    )
+    by_time = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
+    source = PeakRetriever(recording, peaks[by_time])
+    score = SpikeProbabilityOfPeaks(recording, source, noise_levels, model, device)
+    probability = run_node_pipeline(recording, [source, score], job_kwargs or {}, job_name="dlvolt: classify peaks")
+    for channel in np.unique(peaks["channel_index"]):
+        members = peaks["channel_index"][by_time] == channel
+        labels[by_time[members]] = network.label(probability[members])
+    return labels
+
+
+def check_peak_model(recording: BaseRecording, model: str | Path, device: str = "auto") -> SnippetNetwork:
+    """Load the network that is to classify the peaks of a recording.
+
+    Raises
+    ------
+    ValueError
+        If it is one of traces, or cannot serve the recording's sampling frequency.
+    """
+    network = load_model(locate_model(model), device)
+    if not hasattr(network, "noise_uv"):
+        raise ValueError(
+            f"model: {network.name!r} is for traces, not for snippets; take 'waveform_cnn' or 'waveform_gru'"
+        )
+    rate_ratio(recording.sampling_frequency, network)
+    return network

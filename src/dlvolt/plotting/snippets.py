@@ -1,0 +1,129 @@
+"""Snippets: what they look like, where they lie in an embedding, and how they were classified."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from dlvolt.plotting.colours import COLOURS, GREY, RED
+
+DRAWN = 300  # snippets of each class; more hide each other
+CLASSES = ("noise", "spike")
+
+
+def plot_snippets(
+    snippets: np.ndarray,
+    labels: np.ndarray,
+    sampling_frequency: float = 30_000.0,
+    axes: Axes | None = None,
+    seed: int = 0,
+) -> Axes:
+    """Draw snippets on top of each other, noise grey and spikes red, and the median of each class.
+
+    Parameters
+    ----------
+    snippets : np.ndarray, shape (P, D)
+        In µV.
+    labels : np.ndarray, shape (P,)
+        1 for spikes, else 0.
+    sampling_frequency : float
+        In Hz.
+    axes : Axes, optional
+        Where to draw; by default a new figure.
+    seed : int
+        Of the draw, where there are more than 300 of a class.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    Raises
+    ------
+    ValueError
+        If there is not a label for each snippet.
+    """
+    snippets, labels = np.asarray(snippets), np.asarray(labels)
+    if snippets.ndim != 2 or labels.shape != (len(snippets),):
+        raise ValueError(f"labels: {labels.shape} do not fit snippets {snippets.shape}; give one for each of (P, D)")
+    if axes is None:
+        _, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    rng = np.random.default_rng(seed)
+    time = np.arange(snippets.shape[1]) / sampling_frequency * 1000
+    for label, (name, colour) in enumerate(zip(CLASSES, (GREY, RED), strict=True)):
+        members = np.flatnonzero(labels == label)
+        if len(members) == 0:
+            continue
+        drawn = rng.choice(members, min(DRAWN, len(members)), replace=False)
+        axes.plot(time, snippets[drawn].T, color=colour, alpha=0.1, linewidth=0.5)
+        median = np.median(snippets[members], axis=0)
+        axes.plot(time, median, color=colour, linewidth=2, label=f"{name} ({len(members):,})")
+    axes.set(xlabel="time (ms)", ylabel="voltage (µV)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return axes
+
+
+def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = None) -> Axes:
+    """Draw embedded snippets in three dimensions, coloured by cluster; those in none are grey.
+
+    Parameters
+    ----------
+    points : np.ndarray, shape (P, 3)
+        From `dlvolt.clustering.embed`.
+    labels : np.ndarray, shape (P,)
+        0, 1, …, and -1 for those in no cluster.
+    axes : Axes, optional
+        With three dimensions; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    Raises
+    ------
+    ValueError
+        If points do not have three dimensions, or there is not a label for each.
+    """
+    points, labels = np.asarray(points), np.asarray(labels)
+    if points.ndim != 2 or points.shape[1] != 3 or labels.shape != (len(points),):
+        raise ValueError(f"points: {points.shape} and labels {labels.shape} must be of shapes (P, 3) and (P,)")
+    if axes is None:
+        axes = plt.figure(figsize=(5.5, 5), layout="constrained").add_subplot(projection="3d")
+    colours = {-1: GREY, **dict(zip(np.unique(labels[labels >= 0]), cycle(COLOURS), strict=False))}
+    for label in np.unique(labels):
+        members = points[labels == label]
+        name = f"cluster {label}" if label >= 0 else "in none"
+        axes.scatter(*members.T, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
+    axes.set(xlabel="1", ylabel="2", zlabel="3")
+    axes.legend(frameon=False, markerscale=3)
+    return axes
+
+
+def plot_confusion(truth: np.ndarray, predicted: np.ndarray, axes: Axes | None = None) -> Axes:
+    """Draw how many snippets of either class were taken for either.
+
+    Parameters
+    ----------
+    truth, predicted : np.ndarray, shape (P,)
+        1 for spikes, else 0.
+    axes : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    if axes is None:
+        _, axes = plt.subplots(figsize=(3.5, 3.2), layout="constrained")
+    ConfusionMatrixDisplay.from_predictions(
+        truth, predicted, labels=[0, 1], display_labels=CLASSES, cmap="Blues", colorbar=False, ax=axes
+    )
+    axes.set(xlabel="classified as", ylabel="labelled as")
+    return axes
