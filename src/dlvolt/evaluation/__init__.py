@@ -1,4 +1,4 @@
-"""How right detected spikes are: scores of events, samples, rates, sortings and sorters, and which threshold serves best."""
+"""How right detected spikes are: scores of events, samples, rates, sortings and sorters; and the best threshold."""
 
 import lazy_loader
 
