@@ -19,6 +19,8 @@ from .estimator import TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
 from .mel_svm import MelSVM
+from .rate import RateNetwork
+from .s2s import S2S
 from .tcn import TCN
 from .transformer import Transformer
 from .unet import UNet
@@ -34,8 +36,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "bilstm": dict(LONG, lr=1e-3, batch_size=32, max_epochs=50, patience=10),
     "fcn": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
+    "s2s": dict(lr=1e-3, batch_size=20, max_epochs=50, patience=6),
 }
-MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet)}
+MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, S2S)}
+OF_RATES = ("s2s",)  # architectures that estimate how many spikes there are
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
 
 
@@ -44,8 +48,8 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
 
     Parameters
     ----------
-    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet"}
-        Which.
+    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet", "s2s", "calcium"}
+        Which; the last two estimate spike rates.
     **settings
         Of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its windows
         (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures are
@@ -54,7 +58,7 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
     Returns
     -------
     TraceNetwork or MelSVM
-        A scikit-learn classifier of windows.
+        A scikit-learn classifier of windows; for spike rates a `RateNetwork`, a regressor.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | MelSVM:
     if unknown := [name for name in settings if name not in known and name not in OF_THE_RUN]:
         raise ValueError(f"{architecture!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     routed = {known.get(name, name): value for name, value in settings.items()}
-    model = MelSVM(**routed) if architecture == "mel_svm" else TraceNetwork(MODULES[architecture], **routed)
+    model = MelSVM(**routed) if architecture == "mel_svm" else _face(architecture)(MODULES[architecture], **routed)
     hop_and_kept(model)  # checks the windows
     return model
 
@@ -175,12 +179,16 @@ def setting_names(architecture: str) -> dict[str, str]:
         return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
     own = [name for name in _arguments(MODULES[architecture]) if name != "sampling_frequency"]
     skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
-    shared = [name for name in _arguments(TraceNetwork) if name not in skorch]
+    shared = [name for name in _arguments(_face(architecture)) if name not in skorch]
     return {
         **{name: name for name in shared},
         "weight_decay": "optimizer__weight_decay",
         **{name: f"module__{name}" for name in own},
     }
+
+
+def _face(architecture: str) -> type[TraceNetwork]:
+    return RateNetwork if architecture in OF_RATES else TraceNetwork
 
 
 def _arguments(kind: type) -> list[str]:
