@@ -117,6 +117,6 @@ def test_bad_windows(X, y, message):
 def test_what_it_cannot_be_made_of():
     with pytest.raises(ValueError, match="target_samples must be odd, not 10"):
         S2S(target_samples=10)
+    untrained, (X, counts) = create("s2s", window_samples=400).initialize(), calcium(6)
     with pytest.raises(ValueError, match="the estimate does not rise with the spikes"):
-        X, counts = calcium(6)
-        create("s2s", window_samples=400).initialize().calibrate(np.ones_like(X), counts)
+        untrained.calibrate(np.ones_like(X), counts)

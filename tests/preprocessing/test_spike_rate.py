@@ -6,7 +6,7 @@ import spikeinterface as si
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
-from spikeinterface.preprocessing import apply_preprocessing_pipeline
+from spikeinterface.preprocessing.pipeline import apply_preprocessing_pipeline
 
 from dlvolt.networks import create, load, save, trace_rate
 from dlvolt.preprocessing import SpikeRateRecording, fill_nan, spike_probability, spike_rate
@@ -100,7 +100,7 @@ def test_round_trips_and_the_pipeline(model, tmp_path):
     for loaded in (si.load(tmp_path / "rate.json"), pickle.loads(pickle.dumps(rate))):
         assert type(loaded) is SpikeRateRecording
         np.testing.assert_array_equal(loaded.get_traces(), rate.get_traces())
-    by_name = apply_preprocessing_pipeline(saved, [("spike_rate", {"model": model})])
+    by_name = apply_preprocessing_pipeline(saved, [{"name": "spike_rate", "params": {"model": model}}])
     np.testing.assert_array_equal(by_name.get_traces(), rate.get_traces())
 
 
