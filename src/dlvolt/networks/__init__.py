@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bilstm": ["BiLSTM"],
+        "calcium": ["Calcium"],
         "estimator": ["TraceNetwork"],
         "fcn": ["FCN"],
         "features": ["FEATURES", "feature_channels", "feature_margin", "normalise", "standardise"],

@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.base import RegressorMixin
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 from torch import nn
 
 from .estimator import TraceNetwork, check_parts, check_windows, seeded
+from .s2s import mean_correlation
 
 RESOLUTION_S = 0.04  # of the bins that estimates are calibrated on, those of the spikefinder challenge
+QUANTILES = np.linspace(0, 0.95, 20)
 
 
 class RateNetwork(RegressorMixin, TraceNetwork):
@@ -21,7 +24,7 @@ class RateNetwork(RegressorMixin, TraceNetwork):
 
     Make one with `dlvolt.networks.create`. Its module brings the loss that is trained on. What the module says may
     have any scale, as Pearson's correlation does not see it; so it is calibrated on the validation windows: a straight
-    line, clipped at zero, whose integral there is the number of spikes.
+    line, clipped at zero, see `calibrate`.
 
     Parameters
     ----------
@@ -118,22 +121,29 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         return self.calibrate(*validation)
 
     def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
-        """Choose gain and offset on windows (B, T) and the spikes per sample in them: by regression, then by the sum.
+        """Choose gain and offset on windows (B, T) and the spikes per sample in them.
+
+        What lies below the offset is no sign of spikes: of the quantiles of the estimate it is the one from which on
+        the rate correlates best with the spikes, in bins of 40 ms. The gain makes the integral their number.
 
         Raises
         ------
         ValueError
-            If the estimate has nothing to do with the spikes.
+            If the estimate does not rise with the spikes.
         """
         size = max(1, round(RESOLUTION_S * self.sampling_frequency))
-        stop = X.shape[1] // size * size
-        estimate = self._outputs(X).numpy().astype("float64")
-        mean, counts = (trace[:, :stop].reshape(-1, size).mean(axis=1) for trace in (estimate, np.asarray(y)))
-        covariance = np.cov(mean, counts)
-        if not covariance[0, 1] > 0:
+        estimate, counts = self._outputs(X), torch.as_tensor(np.asarray(y, dtype="float32"))
+
+        def correlation(offset: float) -> float:
+            rate, spikes = (F.avg_pool1d(each[:, None], size)[:, 0] for each in ((estimate - offset).relu(), counts))
+            return mean_correlation(rate, spikes).item()
+
+        offsets = np.quantile(estimate.numpy(), QUANTILES)
+        correlations = [correlation(offset) for offset in offsets]
+        if not max(correlations) > 0:
             raise ValueError("y: the estimate does not rise with the spikes of the validation windows; train longer")
-        self.offset = float(mean.mean() - counts.mean() * covariance[0, 0] / covariance[0, 1])
-        self.gain = float(np.sum(y) / np.maximum(estimate - self.offset, 0).sum())
+        self.offset = float(offsets[np.argmax(correlations)])
+        self.gain = float(counts.sum(dtype=torch.float64) / (estimate - self.offset).relu().sum(dtype=torch.float64))
         return self
 
     def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:

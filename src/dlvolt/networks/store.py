@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from .bilstm import BiLSTM
+from .calcium import Calcium
 from .estimator import TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
@@ -37,9 +38,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "fcn": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "s2s": dict(lr=1e-3, batch_size=20, max_epochs=50, patience=6),
+    "calcium": dict(lr=3e-3, batch_size=8, max_epochs=10, patience=6, overlap_samples=1024, prune_samples=256),
 }
-MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, S2S)}
-OF_RATES = ("s2s",)  # architectures that estimate how many spikes there are
+MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium)}
+OF_RATES = ("s2s", "calcium")  # architectures that estimate how many spikes there are
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
 
 
