@@ -329,8 +329,9 @@ Architecture: `{name}`; settings in `{CONFIG}`. Licence of the weights: MIT. Tra
 
 Trained on published recordings of fluorescence with juxtacellular spikes: {DATA}
 
-Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained on,
-in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the estimated number of spikes by the true:
+Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
+on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the estimated by the true number of
+spikes:
 
 ```
 {by_cell.round(3).to_string()}
