@@ -28,8 +28,8 @@ def f1(true, found):
     return [event_scores(one, other).f1 for one, other in zip(true, found, strict=True)]
 
 
-def test_weights_of_both_kinds_are_there():
-    assert available() == ["extracellular", "voltage"]
+def test_weights_of_all_kinds_are_there():
+    assert available() == ["calcium", "extracellular", "s2s", "voltage"]
 
 
 @pytest.mark.parametrize("name", ["extracellular", "voltage"])

@@ -54,6 +54,7 @@ def sort_calcium(
     observed_s = np.maximum(num_samples - seen.num_missing, 1) / recording.sampling_frequency
     counts = np.empty(num_rois, dtype=object)
     counts[:] = [spikes["event_count"][roi == unit] for unit in range(num_rois)]
+    sorting.set_property("polarity", np.where(seen.dead, "", "positive"))
     sorting.set_property("model_name", np.full(num_rois, rate.get_annotation("model_name")))
     sorting.set_property("model_version", np.full(num_rois, rate.get_annotation("model_version")))
     sorting.set_property("flag", np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""))
