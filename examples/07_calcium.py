@@ -34,7 +34,8 @@ recording.annotate(modality="calcium")
 
 rate = spike_rate(recording, model="calcium").get_traces()  # T×N, spikes per second
 counts = np.transpose([np.histogram(times, np.arange(len(rate) + 1) / sampling_frequency)[0] for times in spike_times])
-for roi, expected, true in zip(recording.channel_ids, rate.sum(axis=0) / sampling_frequency, counts.sum(axis=0)):
+sums = rate.sum(axis=0) / sampling_frequency, counts.sum(axis=0)
+for roi, expected, true in zip(recording.channel_ids, *sums, strict=True):
     print(f"{roi}: {expected:.0f} spikes expected, {true} in truth")
 
 # %%

@@ -57,7 +57,7 @@ def test_hardly_any_spikes_in_noise(model):
 
 
 def test_one_unit_for_each_roi_by_annotation_or_model(cells, tmp_path):
-    traces, counts, recording = cells
+    traces, _, recording = cells
     sorting = run(recording, tmp_path)
     assert sorting.unit_ids.tolist() == list("abcdefgh")
     assert sorting.get_annotation("modality") == "calcium"
