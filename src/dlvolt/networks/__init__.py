@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inference": ["trace_probability", "trace_rate"],
         "mel": ["mel_spectrogram"],
         "mel_svm": ["MelSVM"],
+        "oasis": ["Oasis"],
         "rate": ["RateNetwork"],
         "s2s": ["S2S"],
         "store": ["available", "create", "load", "save"],

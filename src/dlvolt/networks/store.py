@@ -20,6 +20,7 @@ from .estimator import TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
 from .mel_svm import MelSVM
+from .oasis import Oasis
 from .rate import RateNetwork
 from .s2s import S2S
 from .tcn import TCN
@@ -113,13 +114,13 @@ def save(model: TraceNetwork | MelSVM, folder: str | Path, card: str | None = No
     return folder
 
 
-def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM:
+def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM | Oasis:
     """Read a trained network.
 
     Parameters
     ----------
     name : str or path
-        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote.
+        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote; or "oasis", see `Oasis`.
     device : str
         Where it will run; "auto" takes CUDA where there is one.
 
@@ -135,6 +136,8 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | MelSVM:
     ValueError
         If a file is damaged or does not fit the other.
     """
+    if str(name) == Oasis.name:
+        return Oasis()
     folder = _packaged() / str(name) if str(name) in available() else Path(name)
     if not folder.is_dir():
         names = ", ".join(available()) or "none"

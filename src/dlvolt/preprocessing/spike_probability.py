@@ -75,12 +75,12 @@ class SpikeProbabilityRecording(BasePreprocessor):
         seed: int = 0,
         inferred_polarity: Sequence[str] | None = None,
     ) -> None:
-        from dlvolt.networks import RateNetwork
+        from dlvolt.networks import Oasis, RateNetwork
         from dlvolt.networks.estimator import choose_device
 
         model = locate_model(model)
         network = load_model(model, device)
-        if isinstance(network, RateNetwork):
+        if isinstance(network, RateNetwork | Oasis):
             raise ValueError(f"model: {network.name!r} gives rates, not probabilities; take spike_rate for it")
         ratio = rate_ratio(recording.sampling_frequency, network)
         num_channels = recording.get_num_channels()
@@ -264,9 +264,9 @@ def locate_model(model: str | Path) -> str:
             f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
             "save it first: dlvolt.networks.save(model, folder)"
         )
-    from dlvolt.networks import available
+    from dlvolt.networks import Oasis, available
 
-    return str(model) if str(model) in available() else str(Path(model).absolute())
+    return str(model) if str(model) in (*available(), Oasis.name) else str(Path(model).absolute())
 
 
 def load_model(model: str, device: str) -> TraceNetwork | MelSVM:

@@ -26,7 +26,8 @@ class SpikeRateRecording(BasePreprocessor):
     recording : BaseRecording
         Fluorescence or ΔF/F of an indicator that brightens with calcium, one ROI per channel.
     model : str or path, default: "calcium"
-        Weights that come with dlvolt ("calcium" or "s2s"), or the folder of a saved network of rates.
+        Weights that come with dlvolt ("calcium" or "s2s"), or the folder of a saved network of rates. For comparison
+        "oasis", see `dlvolt.networks.Oasis`, whose answer is in no unit.
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
 
@@ -43,12 +44,12 @@ class SpikeRateRecording(BasePreprocessor):
     _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(self, recording: BaseRecording, model: str | Path = "calcium", device: str = "auto") -> None:
-        from dlvolt.networks import RateNetwork
+        from dlvolt.networks import Oasis, RateNetwork
         from dlvolt.networks.estimator import choose_device
 
         model = locate_model(model)
         network = load_model(model, device)
-        if not isinstance(network, RateNetwork):
+        if not isinstance(network, RateNetwork | Oasis):
             raise ValueError(f"model: {network.name!r} gives probabilities, not rates; take spike_probability for it")
         ratio = rate_ratio(recording.sampling_frequency, network)
 
