@@ -275,13 +275,19 @@ def score(model: RateNetwork, recordings: Sequence[Labelled], bin_samples: int =
 
 
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over the cells of each dataset, of the datasets like spikefinder's, and of all datasets."""
-    table = cells.groupby("dataset").mean()
-    table.insert(0, "cells", cells.groupby("dataset").size())
-    for name, datasets in (("spikefinder's", SPIKEFINDER), ("all", table.index)):
-        some = cells[cells.index.isin(datasets, level="dataset")]
-        table.loc[name] = [len(some), *some.mean()]
-        table.loc[f"±, {name}"] = [len(some), *some.std()]
+    """Return means over the cells of each dataset, of those like spikefinder's, and of all; ``±`` is their deviation.
+
+    Of ``count_ratio`` it is the median: a cell that hardly fires has a ratio of any size.
+    """
+
+    def means(some: pd.DataFrame) -> pd.Series:
+        return pd.Series({"cells": len(some), **some.mean(), "count_ratio": some["count_ratio"].median()})
+
+    groups = dict(list(cells.groupby("dataset")))
+    groups |= {"spikefinder's": cells[cells.index.isin(SPIKEFINDER, level="dataset")], "all": cells}
+    table = pd.DataFrame({name: means(some) for name, some in groups.items()}).T
+    for name in ("spikefinder's", "all"):
+        table.loc[f"±, {name}"] = groups[name].std()
     return table
 
 
@@ -332,8 +338,8 @@ Architecture: `{name}`; settings in `{CONFIG}`. Licence of the weights: MIT. Tra
 Trained on published recordings of fluorescence with juxtacellular spikes: {DATA}
 
 Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
-on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the estimated by the true number of
-spikes:
+on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the estimated
+by the true number of spikes:
 
 ```
 {by_cell.round(3).to_string()}
