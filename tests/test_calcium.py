@@ -27,7 +27,7 @@ CLEAR = CalciumSettings(
 @pytest.fixture(scope="module")
 def cells():
     """Eight cells of a hundred seconds: traces, spikes per frame, and a recording."""
-    traces, spike_times = simulate_calcium(8, 100.0, RATE, settings=CLEAR, seed=4)
+    traces, spike_times = simulate_calcium(8, 100.0, RATE, settings=TYPICAL, seed=4)
     edges = np.arange(len(traces) + 1) / RATE
     counts = np.transpose([np.histogram(times, edges)[0] for times in spike_times])
     recording = si.NumpyRecording(traces, RATE, channel_ids=list("abcdefgh"))
@@ -46,7 +46,6 @@ def test_rates_follow_the_spikes_and_add_up_to_them(cells, model, least, off):
     assert rate_scores(counts, rate, bin_samples=3)["correlation"].median() > least
     expected = rate.sum(axis=0) / RATE
     assert abs(np.log(expected.sum() / counts.sum())) < off
-    assert np.corrcoef(expected, counts.sum(axis=0))[0, 1] > 0.5
 
 
 @pytest.mark.parametrize("model", ["calcium", "s2s"])
