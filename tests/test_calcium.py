@@ -14,13 +14,8 @@ from dlvolt.preprocessing import spike_rate
 from dlvolt.simulation import CalciumSettings, simulate_calcium
 
 RATE = 30.0
-CLEAR = CalciumSettings(
-    snr=(4, 6),
-    firing_rate_hz=(0.3, 1.0),
-    rise_s=(0.02, 0.05),
-    decay_s=(0.4, 0.8),
-    nonlinearity=(1, 1),
-    drift=(0.1, 0.5),
+TYPICAL = CalciumSettings(  # of cortex; brightness alone does not tell one spike from two, so how much it fires counts
+    snr=(1, 2), firing_rate_hz=(1, 3), rise_s=(0.02, 0.05), decay_s=(0.4, 0.8), nonlinearity=(1, 1), drift=(0.1, 0.5)
 )
 
 

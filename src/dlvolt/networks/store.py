@@ -38,7 +38,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "bilstm": dict(LONG, lr=1e-3, batch_size=32, max_epochs=50, patience=10),
     "fcn": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
-    "s2s": dict(window_samples=2048, overlap_samples=512, lr=1e-3, batch_size=20, max_epochs=50, patience=6),
+    "s2s": dict(window_samples=2048, lr=1e-3, batch_size=20, max_epochs=50, patience=6),
     "calcium": dict(lr=3e-3, batch_size=8, max_epochs=10, patience=6, overlap_samples=1024, prune_samples=256),
 }
 MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium)}
