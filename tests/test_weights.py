@@ -30,7 +30,7 @@ def f1(true, found):
 
 
 def test_weights_of_all_kinds_are_there():
-    assert available() == ["extracellular", "voltage", "waveform_cnn", "waveform_gru"]
+    assert available() == ["calcium", "extracellular", "s2s", "voltage", "waveform_cnn", "waveform_gru"]
 
 
 @pytest.mark.parametrize(

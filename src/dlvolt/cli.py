@@ -115,7 +115,7 @@ def make_parser() -> Parser:
         "detect",
         allow_abbrev=False,
         help="detect the spikes of each ROI with a network and write them to an NWB file",
-        description="Detect spikes in voltage imaging, a unit for each ROI, and write them to a new NWB file.",
+        description="Find spikes in voltage or calcium imaging, a unit for each ROI, and write them to a new NWB file.",
         epilog="Example: dlvolt detect traces.npy --sampling-frequency 500 --model voltage --out spikes.nwb "
         "--session-start-time 2024-05-31T14:30:00+02:00",
     )
@@ -166,7 +166,7 @@ def make_parser() -> Parser:
         "--model",
         required=True,
         metavar="NAME",
-        help="the architecture: mel_svm, tcn, transformer, bilstm, fcn or unet",
+        help="the architecture: mel_svm, tcn, transformer, bilstm, fcn or unet; for calcium, s2s or calcium",
     )
     add("--out", type=Path, required=True, metavar="FOLDER", help="the new folder for the model")
     add("--overwrite", action="store_true", help="replace the model in the folder if there is one")
@@ -502,10 +502,14 @@ def train(parser: Parser, args: argparse.Namespace) -> None:
             seed=args.seed,
             verbose=not args.quiet,
         )
-    scores = (
-        "samples: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}; events within 5 ms: precision "
-        "{event_precision:.3f}, recall {event_recall:.3f}, F1 {event_f1:.3f}".format(**model.test_scores_)
-    )
+    kinds = {
+        "auc": "25 Hz: correlation {correlation:.3f}, rank {rank:.3f}, AUC {auc:.3f}; estimated by true spikes: "
+        "{count_ratio:.2f}",
+        "f1": "samples: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}; events within 5 ms: precision "
+        "{event_precision:.3f}, recall {event_recall:.3f}, F1 {event_f1:.3f}",
+    }
+    found = model.test_scores_
+    scores = kinds["auc" if "auc" in found else "f1"].format(**found)
     save(model, args.out, card=CARD.format(version=__version__, scores=scores, **vars(args)))
     print(f"test: {scores}: {args.out}")
 

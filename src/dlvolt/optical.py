@@ -15,8 +15,10 @@ from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface.preprocessing import scale
 from threadpoolctl import threadpool_limits
 
+from dlvolt.calcium import sort_calcium
 from dlvolt.detection import NetworkPeakDetector, flag_crosstalk, label_events
 from dlvolt.detection.event_labels import EVENT_DTYPE, typical
+from dlvolt.networks import RateNetwork
 from dlvolt.parameters import ROI_TRACES, SorterParameters
 from dlvolt.preprocessing import delta_f_over_f, fill_nan, spike_probability, subthreshold
 from dlvolt.preprocessing.finite import check_polarity, drop_units
@@ -40,9 +42,16 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
         If there is no such model, it does not serve the sampling frequency, or there are not as many polarities as
         ROIs.
     """
+    p = for_indicator(recording, p)
     rate_ratio(recording.sampling_frequency, load_model(locate_model(p.model), p.device))
     if p.polarity != "auto":
         check_polarity(p.polarity, recording.get_num_channels())
+
+
+def for_indicator(recording: BaseRecording, p: SorterParameters) -> SorterParameters:
+    """Return parameters with the network for calcium, if that is what a recording shows and no other is asked for."""
+    calcium = recording.get_annotation("modality") == "calcium"
+    return replace(p, model="calcium") if calcium and p.model == SorterParameters.model else p
 
 
 @threadpool_limits.wrap(limits=1)  # the parallel parts have workers
@@ -52,7 +61,8 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     Parameters
     ----------
     recording : BaseRecording
-        N channels: ROIs or segments of dendrites; fluorescence or ΔF/F.
+        N channels: ROIs or segments of dendrites; fluorescence or ΔF/F, of voltage or, if so annotated
+        (``modality="calcium"``) or if the model is for it, of calcium.
     p : SorterParameters
         Parameters.
     verbose : bool
@@ -65,10 +75,13 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     """
     say = print if verbose else lambda *_: None
     job_kwargs = _job_kwargs(recording, p, verbose)
+    p = for_indicator(recording, p)
 
     recording = _scaled(recording)
     seen = survey(recording, job_kwargs)
     say(f"dlvolt: {np.count_nonzero(~seen.dead)} ROIs, and {np.count_nonzero(seen.dead)} without a signal")
+    if isinstance(load_model(locate_model(p.model), p.device), RateNetwork):
+        return sort_calcium(recording, _without_gaps(recording, seen, p), seen, p, job_kwargs["n_jobs"])
     if seen.dead.all():
         spikes, events, none = (np.zeros(0, dtype) for dtype in (base_peak_dtype, EVENT_DTYPE, "int64"))
         return _collect(recording, seen, [], none, none, spikes, none, events, p)
@@ -113,11 +126,7 @@ def _prepare(
 
     Traces that are ΔF/F already, or that reach zero or below and so have no baseline, are taken as they are.
     """
-    live = ~seen.dead
-    traces = recording.select_channels(recording.channel_ids[live])
-    if seen.has_gaps[live].any():
-        signal = _like_signal(traces, seen.lowest[live], seen.highest[live], p.seed)
-        traces = fill_nan(traces, bridge_ms=BRIDGED_MS, seed=p.seed, **signal)
+    live, traces = ~seen.dead, _without_gaps(recording, seen, p)
     if p.polarity != "auto":
         each = check_polarity(p.polarity, recording.get_num_channels())
         polarity = [one for one, lives in zip(each, live, strict=True) if lives]
@@ -128,6 +137,16 @@ def _prepare(
     if recording.get_annotation("value") != "delta_f_over_f" and _has_baseline(seen)[live].all():
         traces = delta_f_over_f(traces, window_s=p.baseline_window_s, polarity=_upward(polarity))
     return traces, polarity
+
+
+def _without_gaps(recording: BaseRecording, seen: Survey, p: SorterParameters) -> BaseRecording:
+    """Return the ROIs that have a signal, without gaps."""
+    live = ~seen.dead
+    traces = recording.select_channels(recording.channel_ids[live])
+    if seen.has_gaps[live].any():
+        signal = _like_signal(traces, seen.lowest[live], seen.highest[live], p.seed)
+        traces = fill_nan(traces, bridge_ms=BRIDGED_MS, seed=p.seed, **signal)
+    return traces
 
 
 def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -86,7 +86,11 @@ class SorterParameters:
     num_sweeps: int = of_electrodes(3, "Sweeps of template learning, after one less to find what was missed")
     min_firing_rate: float = of_electrodes(0.1, "Clusters and units that fire less are dropped, Hz")
 
-    model: str = of_rois("voltage", "Network that detects spikes: weights of dlvolt, or the folder of a saved model")
+    model: str = of_rois(
+        "voltage",
+        "Network that finds spikes: weights of dlvolt, or the folder of a saved model; 'calcium' for fluorescence of "
+        "calcium, also by default where the recording is annotated with modality='calcium'",
+    )
     polarity: str | list = of_rois(
         "auto",
         "Which way spikes go: 'positive', 'negative', a list of these for all channels, or 'auto': inferred",

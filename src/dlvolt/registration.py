@@ -39,6 +39,7 @@ for class_name, function_name in (
     ("MelSpectrogramRecording", "mel_spectrogram"),
     ("NotchCombRecording", "notch_comb"),
     ("SpikeProbabilityRecording", "spike_probability"),
+    ("SpikeRateRecording", "spike_rate"),
     ("SubthresholdRecording", "subthreshold"),
     ("WhitenNoiseRecording", "whiten_noise"),
 ):

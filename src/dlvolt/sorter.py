@@ -169,17 +169,17 @@ def choose_modality(recording: BaseRecording, modality: str = "auto") -> str:
     Raises
     ------
     ValueError
-        If the annotation is neither of the two.
+        If the annotation is none of these or "calcium", which is optical too.
     """
     if modality != "auto":
         return modality
     if (annotated := recording.get_annotation("modality")) is not None:
-        if annotated not in ("optical", "extracellular"):
+        if annotated not in ("optical", "calcium", "extracellular"):
             raise ValueError(
-                f"recording: its annotation modality={annotated!r} must be 'optical' or 'extracellular'; change it "
-                "with recording.annotate(modality=…), or give the parameter modality"
+                f"recording: its annotation modality={annotated!r} must be 'optical', 'calcium' or 'extracellular'; "
+                "change it with recording.annotate(modality=…), or give the parameter modality"
             )
-        return annotated
+        return "optical" if annotated == "calcium" else annotated
     in_microvolts = recording.has_probe() and recording.has_scaleable_traces()
     return "extracellular" if recording.sampling_frequency >= MIN_SAMPLING_FREQUENCY or in_microvolts else "optical"
 

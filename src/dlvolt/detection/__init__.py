@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "expected_f1": ["best_expected_f1", "expected_f1_thresholds"],
         "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
         "network": ["NetworkPeakDetector"],
+        "rate_spikes": ["rate_spikes"],
         "shadowing": ["shadow"],
     },
 )

@@ -104,14 +104,13 @@ class Network(NeuralNet):
         weight = y_pred.new_tensor(self.loss_weight_)
         return F.binary_cross_entropy_with_logits(y_pred, y_true.to(y_pred), pos_weight=weight)
 
-    def _probability(self, X: np.ndarray) -> np.ndarray:
+    def _outputs(self, X: np.ndarray) -> torch.Tensor:
+        """Return what the module says of checked windows (B, T), on the CPU."""
         self.check_is_fitted()
         self.module_.eval()
         size = max(1, SAMPLES_PER_BATCH[torch.device(self.device).type] // X.shape[1])
         with torch.inference_mode():
-            batches = torch.from_numpy(X).split(size)
-            parts = [self.module_(batch.to(self.device)).sigmoid().cpu() for batch in batches]
-        return torch.cat(parts).numpy()
+            return torch.cat([self.module_(batch.to(self.device)).cpu() for batch in torch.from_numpy(X).split(size)])
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the weights."""
@@ -273,13 +272,7 @@ class TraceNetwork(WindowClassifier, Network):
         ValueError
             If shapes do not match, something is not finite, or there is no spike in `y`.
         """
-        X, y = check_windows(X, y)
-        if validation is None:
-            num_held_out = len(X) // 5
-            validation = (X[-num_held_out:], y[-num_held_out:])  # all where it is zero
-            X, y = (X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)
-        else:
-            validation = check_windows(*validation, "validation")
+        (X, y), validation = check_parts(X, y, validation)
         if not y.any():
             raise ValueError("y: there is not a single spike in the training windows; label some")
         if y.all():
@@ -289,7 +282,7 @@ class TraceNetwork(WindowClassifier, Network):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
-        return self._probability(check_windows(X)[0])
+        return self._outputs(check_windows(X)[0]).sigmoid().numpy()
 
 
 def choose_device(device: str) -> str:
@@ -312,13 +305,27 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
             np.random.set_state(former)  # noqa: NPY002
 
 
-def check_windows(X: np.ndarray, y: np.ndarray | None = None, what: str = "") -> tuple[np.ndarray, np.ndarray | None]:
+def check_parts(
+    X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None, highest: float = 1.0
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return checked windows to train on and to validate on: those given, the last fifth, or all of fewer than five."""
+    X, y = check_windows(X, y, highest=highest)
+    if validation is not None:
+        return (X, y), check_windows(*validation, "validation", highest)
+    num_held_out = len(X) // 5
+    validation = X[-num_held_out:], y[-num_held_out:]  # all where it is zero
+    return ((X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)), validation
+
+
+def check_windows(
+    X: np.ndarray, y: np.ndarray | None = None, what: str = "", highest: float = 1.0
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return windows and targets as float32.
 
     Raises
     ------
     ValueError
-        If windows are not (B, T) and finite, or targets not of the same shape and between 0 and 1.
+        If windows are not (B, T) and finite, or targets not of the same shape and between 0 and the highest.
     """
     prefix = f"{what}: " if what else ""
     X = np.require(X, dtype="float32", requirements=["C", "W"])
@@ -331,8 +338,9 @@ def check_windows(X: np.ndarray, y: np.ndarray | None = None, what: str = "") ->
     y = np.require(y, dtype="float32", requirements=["C", "W"])
     if y.shape != X.shape:
         raise ValueError(f"{prefix}y must have one value per sample of X, shape {X.shape}, not {y.shape}")
-    if not ((y >= 0) & (y <= 1)).all():
-        raise ValueError(f"{prefix}y must be 1 where there is a spike and 0 elsewhere")
+    if not ((y >= 0) & (y <= highest)).all():
+        wanted = "1 where there is a spike and 0 elsewhere" if highest == 1 else "spikes per sample, 0 or more"
+        raise ValueError(f"{prefix}y must be {wanted}")
     return X, y
 
 

@@ -42,6 +42,17 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
     return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
 
 
+def standardise(x: torch.Tensor) -> torch.Tensor:
+    """Return windows (B, T) of median 0 and standard deviation 1; zeros for a constant window.
+
+    For fluorescence of calcium, whose steps from sample to sample say nothing of its noise once a slow recording has
+    been resampled.
+    """
+    centred = x - x.median(dim=-1, keepdim=True).values
+    scale = x.std(dim=-1, keepdim=True, correction=0)
+    return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+
+
 def feature_channels(
     x: torch.Tensor, sampling_frequency: float, features: Sequence[str] = FEATURES
 ) -> torch.Tensor:  # B×T -> B×C×T

@@ -1,4 +1,4 @@
-"""Spike probabilities of long traces, window by window."""
+"""Spike probabilities and rates of long traces, window by window."""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def trace_probability(
     ValueError
         If the range lies outside the recording, or traces are NaN or infinite.
     """
+    return _over_windows(model, model.predict_proba, read, num_samples, start, end)
+
+
+def trace_rate(
+    model: Any,
+    read: Callable[[int, int], np.ndarray],
+    num_samples: int,
+    start: int = 0,
+    end: int | None = None,
+) -> np.ndarray:
+    """Return the estimated spikes per second at every sample of a stretch of a recording, shape (end - start, N).
+
+    As `trace_probability`, for a `RateNetwork`.
+    """
+    return _over_windows(model, model.predict, read, num_samples, start, end)
+
+
+def _over_windows(
+    model: Any,
+    predict: Callable[[np.ndarray], np.ndarray],
+    read: Callable[[int, int], np.ndarray],
+    num_samples: int,
+    start: int,
+    end: int | None,
+) -> np.ndarray:
+    """Return the mean of what a model says of all windows that hold a sample."""
     end = num_samples if end is None else end
     if not 0 <= start <= end <= num_samples:
         raise ValueError(f"start and end must lie within 0 and {num_samples}, not be {start} and {end}")
@@ -67,8 +93,8 @@ def trace_probability(
             raise ValueError("traces: some samples are NaN or infinite; fill them (dlvolt.preprocessing.fill_nan)")
         traces = traces[samples - lowest]  # T×N
         windows = np.lib.stride_tricks.sliding_window_view(traces, width, axis=0)[::hop]  # B×N×W
-        probability = model.predict_proba(windows.reshape(-1, width)).reshape(windows.shape)
-        for position, window in zip(window_starts, probability[..., prune : width - prune], strict=True):
+        answer = predict(windows.reshape(-1, width)).reshape(windows.shape)
+        for position, window in zip(window_starts, answer[..., prune : width - prune], strict=True):
             low, high = max(position, start), min(position + kept, end)
             total[low - start : high - start] += window[:, low - position : high - position].T
             count[low - start : high - start] += 1

@@ -145,7 +145,7 @@ class SnippetNetwork(ClassifierMixin, Network):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of being a spike of each snippet (B, D), in µV, shape (B,), float32."""
         X, _ = self._check(X)
-        return self._probability(X) if len(X) else np.zeros(0, dtype="float32")
+        return self._outputs(X).sigmoid().numpy() if len(X) else np.zeros(0, dtype="float32")
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return 1 for spikes and 0 for the rest, of snippets (B, D), in µV, shape (B,).

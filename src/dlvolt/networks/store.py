@@ -15,10 +15,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from .bilstm import BiLSTM
+from .calcium import Calcium
 from .estimator import TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
 from .mel_svm import MelSVM
+from .oasis import Oasis
+from .rate import RateNetwork
+from .s2s import S2S
 from .snippets import SnippetNetwork
 from .tcn import TCN
 from .transformer import Transformer
@@ -39,9 +43,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "unet": dict(SHORT, lr=1e-3, batch_size=128, max_epochs=50, patience=10),
     "waveform_cnn": {},
     "waveform_gru": {},
+    "s2s": dict(window_samples=2048, lr=1e-3, batch_size=20, max_epochs=50, patience=6),
+    "calcium": dict(lr=3e-3, batch_size=8, max_epochs=10, patience=6, overlap_samples=1024, prune_samples=256),
 }
-MODULES = {module.architecture: module for module in (TCN, Transformer, BiLSTM, FCN, UNet, WaveformCNN, WaveformGRU)}
-OF_SNIPPETS = ("waveform_cnn", "waveform_gru")
+TORCH = (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium, WaveformCNN, WaveformGRU)
+MODULES = {module.architecture: module for module in TORCH}
+FACES = {"s2s": RateNetwork, "calcium": RateNetwork, "waveform_cnn": SnippetNetwork, "waveform_gru": SnippetNetwork}
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
 
 
@@ -50,8 +57,9 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork 
 
     Parameters
     ----------
-    architecture : {"mel_svm", "tcn", "transformer", "bilstm", "fcn", "unet", "waveform_cnn", "waveform_gru"}
-        Which; the last two are for snippets, the others for traces.
+    architecture : str
+        "mel_svm", "tcn", "transformer", "bilstm", "fcn" or "unet" for the spikes in traces; "s2s" or "calcium" for the
+        rate of spikes; "waveform_cnn" or "waveform_gru" for snippets.
     **settings
         Of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its windows
         (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures are
@@ -59,8 +67,8 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork 
 
     Returns
     -------
-    TraceNetwork, SnippetNetwork or MelSVM
-        A scikit-learn classifier of windows, or of snippets.
+    TraceNetwork, RateNetwork, SnippetNetwork or MelSVM
+        A scikit-learn classifier of windows or of snippets; for rates, a regressor.
 
     Raises
     ------
@@ -80,10 +88,12 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork 
     if unknown := [name for name in settings if name not in known and name not in OF_THE_RUN]:
         raise ValueError(f"{architecture!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     routed = {known.get(name, name): value for name, value in settings.items()}
-    if architecture in OF_SNIPPETS:
-        return SnippetNetwork(MODULES[architecture], **routed)
-    model = MelSVM(**routed) if architecture == "mel_svm" else TraceNetwork(MODULES[architecture], **routed)
-    hop_and_kept(model)  # checks the windows
+    if architecture == "mel_svm":
+        model = MelSVM(**routed)
+    else:
+        model = FACES.get(architecture, TraceNetwork)(MODULES[architecture], **routed)
+    if not isinstance(model, SnippetNetwork):
+        hop_and_kept(model)  # checks the windows
     return model
 
 
@@ -115,13 +125,13 @@ def save(model: TraceNetwork | SnippetNetwork | MelSVM, folder: str | Path, card
     return folder
 
 
-def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwork | MelSVM:
+def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
     """Read a trained network.
 
     Parameters
     ----------
     name : str or path
-        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote.
+        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote; or "oasis", see `Oasis`.
     device : str
         Where it will run; "auto" takes CUDA where there is one.
 
@@ -137,6 +147,8 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwor
     ValueError
         If a file is damaged or does not fit the other.
     """
+    if str(name) == Oasis.name:
+        return Oasis()
     folder = _packaged() / str(name) if str(name) in available() else Path(name)
     if not folder.is_dir():
         names = ", ".join(available()) or "none"
@@ -183,8 +195,7 @@ def setting_names(architecture: str) -> dict[str, str]:
         return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
     own = [name for name in _arguments(MODULES[architecture]) if name not in ("sampling_frequency", "window_samples")]
     skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
-    kind = SnippetNetwork if architecture in OF_SNIPPETS else TraceNetwork
-    shared = [name for name in _arguments(kind) if name not in skorch]
+    shared = [name for name in _arguments(FACES.get(architecture, TraceNetwork)) if name not in skorch]
     return {
         **{name: name for name in shared},
         "weight_decay": "optimizer__weight_decay",

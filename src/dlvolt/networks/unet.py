@@ -55,6 +55,31 @@ class Context(nn.Module):
         return x + self.mix(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))[..., None, None]
 
 
+def levels(
+    num_in: int, widths: Sequence[int], kernel_size: int, context: bool
+) -> tuple[nn.ModuleList, nn.Module, nn.ModuleList]:
+    """Return encoder, context and decoder of a U-Net whose levels have so many channels, finest first."""
+    encoder = (Block(above, width, kernel_size) for above, width in zip([num_in, *widths], widths, strict=False))
+    pairs = reversed(list(zip(widths[1:], widths, strict=False)))
+    decoder = (Block(below + width, width, kernel_size) for below, width in pairs)
+    return nn.ModuleList(encoder), Context(widths[-1]) if context else nn.Identity(), nn.ModuleList(decoder)
+
+
+def through_levels(
+    x: torch.Tensor, encoder: nn.ModuleList, context: nn.Module, decoder: nn.ModuleList
+) -> torch.Tensor:  # B×C×1×T -> B×C'×1×T
+    """Go down and up again; T is a multiple of 2 for each level but the lowest."""
+    skips = []
+    for block in encoder[:-1]:
+        skips.append(block(x))  # B×C'×1×T'
+        x = F.max_pool2d(skips[-1], (1, 2))  # B×C'×1×T'/2
+    x = context(encoder[-1](x))
+    for block in decoder:
+        x = F.interpolate(x, scale_factor=(1.0, 2.0))  # nearest
+        x = block(torch.cat([x, skips.pop()], dim=1))
+    return x
+
+
 class UNet(nn.Module):
     """Encoder, decoder, and skip connections between levels of the same resolution.
 
@@ -101,15 +126,7 @@ class UNet(nn.Module):
             raise ValueError(f"kernel_size must be odd, not {kernel_size}")
         self.sampling_frequency, self.features, self.depth = sampling_frequency, tuple(features), depth
         widths = [GROUP * round(base_channels * growth**level / GROUP) for level in range(depth + 1)]
-        self.encoder = nn.ModuleList(
-            Block(num_in, num_out, kernel_size)
-            for num_in, num_out in zip([len(features), *widths], widths, strict=False)
-        )
-        self.context = Context(widths[-1]) if context else nn.Identity()
-        self.decoder = nn.ModuleList(
-            Block(below + width, width, kernel_size)
-            for below, width in reversed(list(zip(widths[1:], widths, strict=False)))
-        )
+        self.encoder, self.context, self.decoder = levels(len(features), widths, kernel_size, context)
         self.head = Convolution(widths[0], 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,12 +135,5 @@ class UNet(nn.Module):
         x = feature_channels(normalise(x), self.sampling_frequency, self.features)  # B×C×T
         x = F.pad(x, (0, -num_samples % 2**self.depth), mode="replicate")  # to whole samples at every level
         x = x[:, :, None].contiguous(memory_format=torch.channels_last)  # B×C×1×T
-        skips = []
-        for block in self.encoder[:-1]:
-            skips.append(block(x))  # B×C'×1×T'
-            x = F.max_pool2d(skips[-1], (1, 2))  # B×C'×1×T'/2
-        x = self.context(self.encoder[-1](x))
-        for block in self.decoder:
-            x = F.interpolate(x, scale_factor=(1.0, 2.0))  # nearest
-            x = block(torch.cat([x, skips.pop()], dim=1))
+        x = through_levels(x, self.encoder, self.context, self.decoder)
         return self.head(x)[:, 0, 0, :num_samples]

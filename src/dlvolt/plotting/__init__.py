@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scores": ["plot_learning_curve", "plot_model_comparison", "plot_threshold_sweep"],
         "mel_pca": ["plot_mel_pca"],
         "snippets": ["plot_confusion", "plot_embedding", "plot_snippets"],
+        "signal_to_signal": ["plot_filters", "plot_layers", "plot_rate_scores"],
         "sorting_summary": ["plot_sorting_summary"],
         "spike_triggered": ["plot_spike_triggered_average"],
     },

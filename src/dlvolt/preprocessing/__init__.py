@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mel_spectrogram": ["MelSpectrogramRecording", "mel_spectrogram"],
         "notch_comb": ["NotchCombRecording", "notch_comb"],
         "spike_probability": ["SpikeProbabilityRecording", "infer_polarity", "spike_probability"],
+        "spike_rate": ["SpikeRateRecording", "spike_rate"],
         "subthreshold": ["SubthresholdRecording", "subthreshold"],
         "whiten_noise": ["WhitenNoiseRecording", "whiten_noise"],
     },

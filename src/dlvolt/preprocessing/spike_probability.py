@@ -75,12 +75,15 @@ class SpikeProbabilityRecording(BasePreprocessor):
         seed: int = 0,
         inferred_polarity: Sequence[str] | None = None,
     ) -> None:
+        from dlvolt.networks import Oasis, RateNetwork
         from dlvolt.networks.estimator import choose_device
         from dlvolt.networks.inference import hop_and_kept
 
         model = locate_model(model)
         network = load_model(model, device)
         hop_and_kept(network)  # that it is for traces
+        if isinstance(network, RateNetwork | Oasis):
+            raise ValueError(f"model: {network.name!r} gives rates, not probabilities; take spike_rate for it")
         ratio = rate_ratio(recording.sampling_frequency, network)
         num_channels = recording.get_num_channels()
         if polarity != "auto":
@@ -117,6 +120,8 @@ class SpikeProbabilityRecording(BasePreprocessor):
 class SpikeProbabilitySegment(BasePreprocessorSegment):
     """One segment of a `SpikeProbabilityRecording`."""
 
+    answer = "trace_probability"  # the function of dlvolt.networks that gives it
+
     def __init__(
         self,
         parent: BaseRecordingSegment,
@@ -150,8 +155,8 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         return -(-int(self.get_num_samples()) * self.up // self.down)
 
     def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
-        """Return the probabilities of a stretch of the resampled traces, shape (end - start, N)."""
-        from dlvolt.networks import trace_probability  # here, because SpikeInterface imports this module with its own
+        """Return what the network says of a stretch of the resampled traces, shape (end - start, N)."""
+        from dlvolt import networks  # here, because SpikeInterface imports this module with its own
 
         def read(start: int, end: int) -> np.ndarray:
             parent = self.parent_recording_segment
@@ -165,7 +170,7 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
 
             torch.set_num_threads(1)  # other OpenMP threads do not survive a fork, and it would wait for them
         network = load_model(self.model, self.device)
-        return trace_probability(network, read, self._num_samples_at_model_rate(), int(start), int(end))
+        return getattr(networks, self.answer)(network, read, self._num_samples_at_model_rate(), int(start), int(end))
 
 
 spike_probability = define_function_handling_dict_from_class(
@@ -261,9 +266,9 @@ def locate_model(model: str | Path) -> str:
             f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
             "save it first: dlvolt.networks.save(model, folder)"
         )
-    from dlvolt.networks import available
+    from dlvolt.networks import Oasis, available
 
-    return str(model) if str(model) in available() else str(Path(model).absolute())
+    return str(model) if str(model) in (*available(), Oasis.name) else str(Path(model).absolute())
 
 
 def load_model(model: str, device: str) -> TraceNetwork | MelSVM:

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "biophysical": ["simulate_biophysical"],
+        "calcium_traces": ["CalciumSettings", "simulate_calcium"],
         "extracellular": [
             "ExtracellularSettings",
             "extracellular_scores",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -12,9 +12,10 @@ from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
 
 from dlvolt.evaluation import best_threshold as best_event_threshold
-from dlvolt.evaluation import sample_scores, threshold_sweep
-from dlvolt.networks import MelSVM, TraceNetwork, trace_probability
+from dlvolt.evaluation import rate_scores, sample_scores, threshold_sweep
+from dlvolt.networks import MelSVM, RateNetwork, TraceNetwork, trace_probability, trace_rate
 from dlvolt.networks.inference import hop_and_kept
+from dlvolt.networks.rate import RESOLUTION_S
 
 from .labels import targets
 from .windows import split_in_time, windows
@@ -31,13 +32,15 @@ def fit(
     *,
     sampling_frequency: float,
     kind: str = "auto",
+    cells: Sequence[Hashable] | None = None,
     seed: int = 0,
     verbose: bool = False,
 ) -> TraceNetwork | MelSVM:
     """Train a network on labelled traces, choose its threshold, and test it.
 
     Each trace is split in time: 70 % to train on, 15 % that say when to stop and which thresholds on the probability
-    give the best F1, and the last 15 % to test on. Everything is checked before training starts. A model that is
+    give the best F1, and the last 15 % to test on. Where it is known which cell each trace is of, cells are split so
+    instead, and all traces of a cell stay together. Everything is checked before training starts. A model that is
     trained already starts afresh, unless it was made with ``warm_start=True``.
 
     Parameters
@@ -52,6 +55,8 @@ def fit(
         Of the traces, in Hz.
     kind : {"auto", "seconds", "frames", "trace"}
         What labels are.
+    cells : sequence, optional
+        The cell of each trace, by any name; at least three different ones.
     seed : int
         Same seed, same result.
     verbose : bool
@@ -63,7 +68,9 @@ def fit(
         The model, with its ``threshold`` (best F1 of samples) and ``detection_threshold`` (best F1 of events found
         within 5 ms; a run of ones is one event) set, and with ``test_scores_``: ``precision``, ``recall`` and ``f1``
         of the samples of the test parts, ``event_precision``, ``event_recall`` and ``event_f1`` of their events, and
-        ``num_spike_samples``. Where the validation parts hold no spike, the threshold is 0.5 for both.
+        ``num_spike_samples``. Where the validation parts hold no spike, the threshold is 0.5 for both. A `RateNetwork`
+        is calibrated instead; its ``test_scores_`` are those of `dlvolt.evaluation.rate_scores` in bins of 40 ms, the
+        mean over traces, and ``count_ratio``, the estimated number of spikes by the true one.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def fit(
     >>> fit(model, trace, np.arange(0.03, 2.0, 0.04), sampling_frequency=1000.0).test_scores_["f1"] > 0.9
     True
     """
-    training, validation, test = prepare(model, traces, labels, sampling_frequency, kind)
+    training, validation, test = prepare(model, traces, labels, sampling_frequency, kind, cells, seed)
     model.set_params(sampling_frequency=float(sampling_frequency), seed=seed, verbose=int(verbose))
     X, y = training.windows(model)
     return fit_parts(model, X, y, validation, test)
@@ -101,12 +108,7 @@ class Part:
 
     def probability(self, model: TraceNetwork | MelSVM) -> np.ndarray:
         """Return the probability of all samples, one trace after the other."""
-        return np.concatenate(
-            [
-                trace_probability(model, lambda start, end, x=trace: x[start:end, None], len(trace))[:, 0]
-                for trace in self.traces
-            ]
-        )
+        return np.concatenate([over_trace(trace_probability, model, trace) for trace in self.traces])
 
     @property
     def truth(self) -> np.ndarray:
@@ -120,6 +122,8 @@ def prepare(
     labels: ArrayLike | Sequence[ArrayLike],
     sampling_frequency: float,
     kind: str = "auto",
+    cells: Sequence[Hashable] | None = None,
+    seed: int = 0,
 ) -> tuple[Part, Part, Part]:
     """Check everything and split it into training, validation and test part; see `fit`."""
     if not (isinstance(sampling_frequency, Real) and 0 < sampling_frequency < np.inf):
@@ -132,13 +136,32 @@ def prepare(
         )
     hop_and_kept(model)
     traces = checked_traces(traces, model.window_samples)
-    spikes = targets(labels, [len(trace) for trace in traces], sampling_frequency, kind)
+    spikes = targets(labels, [len(trace) for trace in traces], sampling_frequency, kind, isinstance(model, RateNetwork))
     if not any(map(np.any, spikes)):
         raise ValueError("labels: there is not a single spike in them; label some")
-    parts = tuple(map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS)))
+    if cells is not None:
+        which = split_by_cell(cells, len(traces), seed)
+        parts = tuple(Part([traces[n] for n in part], [spikes[n] for n in part]) for part in which)
+    else:
+        parts = tuple(map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS)))
     if not parts[0].truth.any():
-        raise ValueError("labels: no spike lies in the first 70 % of any trace, which are trained on; label some there")
+        part = "the first 70 % of any trace" if cells is None else "the traces of the first 70 % of the cells"
+        raise ValueError(f"labels: no spike lies in {part}, which are trained on; label some there")
     return parts
+
+
+def split_by_cell(cells: Sequence[Hashable], num_traces: int, seed: int) -> list[list[int]]:
+    """Return the traces of training, validation and test part; the seed draws the cells of each."""
+    names = list(dict.fromkeys(cells))
+    if len(cells) != num_traces or len(names) < len(FRACTIONS):
+        raise ValueError(
+            f"cells: {len(cells)} traces of {len(names)} cells are named, but there are {num_traces} traces; name the "
+            "cell of each, three different ones at least, or leave cells out"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(names))
+    held_out = [max(1, round(fraction * len(names))) for fraction in FRACTIONS[1:]]
+    parts = np.split(drawn, np.cumsum([len(names) - sum(held_out), held_out[0]]))
+    return [[n for n, cell in enumerate(cells) if names.index(cell) in part] for part in parts]
 
 
 def checked_traces(traces: ArrayLike | Sequence[ArrayLike], window_samples: int) -> list[np.ndarray]:
@@ -171,6 +194,9 @@ def fit_parts(
 ) -> TraceNetwork | MelSVM:
     """Train on windows (B, T), choose the threshold on one part and test on the other."""
     model.fit(X, y, validation=validation.windows(model))
+    if isinstance(model, RateNetwork):
+        model.test_scores_ = rates_scored(model, test)
+        return model
     probability = validation.probability(model)
     threshold = best_threshold(validation.truth, probability)
     detection_threshold = best_detection_threshold(model, validation.truth, probability)
@@ -180,6 +206,19 @@ def fit_parts(
         model, test.truth, probability, detection_threshold or threshold
     )
     return model
+
+
+def rates_scored(model: RateNetwork, test: Part) -> dict[str, float]:
+    """Return the scores of estimated rates, the mean over traces, and the ratio of estimated to true spikes."""
+    size = max(1, round(RESOLUTION_S * model.sampling_frequency))
+    rates = [over_trace(trace_rate, model, trace) for trace in test.traces]
+    ratio = sum(map(np.sum, rates)) / model.sampling_frequency / max(test.truth.sum(), 1)
+    return {**rate_scores(test.labels, rates, size).mean(), "count_ratio": float(ratio)}
+
+
+def over_trace(answer: Callable, model: TraceNetwork | MelSVM, trace: np.ndarray) -> np.ndarray:
+    """Return `trace_probability` or `trace_rate` of a trace (T,)."""
+    return answer(model, lambda start, end: trace[start:end, None], len(trace))[:, 0]
 
 
 def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray) -> float | None:

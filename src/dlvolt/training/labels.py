@@ -1,8 +1,8 @@
-"""Labels of all kinds become one: 1 at samples with a spike, 0 at the others."""
+"""Labels of all kinds become one: 1 at samples with a spike, 0 at the others; or how many spikes there are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -16,8 +16,9 @@ def targets(
     num_samples: Sequence[int],
     sampling_frequency: float,
     kind: str = "auto",
+    counted: bool = False,
 ) -> list[np.ndarray]:
-    """Return 0/1 traces for labels of any kind.
+    """Return 0/1 traces for labels of any kind, or spike counts.
 
     Parameters
     ----------
@@ -32,6 +33,9 @@ def targets(
         What labels are. "auto" takes, trace by trace, an array as long as the trace that holds nothing but 0 and 1
         for a 0/1 trace (no spike train has two spikes at 0 or 1, so that is what it is), other integers for frames,
         and other numbers for seconds.
+    counted : bool
+        Give the number of spikes from each sample to the next, and take traces of such numbers, too: "auto" takes an
+        array as long as the trace for one, unless it ascends.
 
     Returns
     -------
@@ -45,9 +49,12 @@ def targets(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    per_trace = _one_per_trace(labels, num_samples)
+    per_trace = [np.asarray(each) for each in _one_per_trace(labels, num_samples)]
+    for index, each in enumerate(per_trace):
+        if each.ndim != 1 or each.dtype.kind not in "biuf" or not np.isfinite(each.astype(float)).all():
+            raise ValueError(f"labels[{index}] must be a list of finite numbers: spike times, frames, or a 0/1 trace")
     return [
-        _target(np.asarray(each), length, sampling_frequency, kind, f"labels[{index}]")
+        (_counts if counted else _target)(each, length, sampling_frequency, kind, f"labels[{index}]")
         for index, (each, length) in enumerate(zip(per_trace, num_samples, strict=True))
     ]
 
@@ -72,8 +79,6 @@ def _one_per_trace(labels: ArrayLike | Sequence[ArrayLike], num_samples: Sequenc
 
 def _target(label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, name: str) -> np.ndarray:
     """Return the 0/1 trace of one trace's labels."""
-    if label.ndim != 1 or label.dtype.kind not in "biuf" or not np.isfinite(label.astype(float)).all():
-        raise ValueError(f"{name} must be a list of finite numbers: spike times, frames, or a 0/1 trace")
     binary = ((label == 0) | (label == 1)).all()
     if kind == "auto":
         if binary and len(label) == num_samples:
@@ -86,7 +91,28 @@ def _target(label: np.ndarray, num_samples: int, sampling_frequency: float, kind
         if not binary or len(label) != num_samples:
             raise ValueError(f"{name} must be {num_samples} values 0 or 1, as many as the trace has samples")
         return label.astype("int8")
-    frames = label if kind == "frames" else np.rint(label * sampling_frequency)
+    target = np.zeros(num_samples, dtype="int8")
+    target[_frames(label, np.rint, num_samples, sampling_frequency, kind, name)] = 1
+    return target
+
+
+def _counts(label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, name: str) -> np.ndarray:
+    """Return how many spikes each sample of one trace has."""
+    if kind == "trace" or (kind == "auto" and len(label) == num_samples and not np.all(np.diff(label) > 0)):
+        if label.shape != (num_samples,) or not np.isin(label, np.arange(128)).all():
+            raise ValueError(f"{name} must be {num_samples} numbers of spikes, as many as the trace has samples")
+        return label.astype("int8")
+    if kind == "auto":
+        kind = "frames" if label.dtype.kind in "iu" else "seconds"
+    frames = _frames(label, np.floor, num_samples, sampling_frequency, kind, name)
+    return np.bincount(frames, minlength=num_samples).astype("int8")
+
+
+def _frames(
+    label: np.ndarray, whole: Callable, num_samples: int, sampling_frequency: float, kind: str, name: str
+) -> np.ndarray:
+    """Return the samples of spikes given as frames or seconds."""
+    frames = label if kind == "frames" else whole(label * sampling_frequency)
     outside = (frames < 0) | (frames >= num_samples)
     if outside.any():
         unit, extent = ("s", num_samples / sampling_frequency) if kind == "seconds" else ("", num_samples)
@@ -94,6 +120,4 @@ def _target(label: np.ndarray, num_samples: int, sampling_frequency: float, kind
             f"{name}: the spike at {label[outside][0]:g} {unit} lies outside the trace (0 to {extent:g} {unit}); "
             "floats are taken for seconds and integers for frames, unless kind says otherwise"
         )
-    target = np.zeros(num_samples, dtype="int8")
-    target[frames.astype(int)] = 1
-    return target
+    return frames.astype(int)

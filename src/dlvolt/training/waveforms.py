@@ -17,7 +17,6 @@ from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR
 
 from dlvolt.networks import SnippetNetwork, create, save
-from dlvolt.networks.store import OF_SNIPPETS
 
 TRAINING, VALIDATION = (9, 16, 33), 11  # channels
 EPOCHS, BATCH_SIZE, PEAK_LEARNING_RATE = 8, 256, 4e-3
@@ -176,7 +175,7 @@ likewise on three channels, on the fourth, whose number stands on the left:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.waveforms``."""
     parser = argparse.ArgumentParser("dlvolt.training.waveforms", description=__doc__)
-    parser.add_argument("architecture", choices=OF_SNIPPETS)
+    parser.add_argument("architecture", choices=["waveform_cnn", "waveform_gru"])
     parser.add_argument("path", type=Path, help="labelled snippets, see read_channels")
     parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,68 @@
+"""
+Estimate spike rates in calcium imaging
+=======================================
+
+The pretrained model ``calcium`` turns fluorescence into spikes per second, and those into spikes.
+"""
+
+# %%
+# Fluorescence with known spikes
+# ------------------------------
+# Simulated here: six cells, 30 frames per second, two minutes.
+
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import spikeinterface.full as si
+
+from dlvolt.evaluation import rate_scores
+from dlvolt.preprocessing import spike_rate
+from dlvolt.simulation import CalciumSettings, simulate_calcium
+
+sampling_frequency = 30.0
+settings = CalciumSettings(snr=(3, 8), firing_rate_hz=(0.3, 2), decay_s=(0.3, 0.8))
+traces, spike_times = simulate_calcium(6, 120.0, sampling_frequency, settings=settings, seed=1)
+recording = si.NumpyRecording(traces, sampling_frequency, channel_ids=[f"roi{n}" for n in range(6)])
+recording.annotate(modality="calcium")
+
+# %%
+# The rate of spikes
+# ------------------
+# A recording again, lazy, with the same samples. Its integral is the expected number of spikes.
+
+rate = spike_rate(recording, model="calcium").get_traces()  # T×N, spikes per second
+counts = np.transpose([np.histogram(times, np.arange(len(rate) + 1) / sampling_frequency)[0] for times in spike_times])
+sums = rate.sum(axis=0) / sampling_frequency, counts.sum(axis=0)
+for roi, expected, true in zip(recording.channel_ids, *sums, strict=True):
+    print(f"{roi}: {expected:.0f} spikes expected, {true} in truth")
+
+# %%
+# How right it is, frame by frame: the scores of the spikefinder challenge, cell by cell.
+
+print(rate_scores(counts, rate, bin_samples=1).round(2))
+
+# %%
+# Spikes
+# ------
+# One unit for each ROI, as from electrodes.
+
+sorting = si.run_sorter("dlvolt", recording, folder=Path(tempfile.mkdtemp()) / "sorted")
+print(sorting.count_num_spikes_per_unit())
+
+# %%
+# Twenty seconds of one cell.
+
+cell, window = int(np.argmax(counts.sum(axis=0))), slice(round(20 * sampling_frequency), round(40 * sampling_frequency))
+time = np.arange(len(rate)) / sampling_frequency
+found = sorting.get_unit_spike_train(recording.channel_ids[cell]) / sampling_frequency
+figure, axes = plt.subplots(3, 1, figsize=(10, 5), sharex=True, layout="constrained", height_ratios=(3, 3, 1))
+axes[0].plot(time[window], traces[window, cell], color="#333333", linewidth=0.8)
+axes[0].set_ylabel("fluorescence")
+axes[1].plot(time[window], rate[window, cell], color="#0072B2", linewidth=0.8)
+axes[1].set_ylabel("spikes per second")
+axes[2].eventplot([spike_times[cell], found], colors=["#333333", "#D55E00"], lineoffsets=[1, 0], linelengths=0.8)
+axes[2].set(yticks=[0, 1], yticklabels=["found", "true"], xlabel="time (s)", xlim=time[window][[0, -1]])
+for panel in axes:
+    panel.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,162 @@
+"""Networks that estimate how many spikes there are, beside those of `estimator` that tell how probable one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import RegressorMixin
+from skorch import NeuralNet
+from skorch.dataset import Dataset
+from torch import nn
+
+from .estimator import TraceNetwork, check_parts, check_windows, seeded
+from .s2s import mean_correlation
+
+RESOLUTION_S = 0.04  # of the bins that estimates are calibrated on, those of the spikefinder challenge
+QUANTILES = np.linspace(0, 0.95, 20)
+
+
+class RateNetwork(RegressorMixin, TraceNetwork):
+    """A network that estimates the rate of spikes at every sample of a window, as a scikit-learn regressor.
+
+    Make one with `dlvolt.networks.create`. Its module brings the loss that is trained on. What the module says may
+    have any scale, as Pearson's correlation does not see it; so it is calibrated on the validation windows: a straight
+    line, clipped at zero, see `calibrate`.
+
+    Parameters
+    ----------
+    module : type
+        The architecture, a `torch.nn.Module` with a method ``loss(estimate, counts)``.
+    sampling_frequency : float
+        Of the traces, in Hz.
+    window_samples, overlap_samples, prune_samples : int
+        Length of a window, overlap of neighbours, and what is left unused at either end of a window.
+    gain, offset : float
+        The line: spikes per sample are gain · (estimate - offset), or zero. Set by `fit`.
+    rate_range_hz : tuple of float, optional
+        Lowest and highest sampling frequency of recordings that it serves, by resampling; by default from a fifth of
+        its own on.
+    name, version, lr, max_epochs, batch_size, patience, seed, device, verbose, **kwargs
+        As for `TraceNetwork`.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *,
+        sampling_frequency: float = 100.0,
+        window_samples: int = 4096,
+        overlap_samples: int = 256,
+        prune_samples: int = 128,
+        gain: float = 1.0,
+        offset: float = 0.0,
+        rate_range_hz: tuple[float, float] | None = None,
+        name: str = "",
+        version: str = "",
+        lr: float = 1e-3,
+        max_epochs: int = 50,
+        batch_size: int = 20,
+        patience: int = 6,
+        seed: int = 0,
+        device: str = "auto",
+        verbose: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            sampling_frequency=sampling_frequency,
+            window_samples=window_samples,
+            overlap_samples=overlap_samples,
+            prune_samples=prune_samples,
+            rate_range_hz=rate_range_hz,
+            name=name,
+            version=version,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            patience=patience,
+            seed=seed,
+            device=device,
+            verbose=verbose,
+            **kwargs,
+        )
+        self.gain = gain
+        self.offset = offset
+
+    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> RateNetwork:
+        """Train on windows, and calibrate.
+
+        Parameters
+        ----------
+        X : array, shape (B, T)
+            Windows of traces.
+        y : array, shape (B, T)
+            Spikes per sample.
+        validation : tuple of arrays (X, y), optional
+            Windows that say when to stop, and on which the rate is calibrated; by default the last fifth of `X`, or
+            all of it where there are fewer than five windows.
+
+        Returns
+        -------
+        RateNetwork
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not match, something is not finite, or there is no spike to train or to calibrate on.
+        """
+        (X, y), validation = check_parts(X, y, validation, highest=np.inf)
+        for name, counts in (("y", y), ("validation", validation[1])):
+            if not counts.any():
+                raise ValueError(f"{name}: there is not a single spike in the windows, to correlate with; label some")
+        self.validation_ = Dataset(*validation)
+        with seeded(self.seed, self.device):
+            NeuralNet.fit(self, X, y)
+        del self.validation_
+        self.module_.eval()
+        return self.calibrate(*validation)
+
+    def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
+        """Choose gain and offset on windows (B, T) and the spikes per sample in them.
+
+        What lies below the offset is no sign of spikes: of the quantiles of the estimate it is the one from which on
+        the rate correlates best with the spikes, in bins of 40 ms. The gain makes the integral their number.
+
+        Raises
+        ------
+        ValueError
+            If the estimate does not rise with the spikes.
+        """
+        size = max(1, round(RESOLUTION_S * self.sampling_frequency))
+        estimate, counts = self._outputs(check_windows(X)[0]), torch.as_tensor(np.asarray(y, dtype="float32"))
+
+        def correlation(offset: float) -> float:
+            rate, spikes = (F.avg_pool1d(each[:, None], size)[:, 0] for each in ((estimate - offset).relu(), counts))
+            return mean_correlation(rate, spikes).item()
+
+        offsets = np.quantile(estimate.numpy(), QUANTILES)
+        correlations = [correlation(offset) for offset in offsets]
+        if not max(correlations) > 0:
+            raise ValueError("y: the estimate does not rise with the spikes of the validation windows; train longer")
+        self.offset = float(offsets[np.argmax(correlations)])
+        self.gain = float(counts.sum(dtype=torch.float64) / (estimate - self.offset).relu().sum(dtype=torch.float64))
+        return self
+
+    def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:
+        """Return the module's loss."""
+        return self.module_.loss(y_pred, y_true.to(y_pred))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the estimated spikes per second of windows (B, T), shape (B, T), float32; 0 for a constant window."""
+        X, _ = check_windows(X)
+        rate = self.sampling_frequency * self.gain * np.maximum(self._outputs(X).numpy() - self.offset, 0)
+        return np.where(np.ptp(X, axis=1, keepdims=True) > 0, rate, 0).astype("float32")
+
+    def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
+        """Return minus the loss: for `S2S` the mean correlation of windows with the smoothed spikes."""
+        X, y = check_windows(X, y, highest=np.inf)
+        return -float(self.module_.loss(self._outputs(X), torch.from_numpy(y)))

@@ -1,0 +1,378 @@
+"""Train the weights of spike rates that come with dlvolt, on recordings of calcium with known spikes.
+
+``python -m dlvolt.training.calcium calcium FOLDER`` writes them again, from a folder of such recordings, after scoring
+the network on cells it was not trained on; ``s2s`` likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+from scipy.signal import correlate, resample_poly
+from sklearn.base import clone
+from skorch.callbacks import GradientNormClipping, LRScheduler
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
+
+from dlvolt.evaluation import rate_scores
+from dlvolt.networks import RateNetwork, create, save, trace_rate
+from dlvolt.networks.store import CONFIG
+from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
+
+from .fit import over_trace
+from .windows import window_samples, windows
+
+RATE = 100.0  # Hz, of the networks and of the spikefinder challenge
+RATE_RANGE_HZ = (7.0, 1000.0)  # of the recordings that are trained on; faster ones are averaged down
+VERSION = "1"
+NUM_WINDOWS = 8000  # that a member of the ensemble is trained on
+SPIKEFINDER = ("DS01", "DS15", "spikefinder_4", "spikefinder_5", "spikefinder_6")  # DS01 is its set 2, DS15 its set 3
+NUM_FOLDS = 5  # of the cells of each dataset
+INDICATORS = {  # the datasets that are left out together, to test on an indicator that was not trained on
+    "OGB-1": ("DS01", "DS02", "spikefinder_4"),
+    "GCaMP6f": ("DS09", "DS10", "DS11", "DS27"),
+    "GCaMP6s": ("DS12", "DS13", "DS14", "DS15", "spikefinder_5"),
+    "jRCaMP1a": ("DS19",),
+    "GCaMP8": ("DS30", "DS32"),
+}
+MISALIGNED_S = 0.15  # light that leads the spikes by more is wrongly timed, and moved
+TYPICAL_LAG_S = 0.04  # of the steepest rise of the light behind the spike
+LONGEST_LAG_S = 0.6
+STEP_S, BASELINE_S = 0.08, 3.0  # standard deviations of the Gaussians that smooth steps and take away the baseline
+
+
+ABOUT = {
+    "s2s": "Spike rates from the fluorescence of calcium by the signal-to-signal network of Sebastian et al. (2021), "
+    "with the paper's architecture, loss, targets and training.",
+    "calcium": "Spike rates from the fluorescence of calcium by an ensemble of U-Nets, each trained without another "
+    "fifth of the cells.",
+}
+DATA = (
+    "OGB-1, GCaMP6f, GCaMP6s, GCaMP8f, GCaMP8s and jRCaMP1a in mouse, as collected in PTRRupprecht/Cascade and "
+    "PTRRupprecht/Autocalibrated-spike-inference (GPL-3 repositories; DS01 to DS32), and the training sets 4, 5 and 6 "
+    "of the spikefinder challenge (berenslab/spikefinder_analysis, no licence given). No test set of the challenge was "
+    "used."
+)
+
+
+class Labelled(NamedTuple):
+    """A recording of one cell, at 100 Hz."""
+
+    dataset: str
+    cell: str
+    trace: np.ndarray  # T, float32
+    counts: np.ndarray  # T, int8: spikes from each sample to the next
+
+
+def read_labelled(folder: str | Path) -> list[Labelled]:
+    """Read all recordings of a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Of ``*.npz`` files, one for each dataset. A recording is either ``{cell}_{recording}_fluorescence`` with
+        ``…_time_s``, the time of the first frame and the time between frames, and ``…_spike_times_s``; or, at 100 Hz,
+        ``{cell}_calcium_100hz`` with ``{cell}_spike_counts_100hz``. Files of a spikefinder test set are refused.
+
+    Returns
+    -------
+    list of Labelled
+        With spikes that are wrongly timed moved, see `realign`.
+
+    Raises
+    ------
+    ValueError
+        If there is no recording, or a test set.
+    """
+    recordings = []
+    for path in sorted(Path(folder).glob("*.npz")):
+        if "test" in path.stem:
+            raise ValueError(f"folder: {path.name} looks like a test set, on which nothing is trained; move it")
+        dataset = path.stem.split("-")[0].removesuffix("_train")
+        with np.load(path) as file:
+            for name in file.files:
+                if name.endswith("_calcium_100hz"):
+                    cell = name.removesuffix("_calcium_100hz")
+                    recordings.append(Labelled(dataset, cell, file[name], file[f"{cell}_spike_counts_100hz"]))
+                elif name.endswith("_fluorescence"):
+                    name = name.removesuffix("_fluorescence")
+                    (start, step), spike_times = file[f"{name}_time_s"], file[f"{name}_spike_times_s"]
+                    resampled = at_rate(file[f"{name}_fluorescence"], (spike_times - start) / step, 1 / step)
+                    recordings.append(Labelled(dataset, name.split("_")[0], *resampled))
+    if not recordings:
+        raise ValueError(f"folder: {folder} holds no recordings of calcium with known spikes (*.npz)")
+    return [realign(recording) for recording in recordings]
+
+
+def at_rate(trace: np.ndarray, spikes: np.ndarray, sampling_frequency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Resample a trace (T,) to 100 Hz as `dlvolt.preprocessing.spike_rate` does; spikes are given in its samples.
+
+    Returns
+    -------
+    trace : np.ndarray, shape (T',), float32
+    counts : np.ndarray, shape (T',), int8
+        Of the spikes from each sample to the next; spikes outside the trace are left out.
+    """
+    ratio = resampling_ratio(RATE, sampling_frequency)
+    taps, _ = resampling_filter(ratio.numerator, ratio.denominator)
+    trace = trace.astype("float64")
+    middle = np.median(trace)
+    resampled = middle + resample_poly(trace - middle, ratio.numerator, ratio.denominator, window=taps, padtype="line")
+    samples = np.floor(spikes * float(ratio))
+    inside = samples[(samples >= 0) & (samples < len(resampled))].astype(int)
+    return resampled.astype("float32"), np.bincount(inside, minlength=len(resampled)).astype("int8")
+
+
+def realign(recording: Labelled) -> Labelled:
+    """Move the spikes of a recording whose light leads them by far, which is a fault of its clocks."""
+    lead = lead_samples(recording.trace, recording.counts)
+    if lead <= MISALIGNED_S * RATE:
+        return recording
+    shift = lead + round(TYPICAL_LAG_S * RATE)
+    return recording._replace(counts=np.append(recording.counts[shift:], np.zeros(shift, dtype="int8")))
+
+
+def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
+    """Return how many samples before the spikes the light rises most steeply; negative where it follows them."""
+    trace = trace - gaussian_filter1d(trace, BASELINE_S * RATE)
+    rises = np.maximum(np.gradient(gaussian_filter1d(trace, STEP_S * RATE)), 0)
+    spikes = gaussian_filter1d(counts.astype(float), STEP_S * RATE)
+    covariance = correlate(spikes - spikes.mean(), rises - rises.mean(), method="fft")
+    reach, middle = round(LONGEST_LAG_S * RATE), len(trace) - 1
+    return int(np.argmax(covariance[middle - reach : middle + reach + 1])) - reach
+
+
+def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int = 0) -> np.ndarray:
+    """Return the fold of each recording, in which every dataset has its share of cells, and a cell is whole."""
+    rng, fold_of = np.random.default_rng(seed), {}
+    for dataset in sorted({each.dataset for each in recordings}):
+        cells = sorted({each.cell for each in recordings if each.dataset == dataset})
+        first = rng.integers(num_folds)
+        fold_of |= {(dataset, cells[n]): (first + i) % num_folds for i, n in enumerate(rng.permutation(len(cells)))}
+    return np.array([fold_of[each.dataset, each.cell] for each in recordings])
+
+
+def draw_windows(
+    recordings: Sequence[Labelled], num_windows: int, size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows from anywhere in recordings, and vary them as microscopes do.
+
+    Large datasets do not drown small ones: the windows of a dataset are as many as the square root of its duration,
+    and twice as many of those like spikefinder's.
+
+    Returns
+    -------
+    X : np.ndarray, shape (num_windows, size), float32
+        Traces.
+    y : np.ndarray, shape (num_windows, size), int8
+        Spikes per sample.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = pd.Series([len(each.trace) for each in recordings])
+    datasets = pd.Series([each.dataset for each in recordings])
+    weights = lengths / np.sqrt(lengths.groupby(datasets).transform("sum")) * (1 + datasets.isin(SPIKEFINDER))
+    X, y = np.empty((num_windows, size), dtype="float32"), np.empty((num_windows, size), dtype="int8")
+    for window, drawn in enumerate(rng.choice(len(recordings), num_windows, p=weights / weights.sum())):
+        trace, counts = recordings[drawn].trace, recordings[drawn].counts
+        index = window_samples(len(trace), size, 0)[0] + rng.integers(max(len(trace) - size, 0) + 1)
+        X[window], y[window] = varied(trace[index], rng), counts[index]
+    return X, y
+
+
+def varied(trace: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a trace (T,) with more noise of some frame rate, with drift or with a longer exposure, or with none."""
+    deviation, num_samples = trace.std(), len(trace)
+
+    def interpolated_noise(step: int) -> np.ndarray:
+        nodes = rng.normal(size=num_samples // step + 2)
+        return deviation * np.interp(np.arange(num_samples) / step, np.arange(len(nodes)), nodes)
+
+    if rng.random() < 0.5:
+        trace = trace + rng.uniform(0, 0.6) * interpolated_noise(rng.integers(1, 13))
+    if rng.random() < 0.5:
+        trace = trace + rng.uniform(0, 0.7) * interpolated_noise(rng.integers(500, 3000))
+    if rng.random() < 0.3:
+        trace = uniform_filter1d(trace, rng.integers(2, 12))
+    return trace
+
+
+def train(
+    name: str, recordings: Sequence[Labelled], seed: int = 0, verbose: bool = False, **settings: Any
+) -> RateNetwork:
+    """Train one network.
+
+    Parameters
+    ----------
+    name : {"s2s", "calcium"}
+        "s2s" as its authors did: 80 % of the cells to train on, 20 % that say when to stop. "calcium", one member of
+        it, on windows drawn and varied; the last fifth of them calibrates it.
+    recordings : sequence of Labelled
+        To train on.
+    seed : int
+        Same seed, same weights.
+    verbose : bool
+        Print losses.
+    **settings
+        Other than those of `dlvolt.networks.create`, or ``num_windows`` for "calcium".
+
+    Returns
+    -------
+    RateNetwork
+        Fitted.
+    """
+    given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose))
+    if name == "s2s":
+        held_out = folds(recordings, seed=seed) == 0
+        model = create("s2s", **given | settings)
+        training, validation = (
+            windows([r.trace for r in some], [r.counts for r in some], model.window_samples, 0)
+            for some in ([r for r, out in zip(recordings, held_out, strict=True) if out == part] for part in (0, 1))
+        )
+        return model.fit(*training, validation=validation)
+    num_windows = settings.pop("num_windows", NUM_WINDOWS)
+    model = create("calcium", max_epochs=1, **given | settings)
+    steps = -(-(num_windows - num_windows // 5) // model.batch_size)
+    schedule = LRScheduler(OneCycleLR, max_lr=model.lr, total_steps=steps + 1, pct_start=0.1, step_every="batch")
+    model.set_params(callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))])
+    return model.fit(*draw_windows(recordings, num_windows, model.window_samples, seed))
+
+
+def ensemble(members: Sequence[RateNetwork], X: np.ndarray, y: np.ndarray) -> RateNetwork:
+    """Return the network that answers for several of `Calcium`, calibrated on windows (B, T)."""
+    state = {
+        key.replace("members.0", f"members.{n}"): value
+        for n, member in enumerate(members)
+        for key, value in member.state().items()
+    }
+    return clone(members[0]).set_params(module__num_members=len(members)).load_state(state).calibrate(X, y)
+
+
+def score(model: RateNetwork, recordings: Sequence[Labelled], bin_samples: int = 4) -> pd.DataFrame:
+    """Score a network, cell by cell, as the spikefinder challenge does.
+
+    Returns
+    -------
+    DataFrame
+        A row for each cell (the index: dataset, cell), its recordings one after the other: the columns of
+        `dlvolt.evaluation.rate_scores`, and ``count_ratio``, estimated by true number of spikes.
+    """
+    cells: dict[tuple[str, str], list[np.ndarray]] = {}
+    for each in recordings:
+        rate = over_trace(trace_rate, model, each.trace)
+        whole = len(rate) // bin_samples * bin_samples
+        cells.setdefault((each.dataset, each.cell), []).append(np.stack([each.counts, rate])[:, :whole])
+    joined = [np.concatenate(parts, axis=1) for parts in cells.values()]
+    table = rate_scores(*zip(*joined, strict=True), bin_samples)
+    table["count_ratio"] = [rate.sum() / RATE / counts.sum() if counts.any() else np.nan for counts, rate in joined]
+    return table.set_index(pd.MultiIndex.from_tuples(cells, names=["dataset", "cell"]))
+
+
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return means over the cells of each dataset, of those like spikefinder's, and of all; ``±`` is their deviation.
+
+    Of ``count_ratio`` it is the median: a cell that hardly fires has a ratio of any size.
+    """
+
+    def means(some: pd.DataFrame) -> pd.Series:
+        return pd.Series({"cells": len(some), **some.mean(), "count_ratio": some["count_ratio"].median()})
+
+    groups = dict(list(cells.groupby("dataset")))
+    groups |= {"spikefinder's": cells[cells.index.isin(SPIKEFINDER, level="dataset")], "all": cells}
+    table = pd.DataFrame({name: means(some) for name, some in groups.items()}).T
+    for name in ("spikefinder's", "all"):
+        table.loc[f"±, {name}"] = groups[name].std()
+    return table
+
+
+def cross_validate(
+    name: str, recordings: Sequence[Labelled], groups: np.ndarray, seed: int = 0, **settings: Any
+) -> tuple[list[RateNetwork], pd.DataFrame]:
+    """Train without each group of recordings in turn, and score the network on it.
+
+    Parameters
+    ----------
+    name, recordings, seed, **settings
+        As for `train`.
+    groups : array, one entry per recording
+        `folds`, or `indicators`.
+
+    Returns
+    -------
+    models : list of RateNetwork
+        One per group, in ascending order.
+    cells : DataFrame
+        From `score`, of all groups together.
+    """
+    models, tables = [], []
+    for group in tqdm(np.unique(groups), desc=name):
+        held_out = [each for each, own in zip(recordings, groups, strict=True) if own == group]
+        rest = [each for each, own in zip(recordings, groups, strict=True) if own != group]
+        models.append(train(name, rest, seed, **settings))
+        tables.append(score(models[-1], held_out))
+    return models, pd.concat(tables)
+
+
+def indicators(recordings: Sequence[Labelled]) -> np.ndarray:
+    """Return the indicator of each recording."""
+    indicator_of = {dataset: name for name, datasets in INDICATORS.items() for dataset in datasets}
+    return np.array([indicator_of.get(each.dataset, each.dataset) for each in recordings])
+
+
+def model_card(name: str, command: str, by_cell: pd.DataFrame, by_indicator: pd.DataFrame) -> str:
+    """Say in Markdown what trained weights, how to train them again, and how well they do."""
+    return f"""# {name}, version {VERSION}
+
+{ABOUT[name]}
+
+Architecture: `{name}`; settings in `{CONFIG}`. Licence of the weights: MIT. Train it again with
+
+    {command}
+
+Trained on published recordings of fluorescence with juxtacellular spikes: {DATA}
+
+Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
+on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the estimated
+by the true number of spikes:
+
+```
+{by_cell.round(3).to_string()}
+```
+
+Trained without an indicator, and scored on it:
+
+```
+{by_indicator.round(3).to_string()}
+```
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``python -m dlvolt.training.calcium``."""
+    parser = argparse.ArgumentParser("dlvolt.training.calcium", description=__doc__)
+    parser.add_argument("name", choices=ABOUT)
+    parser.add_argument("folder", type=Path, help="folder of labelled recordings, see read_labelled")
+    parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    recordings = read_labelled(args.folder)
+    models, by_cell = cross_validate(args.name, recordings, folds(recordings), args.seed)
+    _, by_indicator = cross_validate(args.name, recordings, indicators(recordings), args.seed)
+    if args.name == "calcium":
+        model = ensemble(models, *draw_windows(recordings, NUM_WINDOWS // 5, models[0].window_samples, args.seed))
+    else:
+        model = train(args.name, recordings, args.seed)
+    command = f"python -m dlvolt.training.calcium {args.name} FOLDER --seed {args.seed}"
+    card = model_card(args.name, command, summary(by_cell), summary(by_indicator))
+    save(model, args.out or Path(str(files("dlvolt"))) / "weights" / args.name, card=card)
+    print(card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from dlvolt.networks import load
+from dlvolt.simulation import CalciumSettings, simulate_calcium
+from dlvolt.training import calcium
+from dlvolt.training.calcium import Labelled
+
+CLEAR = CalciumSettings(snr=(4, 8), firing_rate_hz=(1, 2), decay_s=(0.4, 0.6), rise_s=(0.01, 0.02), drift=(0.1, 0.2))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two datasets: three cells at 30 Hz, the first with two recordings, and three cells at 100 Hz."""
+    folder = tmp_path_factory.mktemp("labelled")
+    traces, spike_times = simulate_calcium(4, 50.0, 30.0, settings=CLEAR, seed=0)
+    slow = {}
+    for n, name in enumerate(("cell000_rec00", "cell000_rec01", "cell001_rec00", "cell002_rec00")):
+        slow[f"{name}_fluorescence"], slow[f"{name}_time_s"] = traces[:, n], [0.5, 1 / 30]
+        slow[f"{name}_spike_times_s"] = spike_times[n] + 0.5
+    np.savez(folder / "DS02-OGB1-simulated.npz", **slow)
+    traces, spike_times = simulate_calcium(3, 50.0, 100.0, settings=CLEAR, seed=1)
+    fast = {f"cell{n:03}_calcium_100hz": traces[:, n] for n in range(3)}
+    for n, times in enumerate(spike_times):
+        fast[f"cell{n:03}_spike_counts_100hz"] = np.bincount((times * 100).astype(int), minlength=5000).astype("int8")
+    np.savez(folder / "spikefinder_5_train.npz", **fast)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recordings(folder):
+    return calcium.read_labelled(folder)
+
+
+def test_all_come_at_100_hz_with_their_spikes(folder, recordings):
+    assert [(each.dataset, each.cell) for each in recordings] == [
+        ("DS02", "cell000"), ("DS02", "cell000"), ("DS02", "cell001"), ("DS02", "cell002"),
+        ("spikefinder_5", "cell000"), ("spikefinder_5", "cell001"), ("spikefinder_5", "cell002"),
+    ]  # fmt: skip
+    with np.load(folder / "DS02-OGB1-simulated.npz") as file:
+        native, spike_times = file["cell001_rec00_fluorescence"], file["cell001_rec00_spike_times_s"]
+    resampled = recordings[2]
+    assert len(resampled.trace) == len(resampled.counts) == 5000
+    samples = np.repeat(np.arange(len(resampled.counts)), resampled.counts)
+    np.testing.assert_allclose(samples, np.floor((spike_times - 0.5) * 100), atol=1)
+    inner = slice(50, -50)
+    at_frames = np.interp(np.arange(1500) / 30, np.arange(len(resampled.trace)) / 100, resampled.trace)
+    assert np.corrcoef(at_frames[inner], native[inner])[0, 1] > 0.98
+
+
+def test_spikes_that_come_long_after_their_light_are_moved(recordings):
+    right = recordings[4]
+    np.testing.assert_array_equal(calcium.realign(right).counts, right.counts)
+    late = right._replace(counts=np.append(np.zeros(36, dtype="int8"), right.counts[:-36]))
+    assert calcium.lead_samples(late.trace, late.counts) == calcium.lead_samples(right.trace, right.counts) + 36
+    moved = calcium.realign(late)
+    shift = np.flatnonzero(moved.counts)[:5] - np.flatnonzero(right.counts)[:5]
+    assert np.all(np.abs(shift) <= 6)
+
+
+def test_folds_keep_cells_whole_and_share_out_datasets(recordings):
+    fold = calcium.folds(recordings, 3)
+    assert fold[0] == fold[1]
+    assert len(set(fold[[0, 2, 3]])) == len(set(fold[4:])) == 3
+    np.testing.assert_array_equal(fold, calcium.folds(recordings, 3))
+    assert calcium.indicators(recordings).tolist() == ["OGB-1"] * 4 + ["GCaMP6s"] * 3
+
+
+def test_windows_are_the_seeds_and_come_with_their_spikes(recordings):
+    X, y = calcium.draw_windows(recordings, 40, 1000, seed=3)
+    assert X.shape == y.shape == (40, 1000)
+    assert np.isfinite(X).all()
+    np.testing.assert_array_equal(X, calcium.draw_windows(recordings, 40, 1000, seed=3)[0])
+    assert not np.array_equal(X, calcium.draw_windows(recordings, 40, 1000, seed=4)[0])
+    after, before = (np.mean([x[t + s].mean() for x, c in zip(X, y, strict=True) for t in np.flatnonzero(c[20:-20]) + 20
+                              for s in [at]]) for at in (15, -15))  # fmt: skip
+    assert after > before
+    short = Labelled("DS09", "cell000", np.arange(300.0), np.zeros(300, dtype="int8"))
+    assert calcium.draw_windows([short], 2, 1000, seed=0)[0].shape == (2, 1000)
+
+
+def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calcium, "NUM_FOLDS", 3)
+    monkeypatch.setattr(calcium, "NUM_WINDOWS", 250)
+    small = dict(window_samples=1024, overlap_samples=256, prune_samples=64)
+    train = calcium.train
+    for name, own in (("calcium", dict(base_channels=8, depth=2)), ("s2s", dict(num_filters=8, max_epochs=6, lr=5e-3))):
+        monkeypatch.setattr(
+            calcium, "train", lambda *args, own=own, **settings: train(*args, **small, **own, **settings)
+        )
+        calcium.main([name, str(folder), "--out", str(tmp_path / name), "--seed", "1"])
+        card = (tmp_path / name / "MODEL_CARD.md").read_text()
+        assert f"python -m dlvolt.training.calcium {name} FOLDER --seed 1" in card
+        assert "spikefinder_5" in card
+        assert "GPL-3" in card
+        model = load(tmp_path / name)
+        assert (model.name, model.architecture) == (name, name)
+    capsys.readouterr()
+    assert load(tmp_path / "calcium").get_params()["module__num_members"] == 3
+    table = calcium.score(load(tmp_path / "calcium"), calcium.read_labelled(folder))
+    assert len(table) == 6
+    assert table["auc"].mean() > 0.7
+    mean = calcium.summary(table).loc["all"]
+    assert mean["correlation"] == pytest.approx(table["correlation"].mean())
+
+
+def test_test_sets_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"folder: .* holds no recordings of calcium"):
+        calcium.read_labelled(tmp_path)
+    np.savez(tmp_path / "spikefinder_1_test.npz", cell000_calcium_100hz=np.zeros(10))
+    with pytest.raises(ValueError, match=r"spikefinder_1_test\.npz looks like a test set, on which nothing is trained"):
+        calcium.read_labelled(tmp_path)
