@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv1d
 
 from dlvolt.deconvolution import (
-    NUM_SHIFTS,
     Events,
     compose,
     event_slices,
@@ -21,7 +19,6 @@ from dlvolt.deconvolution import (
     shift_bank,
 )
 from dlvolt.deconvolution.locality import pairs
-from dlvolt.deconvolution.shifts import HALF_WIDTH, interpolation_kernels
 from dlvolt.threads import map_in_threads
 
 from .units import Matcher, Matchers, support
@@ -151,31 +148,36 @@ def _in_place(
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
-    basis_bank = shift_bank(basis)  # J×B×D
     found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
-    sums, squares = torch.zeros(NUM_SHIFTS * num_units, channels.shape[1], width), torch.zeros(num_units)
+    sums, squares = torch.zeros(num_units, channels.shape[1], width), torch.zeros(num_units)
     for chunk in chunks:
         events = matcher.pursue(chunk)
         where = channels[events.units]
         left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
-        clean = left_over + event_waveforms(events, templates, where)
+        clean = undelayed(left_over + event_waveforms(events, templates, where), events.shifts)
         unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         in_shadow, of_chunk = _shadows(events, casts, width)
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
         weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
         weights[in_shadow] *= LITTLE
-        sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
+        sums.index_add_(0, events.units, weights[:, None, None] * clean)
         squares.index_add_(0, events.units, weights * events.amplitudes)
         found.append(events)
-        features.append(clean @ basis_bank[events.shifts].mT)
+        features.append(clean @ basis.T)
         shaded.append(in_shadow)
         shadows += of_chunk
-    undelayed = conv1d(  # x(d + δ_j), summed over j
-        sums.view(NUM_SHIFTS, -1, width).transpose(0, 1), interpolation_kernels(sums)[None], padding=HALF_WIDTH
-    )
-    sums = undelayed.view(num_units, -1, width)
     events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
     return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
+
+
+def undelayed(snippets: Tensor, shifts: Tensor) -> Tensor:
+    """Return snippets, shape (E, C, D), each moved back by its sub-sample shift, x(d + δ)."""
+    back = shift_bank(torch.eye(snippets.shape[2])).flip(0)  # J×D×D, as δ_j = -δ_{J-1-j}
+    moved = torch.empty_like(snippets)
+    for shift in shifts.unique():
+        own = shifts == shift
+        moved[own] = snippets[own] @ back[shift]
+    return moved
 
 
 def casts_shadow(waveforms: Tensor) -> Tensor:
