@@ -160,9 +160,9 @@ def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int 
 
 
 def draw_windows(
-    recordings: Sequence[Labelled], num_windows: int, size: int, seed: int
+    recordings: Sequence[Labelled], num_windows: int, size: int, seed: int, vary: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows from anywhere in recordings, and vary them as microscopes do.
+    """Draw windows from anywhere in recordings, and `vary` them as microscopes do.
 
     Large datasets do not drown small ones: the windows of a dataset are as many as the square root of its duration,
     and twice as many of those like spikefinder's.
@@ -182,7 +182,8 @@ def draw_windows(
     for window, drawn in enumerate(rng.choice(len(recordings), num_windows, p=weights / weights.sum())):
         trace, counts = recordings[drawn].trace, recordings[drawn].counts
         index = window_samples(len(trace), size, 0)[0] + rng.integers(max(len(trace) - size, 0) + 1)
-        X[window], y[window] = varied(trace[index], rng), counts[index]
+        X[window] = varied(trace[index], rng) if vary else trace[index]
+        y[window] = counts[index]
     return X, y
 
 
@@ -211,8 +212,9 @@ def train(
     Parameters
     ----------
     name : {"s2s", "calcium"}
-        "s2s" as its authors did: 80 % of the cells to train on, 20 % that say when to stop. "calcium", one member of
-        it, on windows drawn and varied; the last fifth of them calibrates it.
+        Both are trained on windows from `draw_windows`. "s2s" as its authors did: those of 80 % of the cells, while
+        the other 20 % say when to stop. "calcium", one member of it, on windows that are varied; the last fifth of
+        them calibrates it.
     recordings : sequence of Labelled
         To train on.
     seed : int
@@ -229,13 +231,14 @@ def train(
     """
     given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose))
     if name == "s2s":
-        held_out = folds(recordings, seed=seed) == 0
         model = create("s2s", **given | settings)
-        training, validation = (
-            windows([r.trace for r in some], [r.counts for r in some], model.window_samples, 0)
-            for some in ([r for r, out in zip(recordings, held_out, strict=True) if out == part] for part in (0, 1))
+        held_out = folds(recordings, seed=seed) == 0
+        seen, unseen = ([r for r, out in zip(recordings, held_out, strict=True) if out == part] for part in (0, 1))
+        num_windows = sum(len(each.trace) for each in seen) // model.window_samples
+        validation = windows([r.trace for r in unseen], [r.counts for r in unseen], model.window_samples, 0)
+        return model.fit(
+            *draw_windows(seen, num_windows, model.window_samples, seed, vary=False), validation=validation
         )
-        return model.fit(*training, validation=validation)
     num_windows = settings.pop("num_windows", NUM_WINDOWS)
     model = create("calcium", max_epochs=1, **given | settings)
     steps = -(-(num_windows - num_windows // 5) // model.batch_size)
