@@ -409,5 +409,5 @@ def test_electrodes_sampled_slowly_are_not_taken_for_rois(neurons, tmp_path):
     with pytest.raises(ValueError, match=r"sampled at 2500.0 Hz; .* if channels are ROIs, say so: modality='optical'"):
         run(recording, tmp_path)
     recording.annotate(modality="Optical")
-    with pytest.raises(ValueError, match="modality='Optical' must be 'optical' or 'extracellular'"):
+    with pytest.raises(ValueError, match="modality='Optical' must be 'optical', 'calcium' or 'extracellular'"):
         run(recording, tmp_path)

@@ -232,7 +232,8 @@ def train(
     given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose))
     if name == "s2s":
         model = create("s2s", **given | settings)
-        held_out = folds(recordings, seed=seed) == 0
+        fold = folds(recordings, seed=seed)
+        held_out = fold == fold.min()
         seen, unseen = ([r for r, out in zip(recordings, held_out, strict=True) if out == part] for part in (0, 1))
         num_windows = sum(len(each.trace) for each in seen) // model.window_samples
         validation = windows([r.trace for r in unseen], [r.counts for r in unseen], model.window_samples, 0)
