@@ -146,5 +146,5 @@ def test_a_network_can_drop_noise_from_the_peaks_that_are_clustered(ground_truth
 
 
 def test_a_network_that_cannot_classify_the_peaks_is_refused_before_any_work(ground_truth, tmp_path):
-    with pytest.raises(ValueError, match="model: 'voltage' is for traces, not for snippets"):
+    with pytest.raises(ValueError, match="peak_model: 'voltage' is for traces, not for snippets"):
         si.run_sorter("dlvolt", ground_truth[0], folder=tmp_path / "sorted", peak_model="voltage")

@@ -127,7 +127,11 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
     else:
         _check_electrodes(recording, p.freq_min)
         if p.peak_model != "none":
-            dlvolt.detection.check_peak_model(recording, p.peak_model, p.device)
+            try:
+                dlvolt.detection.check_peak_model(recording, p.peak_model, p.device)
+            except (ValueError, FileNotFoundError) as error:
+                message = str(error)  # which calls it model
+                raise type(error)(f"peak_{message}" if message.startswith("model") else message) from error
         if p.motion_correction is True and (reason := dlvolt.motion.why_not(recording)):
             raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
 
