@@ -54,11 +54,6 @@ def test_an_ensemble_answers_with_the_mean_of_its_members():
     members = [create("calcium", seed=seed, window_samples=1200, **SMALL).initialize() for seed in range(3)]
     X = walks(4, 400).numpy()
     mean = np.mean([member._outputs(X).numpy() for member in members], axis=0)
-<<<<<<< HEAD
-    together = ensemble(members, X, mean > np.quantile(mean, 0.8))
-||||||| 8879c21
-=======
     together = ensemble(members, X, mean > np.quantile(mean, 0.9))
->>>>>>> a819e6dec28efaaf10c5d3b4f355ed3c73dca0ee
     np.testing.assert_allclose(together._outputs(X).numpy(), mean, atol=1e-5)
     assert together.gain > 0
