@@ -80,7 +80,6 @@ def test_windows_are_the_seeds_and_come_with_their_spikes(recordings):
 
 
 def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(calcium, "NUM_FOLDS", 3)
     monkeypatch.setattr(calcium, "NUM_WINDOWS", 250)
     small = dict(window_samples=1024, overlap_samples=256, prune_samples=64)
     train = calcium.train
@@ -96,7 +95,7 @@ def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsy
         model = load(tmp_path / name)
         assert (model.name, model.architecture) == (name, name)
     capsys.readouterr()
-    assert load(tmp_path / "calcium").get_params()["module__num_members"] == 3
+    assert load(tmp_path / "calcium").get_params()["module__num_members"] == 5
     table = calcium.score(load(tmp_path / "calcium"), calcium.read_labelled(folder))
     assert len(table) == 6
     assert table["auc"].mean() > 0.7
