@@ -3,8 +3,9 @@ Is it a spike, and whose?
 =========================
 
 A channel is filtered, peaks cross a threshold, and each leaves a snippet of 1.4 ms. A network says which are spikes,
-and density clustering whose. The recording is 3 s of an Open Ephys session, 16 channels at 40 kHz; it lies in the
-folder that ``DLVOLT_SHARED_DATA`` names, or beside the checkout.
+and density clustering whose. The recording is 3 s of an Open Ephys session, 16 channels at 40 kHz, if it is there: in
+``shared/data`` beside the checkout, or where the environment variable ``DLVOLT_SHARED_DATA`` says. Otherwise it is
+simulated.
 """
 
 # %%
@@ -24,14 +25,14 @@ import spikeinterface.full as si
 import dlvolt
 from dlvolt.preprocessing import notch_comb
 
-data = Path(os.environ.get("DLVOLT_SHARED_DATA", Path.cwd().parent / "shared" / "data"))
+shared_data = Path(os.environ.get("DLVOLT_SHARED_DATA", Path(dlvolt.__file__).parents[3] / "shared" / "data"))
+session = shared_data / "open_ephys" / "binary_16ch_40khz" / "Record Node 118"
 si.set_global_job_kwargs(n_jobs=1, progress_bar=False)
 
-recording = dlvolt.read_open_ephys(
-    data / "open_ephys" / "binary_16ch_40khz" / "Record Node 118",
-    stream_name="Record Node 118#File_Reader-106.0",
-    probe="linear:25",
-)
+if session.is_dir():
+    recording = dlvolt.read_open_ephys(session, stream_name=f"{session.name}#File_Reader-106.0", probe="linear:25")
+else:
+    recording, _ = si.generate_ground_truth_recording(durations=[10.0], num_channels=16, num_units=12, seed=0)
 filtered = notch_comb(si.bandpass_filter(recording, 300, 8000, dtype="float32"), freq=50, harmonics=[1, 2, 3])
 print(filtered)
 
