@@ -26,7 +26,8 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
     Every so many seconds stands a node. There, a second of the recording tells the noise, the median of the absolute
     values over 0.6745, and the heights of its peaks. The threshold is `detect_threshold` times the noise, or, where
     more peaks than `max_rate_hz` would cross that, the height which so many reach. Between nodes it is interpolated. A
-    peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so peaks do not depend on how it is cut into chunks.
+    peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so peaks do not
+    depend on how it is cut into chunks.
 
     Parameters
     ----------
