@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -57,6 +58,8 @@ class PreparedTemplates(NamedTuple):
     ----------
     near : Tensor, shape (K, P)
         Units that share channels with a unit, see `neighbours`.
+    rows : list of np.ndarray
+        Each of them once, unit by unit.
     rivals : Tensor, shape (K, P')
         Those of them that compete with it for an event, itself among them, padded with itself.
     correlations : Tensor, shape (J, K, P, 2 D - 1)
@@ -68,6 +71,7 @@ class PreparedTemplates(NamedTuple):
     """
 
     near: Tensor
+    rows: list[np.ndarray]
     rivals: Tensor
     correlations: Tensor
     own: Tensor
@@ -81,7 +85,8 @@ class PreparedTemplates(NamedTuple):
         units = torch.arange(len(near), device=near.device)
         own = bank[:, units, (near == units[:, None]).to(torch.uint8).argmax(dim=1)]  # J×K×(2D-1)
         own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
-        return cls(near, _rivals(near, bank[num_shifts // 2]), bank, own, template_spectra(templates))
+        rows = [row[~again].numpy() for row, again in zip(near.cpu(), _is_repeated(near).cpu(), strict=True)]
+        return cls(near, rows, _rivals(near, bank[num_shifts // 2]), bank, own, template_spectra(templates))
 
 
 def pursue(
@@ -153,10 +158,8 @@ class _Pursuit:
         device, bank = recording.device, prepared.correlations
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
-        self.near, self.rivals, self.bank, self.own = prepared.near, prepared.rivals, bank, prepared.own
-        self.rows = [
-            row[~again].numpy() for row, again in zip(self.near.cpu(), _is_repeated(self.near).cpu(), strict=True)
-        ]
+        self.near, self.rows, self.rivals = prepared.near, prepared.rows, prepared.rivals
+        self.bank, self.own = bank, prepared.own
         self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
         self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
             torch.arange(-reach, reach + 1, device=device)

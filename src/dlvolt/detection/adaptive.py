@@ -12,10 +12,10 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 
 from dlvolt.preprocessing.finite import FiniteRecording
 
+from .baselines import GAUSSIAN_MAD
 from .network import ShadowingPeakDetector
 from .shadowing import shadow
 
-GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
 PIECE_S = 1.0  # around each node, of which noise and rate are taken
 UPRIGHT = {"neg": np.negative, "pos": np.positive, "both": np.abs}
 
