@@ -50,11 +50,13 @@ print(f"{len(peaks)} peaks")
 # Spikes
 # ------
 # The networks were trained at 30 kHz, on another rig. Snippets are resampled, and scaled by the noise of their channel;
-# they are scored while the recording streams.
+# they are scored while the recording streams. Much here is the murmur of many distant neurons: not noise, so
+# ``classify_peaks`` would keep it for a sorter; but with ``threshold="predict"`` only those stay that stand apart on
+# their channel.
 
 from dlvolt.detection import classify_peaks
 
-labels = classify_peaks(filtered, peaks, model="waveform_cnn")
+labels = classify_peaks(filtered, peaks, model="waveform_cnn", threshold="predict")
 spikes = peaks[labels == 1]
 print(f"{len(spikes)} spikes")
 
@@ -72,7 +74,8 @@ snippets = trace[peaks["sample_index"][here][:, None] + np.arange(-19, 37)]
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 plot_snippets(snippets, labels[here], filtered.sampling_frequency, axes=left)
-plot_confusion(labels, classify_peaks(filtered, peaks, model="waveform_gru"), axes=right)
+of_other = classify_peaks(filtered, peaks, model="waveform_gru", threshold="predict")
+plot_confusion(labels, of_other, axes=right)
 right.set(xlabel="waveform_gru", ylabel="waveform_cnn")
 
 # %%

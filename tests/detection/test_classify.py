@@ -32,17 +32,50 @@ def is_near(peaks, sorting, samples=12):
     return np.abs(peaks["sample_index"][:, None] - spikes).min(axis=1) <= samples
 
 
-@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
-def test_noise_goes_and_spikes_stay(recording, peaks, ground_truth, model):
-    sorting = ground_truth[1].frame_slice(0, 300_000)
-    labels = classify_peaks(recording, peaks, model=model)
-    assert labels.shape == peaks.shape
-    near = is_near(peaks, sorting)
-    assert near.mean() < 0.7
-    assert near[labels == 1].mean() > 0.99
+def share_found(peaks, sorting, samples=12):
     spikes = sorting.to_spike_vector()["sample_index"]
-    kept = peaks["sample_index"][labels == 1]
-    assert np.mean(np.abs(spikes[:, None] - kept).min(axis=1) <= 12) > 0.95
+    return np.mean(np.abs(spikes[:, None] - peaks["sample_index"]).min(axis=1) <= samples)
+
+
+@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
+@pytest.mark.parametrize(("threshold", "purity"), [("noise", 0.975), ("predict", 0.99)])
+def test_noise_goes_and_spikes_stay(recording, peaks, ground_truth, model, threshold, purity):
+    sorting = ground_truth[1].frame_slice(0, 300_000)
+    labels = classify_peaks(recording, peaks, model=model, threshold=threshold)
+    assert labels.shape == peaks.shape
+    assert is_near(peaks, sorting).mean() < 0.7
+    assert is_near(peaks[labels == 1], sorting).mean() > purity
+    assert share_found(peaks[labels == 1], sorting) > 0.95
+
+
+@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
+def test_small_neurons_beside_large_ones_stay(model):
+    recording, sorting = si.generate_ground_truth_recording(
+        durations=[10.0], sampling_frequency=24_000.0, num_channels=8, num_units=6, seed=5
+    )
+    filtered = si.bandpass_filter(recording, 300, 8000, dtype="float32")
+    peaks = detect_peaks(filtered, method="dlvolt-adaptive")
+    found = share_found(peaks, sorting)
+    spikes, apart = (
+        peaks[classify_peaks(filtered, peaks, model=model, threshold=t) == 1] for t in ("noise", "predict")
+    )
+    assert share_found(spikes, sorting) > found - 0.02
+    assert share_found(apart, sorting) < found - 0.02
+    assert is_near(spikes, sorting).mean() > 0.98 > is_near(peaks, sorting).mean()
+
+
+@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
+def test_of_peaks_of_noise_one_in_a_hundred_stays(model):
+    traces = np.random.default_rng(5).normal(scale=8, size=(900_000, 4)).astype("float32")
+    noise = si.bandpass_filter(si.NumpyRecording(traces, 30_000.0), 300, 8000, dtype="float32")
+    peaks = detect_peaks(noise, method="dlvolt-adaptive")
+    assert len(peaks) > 3000
+    assert 0.003 < classify_peaks(noise, peaks, model=model).mean() < 0.03
+
+
+def test_a_number_may_be_the_threshold(recording, peaks):
+    probability = score(recording, peaks, si.get_noise_levels(recording, return_in_uV=False))
+    np.testing.assert_array_equal(classify_peaks(recording, peaks, threshold=0.2), probability >= 0.2)
 
 
 def test_at_its_own_rate_a_snippet_is_what_the_recording_holds(recording, peaks):
@@ -116,6 +149,11 @@ def test_no_peaks_no_labels(recording, peaks):
 def test_bad_input(recording, peaks):
     with pytest.raises(ValueError, match="model: 'extracellular' is for traces, not for snippets; take 'waveform_cnn'"):
         classify_peaks(recording, peaks, model="extracellular")
+    for threshold in ("spike", 1.5):
+        with pytest.raises(
+            ValueError, match=f"threshold must be a probability, 'noise' or 'predict', not {threshold!r}"
+        ):
+            classify_peaks(recording, peaks, threshold=threshold)
     elsewhere = peaks.copy()
     elsewhere["channel_index"] += 1
     with pytest.raises(ValueError, match="peaks: some lie on channels that are not among the 8 of the recording"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,14 +88,14 @@ def classify_peaks(
     peaks: np.ndarray,
     *,
     model: str | Path = "waveform_cnn",
+    threshold: float | str = "noise",
     device: str = "auto",
     seed: int = 0,
     job_kwargs: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """Say which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
 
-    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has. When all are scored, the
-    threshold of each channel is chosen (`dlvolt.networks.snippets.channel_threshold`), unless the model has one.
+    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has.
 
     Parameters
     ----------
@@ -104,6 +105,11 @@ def classify_peaks(
         In any order.
     model : str or path
         "waveform_cnn" or "waveform_gru", or the folder of a saved model of snippets.
+    threshold : float, "noise" or "predict"
+        Probability from which on a peak is a spike. "noise" takes what one in a hundred peaks of noise reaches
+        (`SnippetNetwork.noise_threshold`), so small and distant neurons stay. "predict" labels the peaks of each
+        channel as the model's `predict` does: those in the package keep the cluster that stands apart most, as labels
+        drawn by hand did.
     device : str
         Torch device; "auto" takes CUDA where there is one.
     seed : int
@@ -119,8 +125,11 @@ def classify_peaks(
     Raises
     ------
     ValueError
-        If peaks are not those of the recording, traces are not finite around one, or the model is not for them.
+        If `threshold` is neither a probability nor a name, peaks are not those of the recording, traces are not finite
+        around one, or the model is not for them.
     """
+    if threshold not in ("noise", "predict") and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold must be a probability, 'noise' or 'predict', not {threshold!r}")
     network = check_peak_model(recording, model, device)
     num_channels = recording.get_num_channels()
     if len(peaks) and not 0 <= peaks["channel_index"].min() <= peaks["channel_index"].max() < num_channels:
@@ -129,12 +138,20 @@ def classify_peaks(
     if len(peaks) == 0:
         return labels
     noise_levels = get_noise_levels(
-        recording, return_in_uV=False, force_recompute=True, random_slices_kwargs=dict(seed=seed), n_jobs=1
+        recording,
+        return_in_uV=False,
+        force_recompute=True,
+        random_slices_kwargs=dict(seed=seed),
+        n_jobs=1,
+        progress_bar=False,
     )
     by_time = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
     source = PeakRetriever(recording, peaks[by_time])
     score = SpikeProbabilityOfPeaks(recording, source, noise_levels, model, device)
     probability = run_node_pipeline(recording, [source, score], job_kwargs or {}, job_name="dlvolt: classify peaks")
+    if threshold != "predict":
+        labels[by_time] = probability >= (network.noise_threshold() if threshold == "noise" else threshold)
+        return labels
     for channel in np.unique(peaks["channel_index"]):
         members = peaks["channel_index"][by_time] == channel
         labels[by_time[members]] = network.label(probability[members])

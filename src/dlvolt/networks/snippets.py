@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import butter, find_peaks, sosfiltfilt
 from scipy.special import expit, logit
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import f1_score
@@ -20,6 +21,10 @@ COMPONENTS = range(2, 5)  # of a channel's log odds: spikes, and one or more for
 AT_MOST = 2_000  # of them are looked at
 LOWEST = -6.0  # log odds of a threshold
 CERTAIN = 1e-8  # log odds end here
+BAND_HZ = (300.0, 8000.0)  # of the noise that is held against a network
+NOISE_SAMPLES, NOISE_SEED = 2_000_000, 0  # a minute of it
+CROSSING = 3.0  # standard deviations that its peaks reach
+PASSING = 0.01  # of them is the risk that is taken
 
 
 class SnippetNetwork(ClassifierMixin, Network):
@@ -43,7 +48,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         Sample of its peak.
     noise_uv : float
         Noise of the channels it was trained on, standard deviation in µV. `dlvolt.detection.classify_peaks` scales
-        snippets of other recordings to it.
+        snippets of other recordings to it, and tells them from noise by `noise_threshold`.
     threshold : float or "auto"
         Probability from which on `predict` says spike; "auto" chooses it for each channel.
     rate_range_hz : tuple of float, optional
@@ -159,6 +164,22 @@ class SnippetNetwork(ClassifierMixin, Network):
         """Return 1 where the probabilities of the snippets of a channel reach its threshold, else 0, shape (B,)."""
         threshold = channel_threshold(probability) if self.threshold == "auto" else self.threshold
         return (probability >= threshold).astype(int)
+
+    def noise_threshold(self) -> float:
+        """Return the probability that one in a hundred peaks of noise reaches.
+
+        The noise is Gaussian, from 300 to 8000 Hz, and as large as that of the channels the network was trained on; its
+        peaks go beyond three standard deviations. What is above is no noise of this kind, however faint or far away its
+        neuron.
+        """
+        nyquist = self.sampling_frequency / 2
+        band = butter(5, np.minimum(BAND_HZ, 0.9 * nyquist) / nyquist, "bandpass", output="sos")
+        noise = sosfiltfilt(band, np.random.default_rng(NOISE_SEED).normal(size=NOISE_SAMPLES))
+        noise *= self.noise_uv / noise.std()
+        window = np.arange(self.window_samples) - self.num_before
+        peaks, _ = find_peaks(-noise[self.window_samples : -self.window_samples], CROSSING * self.noise_uv)
+        snippets = noise[self.window_samples + peaks[:, None] + window]
+        return float(np.quantile(self.predict_proba(snippets), 1 - PASSING))
 
     def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
         """Return macro-F1, the mean of F1 for spikes and F1 for the rest."""

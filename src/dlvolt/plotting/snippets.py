@@ -101,6 +101,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = N
         name = f"cluster {label}" if label >= 0 else "in none"
         axes.scatter(*members.T, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
     axes.set(xlabel="1", ylabel="2", zlabel="3")
+    axes.set_box_aspect(None, zoom=0.85)  # so that the third label is seen
     axes.legend(frameon=False, markerscale=3)
     return axes
 
