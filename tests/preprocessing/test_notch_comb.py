@@ -41,6 +41,13 @@ def test_response_is_that_of_the_notches_forward_and_backward(frequency):
     np.testing.assert_allclose(filtered(sine(frequency), q=20.0)[MIDDLE], response * sine(frequency)[MIDDLE], atol=1e-3)
 
 
+@pytest.mark.parametrize("freq", [50.0, 60.0])
+@pytest.mark.parametrize("num_samples", [700, 12_000])
+def test_hum_goes_at_the_ends_too(freq, num_samples):
+    clean = filtered(100 + hum(freq)[:num_samples], freq=freq)
+    np.testing.assert_allclose(clean, 100, atol=0.1)
+
+
 def test_chosen_harmonics():
     clean = filtered(sine(50) + sine(100) + sine(150), harmonics=[1, 3])
     np.testing.assert_allclose(clean[MIDDLE], sine(100)[MIDDLE], atol=0.02)

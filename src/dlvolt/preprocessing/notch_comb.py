@@ -69,18 +69,24 @@ class NotchCombRecording(BasePreprocessor):
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in FiniteRecording(recording, "notch_comb").segments:
-            self.add_recording_segment(NotchCombSegment(segment, taps))
+            self.add_recording_segment(NotchCombSegment(segment, taps, sampling_frequency / freq))
         self._kwargs = dict(
             recording=recording, freq=freq, harmonics=None if harmonics is None else list(harmonics), q=q
         )
 
 
 class NotchCombSegment(BasePreprocessorSegment):
-    """One segment of a `NotchCombRecording`: one convolution, however many notches there are."""
+    """One segment of a `NotchCombRecording`: one convolution, however many notches there are.
 
-    def __init__(self, parent: BaseRecordingSegment, taps: np.ndarray) -> None:
+    Before its first sample and after its last one hum goes on as it was, by whole periods.
+    """
+
+    def __init__(self, parent: BaseRecordingSegment, taps: np.ndarray, period: float) -> None:
         BasePreprocessorSegment.__init__(self, parent)
         self.taps, self.margin = taps, len(taps) // 2
+        most = int(min(self.margin, parent.get_num_samples()) / period)
+        whole = period * np.arange(most // 2, most + 1)
+        self.repeated = max(1, round(whole[np.abs(whole - np.round(whole)).argmin()]))  # best a whole number of samples
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the filtered traces, shape (T, N)."""
@@ -89,9 +95,11 @@ class NotchCombSegment(BasePreprocessorSegment):
         traces, left, right = get_chunk_with_margin(
             self.parent_recording_segment, start_frame, end_frame, channel_indices, self.margin
         )
-        beyond = ((self.margin - left, self.margin - right), (0, 0))
-        traces = np.pad(traces.astype("float64"), beyond, mode="reflect", reflect_type="odd")
-        return fftconvolve(traces, self.taps[:, None], mode="valid", axes=0).astype("float32")
+        end = len(traces)
+        index = np.arange(left - self.margin, end + self.margin - right)
+        index[index < 0] %= self.repeated
+        index[index >= end] = end - self.repeated + (index[index >= end] - end) % self.repeated
+        return fftconvolve(traces[index].astype("float64"), self.taps[:, None], mode="valid", axes=0).astype("float32")
 
 
 notch_comb = define_function_handling_dict_from_class(source_class=NotchCombRecording, name="notch_comb")
