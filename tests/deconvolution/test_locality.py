@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlvolt.deconvolution import local_columns, neighbours
-from dlvolt.deconvolution.locality import blocks, pairs
+from dlvolt.deconvolution.locality import blocks, padded, pairs
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -23,8 +25,12 @@ def test_neighbours_share_a_column(seed, num_rows, num_columns):
     uses = random_uses(seed, num_rows, num_columns)
     near = neighbours(uses)
     expected = [[j for j in range(num_rows) if (uses[i] & uses[j]).any()] for i in range(num_rows)]
-    most = max(map(len, expected))
-    assert near.tolist() == [row + [i] * (most - len(row)) for i, row in enumerate(expected)]
+    assert [row.tolist() for row in near] == expected
+    table, pairs = padded(near)
+    most, total = max(map(len, expected)), sum(map(len, expected))
+    assert table.tolist() == [row + [i] * (most - len(row)) for i, row in enumerate(expected)]
+    number = itertools.count()
+    assert pairs.tolist() == [[next(number) for _ in row] + [total] * (most - len(row)) for row in expected]
 
 
 @given(seed=SEEDS, num_rows=st.integers(1, 12), num_columns=st.integers(1, 12), size=st.integers(1, 5))
@@ -68,5 +74,5 @@ def test_pairs(seed, num_times):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_what_comes_from_a_device_stays_there():
     uses = torch.eye(3, dtype=torch.bool, device="cuda")
-    assert neighbours(uses).device == uses.device
+    assert {x.device for x in (*neighbours(uses), *padded(neighbours(uses)))} == {uses.device}
     assert {x.device for block in blocks(uses, 2) for x in block} == {uses.device}

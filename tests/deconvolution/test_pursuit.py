@@ -185,18 +185,18 @@ def test_cross_correlations(dtype):
                         expected[j, k, 5 + lag] += w[j, :, d + lag] @ w[k, :, d]
     correlations = cross_correlations(templates)
     assert correlations.dtype == dtype
-    np.testing.assert_allclose(correlations, expected, atol=1e-6)
-    np.testing.assert_allclose(correlations[range(3), range(3), 5], 1, atol=1e-6)
+    np.testing.assert_allclose(correlations.view(3, 3, 11), expected, atol=1e-6)
+    np.testing.assert_allclose(correlations[::4, 5], 1, atol=1e-6)
 
 
 def test_cross_correlations_are_those_of_neighbours():
     templates = local_templates(np.random.default_rng(1), 12, 16, 9)
     near, expected = neighbours(templates.support), dense_cross_correlations(templates)
     correlations = cross_correlations(templates)
-    assert near.shape[1] < 12
+    assert len(correlations) < 12 * 12
     spread_out = torch.zeros_like(expected)
-    for j in range(12):
-        spread_out[j].index_add_(0, near[j], correlations[j])
+    for j, of_unit in enumerate(correlations.split(list(map(len, near)))):
+        spread_out[j, near[j]] = of_unit
     torch.testing.assert_close(spread_out, expected)
 
 

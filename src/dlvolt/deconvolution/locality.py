@@ -7,27 +7,37 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
-def neighbours(uses: Tensor) -> Tensor:
-    """Return for each row the rows that have a column in common with it.
+def neighbours(uses: Tensor) -> list[Tensor]:
+    """Return for each row the rows that have a column in common with it, ascending, itself among them.
 
     Parameters
     ----------
     uses : Tensor, shape (K, N), bool
         Which rows use which columns, as units use channels.
+    """
+    shared = _shared(uses.cpu().numpy())
+    near = torch.from_numpy(shared.indices.astype("int64")).to(uses.device)
+    return list(near.split(np.diff(shared.indptr).tolist()))
+
+
+def padded(near: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return neighbours as a table, rows that are shorter filled up with the row itself, and numbers of their pairs.
 
     Returns
     -------
-    Tensor, shape (K, P), int64
-        Ascending; itself among them, and itself again where there are fewer than P.
+    table : Tensor, shape (K, P), int64
+        Neighbours.
+    pairs : Tensor, shape (K, P), int64
+        Numbers from 0 to Q - 1, row by row; and Q where the table is filled up.
     """
-    shared = _shared(uses.cpu().numpy())
-    own = np.arange(len(uses))
-    counts = np.diff(shared.indptr)
-    near = np.repeat(own[:, None], counts.max(), axis=1)
-    near[np.arange(counts.max()) < counts[:, None]] = shared.indices
-    return torch.from_numpy(near).to(uses.device)
+    table = pad_sequence(near, batch_first=True, padding_value=-1)
+    is_pair = table >= 0
+    numbers = is_pair.flatten().cumsum(dim=0).view_as(table) - 1
+    own = torch.arange(len(near), device=table.device)[:, None]
+    return torch.where(is_pair, table, own), torch.where(is_pair, numbers, is_pair.sum())
 
 
 def blocks(uses: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:

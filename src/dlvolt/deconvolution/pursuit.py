@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
-from .locality import neighbours
+from .locality import neighbours, padded
 from .model import Events
 from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
@@ -32,23 +32,20 @@ def cross_correlations(templates: LowRankTemplates) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (K, P, 2 D - 1)
-        c[j, p, D - 1 + τ] = Σ_n Σ_d w_j[n, d + τ] w_k[n, d], where k is row j, column p of
-        ``neighbours(templates.support)``: the score of unit k, τ samples after an event of unit j. Zero where units
-        have less than P neighbours.
+    Tensor, shape (Q, 2 D - 1)
+        c[q, D - 1 + τ] = Σ_n Σ_d w_j[n, d + τ] w_k[n, d], the score of unit k, τ samples after an event of unit j. The
+        pairs q are each unit j with each of its `neighbours` k.
     """
     spatial, singular_values, temporal = templates
     width, support = temporal.shape[2], templates.support
-    near = neighbours(support)
     spectra = torch.fft.rfft(singular_values[:, :, None] * temporal, n=2 * width)  # K×R×F
-    correlations = temporal.new_empty(*near.shape, 2 * width)
-    for unit, others in enumerate(near):
+    correlations = []
+    for unit, others in enumerate(neighbours(support)):
         channels = torch.nonzero(support[unit])[:, 0]
         products = torch.einsum("nr,pnq->prq", spatial[unit, channels], spatial[others[:, None], channels])
         seen = torch.einsum("prq,rf->pqf", products.to(spectra.dtype), spectra[unit])  # unit by the others
-        correlations[unit] = torch.fft.irfft((seen * spectra[others].conj()).sum(dim=1), n=2 * width)
-    correlations = correlations.roll(width - 1, dims=2)[:, :, :-1]  # negative lags come first
-    return correlations.masked_fill(_is_repeated(near)[:, :, None], 0)
+        correlations.append(torch.fft.irfft((seen * spectra[others].conj()).sum(dim=1), n=2 * width))
+    return torch.cat(correlations).roll(width - 1, dims=1)[:, :-1]  # negative lags come first
 
 
 class PreparedTemplates(NamedTuple):
@@ -56,14 +53,14 @@ class PreparedTemplates(NamedTuple):
 
     Attributes
     ----------
-    near : Tensor, shape (K, P)
-        Units that share channels with a unit, see `neighbours`.
-    rows : list of np.ndarray
-        Each of them once, unit by unit.
+    near, pairs : Tensor, shape (K, P)
+        Units that share channels with a unit, and the numbers of these pairs, see `padded`.
+    rows, first : list of np.ndarray, and of int
+        Those units, each once, and the number of the first pair.
     rivals : Tensor, shape (K, P')
         Those of them that compete with it for an event, itself among them, padded with itself.
-    correlations : Tensor, shape (J, K, P, 2 D - 1)
-        `cross_correlations` of the templates, at every sub-sample shift.
+    correlations : Tensor, shape (J, Q + 1, 2 D - 1)
+        `cross_correlations` of the templates, at every sub-sample shift; the last, of no pair, are zero.
     own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
         Those of each unit with itself, in the middle.
     spectra : list of Spectra
@@ -71,7 +68,9 @@ class PreparedTemplates(NamedTuple):
     """
 
     near: Tensor
+    pairs: Tensor
     rows: list[np.ndarray]
+    first: list[int]
     rivals: Tensor
     correlations: Tensor
     own: Tensor
@@ -80,13 +79,23 @@ class PreparedTemplates(NamedTuple):
     @classmethod
     def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
         """Prepare templates."""
-        near, width = neighbours(templates.support), templates.temporal.shape[2]
-        bank = shift_bank(cross_correlations(templates), num_shifts)
-        units = torch.arange(len(near), device=near.device)
-        own = bank[:, units, (near == units[:, None]).to(torch.uint8).argmax(dim=1)]  # J×K×(2D-1)
+        rows, width = neighbours(templates.support), templates.temporal.shape[2]
+        near, pairs = padded(rows)
+        correlations = pad(cross_correlations(templates), (0, 0, 0, 1))
+        bank = shift_bank(correlations, num_shifts)
+        itself = (near == torch.arange(len(near), device=near.device)[:, None]).to(torch.uint8).argmax(dim=1)
+        own = bank[:, pairs.gather(1, itself[:, None])[:, 0]]  # J×K×(2D-1)
         own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
-        rows = [row[~again].numpy() for row, again in zip(near.cpu(), _is_repeated(near).cpu(), strict=True)]
-        return cls(near, rows, _rivals(near, bank[num_shifts // 2]), bank, own, template_spectra(templates))
+        return cls(
+            near=near,
+            pairs=pairs,
+            rows=[row.cpu().numpy() for row in rows],
+            first=pairs[:, 0].tolist(),
+            rivals=_rivals(near, correlations[pairs]),
+            correlations=bank,
+            own=own,
+            spectra=template_spectra(templates),
+        )
 
 
 def pursue(
@@ -158,7 +167,7 @@ class _Pursuit:
         device, bank = recording.device, prepared.correlations
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
-        self.near, self.rows, self.rivals = prepared.near, prepared.rows, prepared.rivals
+        self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
         self.bank, self.own = bank, prepared.own
         self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
         self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
@@ -261,11 +270,11 @@ class _Pursuit:
         if self.mu.device.type == "cpu":  # one after the other is several times as fast
             mu, bank = self.mu.numpy(), self.bank.numpy()
             for t, k, a, j in zip(*(field.tolist() for field in changes), strict=True):
-                rows = self.rows[k]
-                mu[rows, t - self.width + 1 : t + self.width] -= mu.dtype.type(a) * bank[j, k, : len(rows)]
+                rows, first = self.prepared.rows[k], self.prepared.first[k]
+                mu[rows, t - self.width + 1 : t + self.width] -= mu.dtype.type(a) * bank[j, first : first + len(rows)]
         else:
             samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
-            explained = amplitude[:, None, None] * self.bank[shift, unit]
+            explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
             self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
         changed = torch.zeros_like(self.best, dtype=torch.bool)
         changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
@@ -290,12 +299,6 @@ class _Pursuit:
     def _cells(self, events: Events) -> Tensor:
         """Return in which of the K·bins cells events are."""
         return events.units * self.num_bins + events.times // self.width
-
-
-def _is_repeated(near: Tensor) -> Tensor:
-    """Return which neighbours only fill up their row, K×P: a unit repeats itself there."""
-    own = near == torch.arange(len(near), device=near.device)[:, None]
-    return own & (own.cumsum(dim=1) > 1)
 
 
 def _rivals(near: Tensor, correlations: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv1d
+from torch.nn.functional import pad
 
 NUM_SHIFTS = 15  # sub-sample positions within one sample; odd, so that "no shift" is one of them
 HALF_WIDTH = 8  # taps of the interpolation kernel on either side
+AT_ONCE = 32  # signals, which stay in the cache
 
 
 def fractions(num_shifts: int = NUM_SHIFTS) -> Tensor:
@@ -39,5 +40,9 @@ def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
         x(d − δ_j).
     """
     kernels = interpolation_kernels(signals, num_shifts).flip(0)  # x(d - δ) looks back: δ_j = -δ_{J-1-j}
-    flat = signals.reshape(-1, 1, signals.shape[-1])
-    return conv1d(flat, kernels[:, None], padding=HALF_WIDTH).transpose(0, 1).reshape(num_shifts, *signals.shape)
+    flat = pad(signals.reshape(-1, signals.shape[-1]), (HALF_WIDTH, HALF_WIDTH))
+    bank = signals.new_empty(num_shifts, len(flat), signals.shape[-1])
+    for some, delayed in zip(flat.split(AT_ONCE), bank.split(AT_ONCE, dim=1), strict=True):
+        windows = some.unfold(1, signals.shape[-1], 1).transpose(0, 1).flatten(1)  # taps×(signals·D)
+        delayed.copy_((kernels @ windows).unflatten(1, delayed.shape[1:]))
+    return bank.view(num_shifts, *signals.shape)
