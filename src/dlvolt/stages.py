@@ -96,7 +96,8 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
             size, chunks, of_chunks = 0, [*chunks, []], [*of_chunks, place]
         chunks[-1] += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
         size += piece.size
-    return [torch.from_numpy(np.concatenate(chunk[:-1], axis=1)) for chunk in chunks], of_chunks
+    joined = (np.concatenate(chunk[:-1], axis=1) if len(chunk) > 2 else chunk[0] for chunk in chunks)
+    return [torch.from_numpy(chunk) for chunk in joined], of_chunks
 
 
 def chunk_duration(recording: BaseRecording) -> float:

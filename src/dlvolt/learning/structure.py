@@ -76,8 +76,9 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
     counts = torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()  # K×M
     kept = torch.ones(len(moved), dtype=torch.bool)
     flat = moved.flatten(2).transpose(0, 1)  # M×K×ND
-    norms = flat.norm(dim=2)
-    distances = (torch.cdist(flat, flat) / torch.maximum(norms[:, :, None], norms[:, None])).amin(dim=0)
+    squares = flat.square().sum(dim=2)
+    apart = (squares[:, :, None] + squares[:, None] - 2 * flat @ flat.mT).clamp(min=0)
+    distances = (apart / torch.maximum(squares[:, :, None], squares[:, None])).sqrt().amin(dim=0)
     for pair in _close_pairs(distances):
         of_pair = counts[list(pair)]
         together = torch.minimum(*(of_pair / of_pair.sum(dim=1, keepdim=True))).sum()

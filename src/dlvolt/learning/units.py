@@ -16,7 +16,7 @@ SUPPORT_RELATIVE = 0.15  # unless it is this much of the largest: weak units may
 INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
 INITIAL_RATE = 1e-4  # events per sample, likewise
 NUM_MATCHERS = 4  # that are kept at a time: they take memory, and the tissue moves slowly
-PREPARING = threading.Lock()
+KEEPING = threading.Lock()
 
 
 class Units(NamedTuple):
@@ -137,15 +137,20 @@ class Matchers:
     def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
         self.units, self.settings, self.device = units, settings, device
         self.kept: dict[int, Matcher] = {}
+        self.locks: dict[int, threading.Lock] = {}
 
     def at(self, place: int) -> Matcher:
         """Return what pursues the units where the tissue is in this place."""
-        with PREPARING:  # whichever thread comes first
-            if place not in self.kept:
-                if len(self.kept) == NUM_MATCHERS:
-                    del self.kept[next(iter(self.kept))]
-                self.kept[place] = Matcher(self.units.at(place), self.settings, self.device)
-            return self.kept[place]
+        with KEEPING:
+            preparing = self.locks.setdefault(place, threading.Lock())
+        with preparing:  # whichever thread comes first; in other places others may go on
+            if (matcher := self.kept.get(place)) is None:
+                matcher = Matcher(self.units.at(place), self.settings, self.device)
+                with KEEPING:
+                    if len(self.kept) == NUM_MATCHERS:
+                        del self.kept[next(iter(self.kept))]
+                    self.kept[place] = matcher
+        return matcher
 
 
 def on_support(waveforms: Tensor) -> Tensor:
