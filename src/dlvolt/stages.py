@@ -256,7 +256,8 @@ def learn(
     everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
     found = detect(LeftOverRecording(recording, chunks, places, known), shape, p, job_kwargs, slices=everything)
     missed = cluster(recording, found, shape, drift, p, np.take(places, found.peaks["segment_index"]))
-    return improve(chunks, units.and_also(Units.new(missed, by_kriging)), num_sweeps=p.num_sweeps, places=places)
+    units = units.and_also(Units.new(missed, by_kriging))
+    return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1)
 
 
 def deconvolve(

@@ -26,6 +26,7 @@ def learn_units(
     progress_bar: bool = False,
     places: list[int] | None = None,
     kernels: Tensor | None = None,
+    first_sweep: int = 0,
 ) -> Units:
     """Improve what is known of the units on a sample of the recording.
 
@@ -58,6 +59,9 @@ def learn_units(
         Where the tissue is in each chunk, best in order; 0 if None.
     kernels : Tensor, shape (M, N, N), optional
         What takes a waveform from the reference to each place, by interpolation in space; needed if M > 1.
+    first_sweep : int
+        1 where large units are known well already; from then on units must exceed the threshold, from 2 on they must
+        be no echo of a larger one (`plausible`).
 
     Returns
     -------
@@ -70,14 +74,15 @@ def learn_units(
     places = [0] * len(chunks) if places is None else places
     num_samples = sum(chunk.shape[1] for chunk in chunks)
     min_events = MIN_RATE_HZ * num_samples / sampling_frequency
-    for sweep in trange(num_sweeps, desc="dlvolt: learn templates", disable=not progress_bar):
+    last_sweep = first_sweep + num_sweeps - 1
+    for sweep in trange(first_sweep, last_sweep + 1, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.moved) == 0:  # at the start, or none is left
             return units
         sample = collect(chunks, places, Matchers(units, settings, device), nearby, num_workers)
         units = update(units, sample, settings.rank, kernels, num_samples)
         kept = plausible(units, sample, settings.amplitude_range, min_events, sweep)
         units = units.select(kept)
-        if sweep < num_sweeps - 1 and kept.any():
+        if sweep < last_sweep and kept.any():
             of_units = zip(torch.nonzero(kept)[:, 0], units.moved, strict=True)
             snippets = [sample.snippets(k, moved) for k, moved in of_units]
             units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
