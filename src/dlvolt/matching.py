@@ -107,7 +107,8 @@ class DlvoltMatching(BaseTemplateMatching):
     def _in_piece(self, traces: np.ndarray, start: int, matcher: Matcher) -> np.ndarray:
         # The bins of the pursuit lie on one grid over the recording, wherever the chunk starts.
         offset = start % self.width
-        chunk = np.pad((traces / self.noise_levels).T.astype("float32"), ((0, 0), (offset, 0)))
+        chunk = np.zeros((traces.shape[1], offset + len(traces)), dtype="float32")
+        np.divide(traces.T, self.noise_levels[:, None], out=chunk[:, offset:])
         times, units, amplitudes, _ = (field.numpy() for field in matcher.pursue(torch.from_numpy(chunk)))
         spikes = np.zeros(len(times), dtype=self.get_dtype())
         spikes["sample_index"] = times - offset + self.num_before

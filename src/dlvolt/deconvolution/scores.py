@@ -85,12 +85,12 @@ def scores(
         out = residual.new_empty(len(templates.spatial), num_scores)
     length = _fft_length(width)
     hop = length - width + 1
-    num_pieces = math.ceil(num_scores / hop)
-    padded = pad(residual, (padding, num_pieces * hop + width - 1 - residual.shape[1] - padding))
     spectra = template_spectra(templates) if spectra is None else spectra
-    at_once = max(PIECES, OF_CHANNELS // len(residual))
-    for first, some in enumerate(padded.unfold(1, length, hop).split(at_once, dim=1)):
-        of_some = out[:, first * at_once * hop : (first + 1) * at_once * hop]
+    at_once = max(PIECES, OF_CHANNELS // len(residual)) * hop
+    for start in range(0, num_scores, at_once):
+        of_some = out[:, start : start + at_once]
+        end = start + math.ceil(of_some.shape[1] / hop) * hop + width - 1
+        some = _between(residual, start - padding, end - padding).unfold(1, length, hop)  # N×pieces×length
         pieces = torch.fft.rfft(some).permute(2, 0, 1).contiguous()  # F×N×pieces
         for units, channels, spectrum in spectra:
             local = pieces if len(channels) == len(residual) else pieces.index_select(1, channels)
@@ -98,6 +98,13 @@ def scores(
             correlated = torch.fft.irfft(products, n=length)[:, :, :hop].flatten(1)
             of_some[units] = correlated[:, : of_some.shape[1]]
     return out
+
+
+def _between(residual: Tensor, start: int, end: int) -> Tensor:
+    """Return a residual from start to end, with zeros where these lie outside it."""
+    inside = residual[:, max(start, 0) : end]
+    beyond = (max(-start, 0), max(end - residual.shape[1], 0))
+    return pad(inside, beyond) if any(beyond) else inside
 
 
 def template_spectra(templates: LowRankTemplates) -> list[Spectra]:
