@@ -80,13 +80,9 @@ def test_windows_are_the_seeds_and_come_with_their_spikes(recordings):
 
 
 def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(calcium, "NUM_WINDOWS", 250)
-    small = dict(window_samples=1024, overlap_samples=256, prune_samples=64)
-    train = calcium.train
+    small = dict(num_windows=250, window_samples=1024, overlap_samples=256, prune_samples=64)
     for name, own in (("calcium", dict(base_channels=8, depth=2)), ("s2s", dict(num_filters=8, max_epochs=6, lr=5e-3))):
-        monkeypatch.setattr(
-            calcium, "train", lambda *args, own=own, **settings: train(*args, **small, **own, **settings)
-        )
+        monkeypatch.setitem(calcium.SETTINGS, name, small | own)
         calcium.main([name, str(folder), "--out", str(tmp_path / name), "--seed", "1"])
         card = (tmp_path / name / "MODEL_CARD.md").read_text()
         assert f"python -m dlvolt.training.calcium {name} FOLDER --seed 1" in card
