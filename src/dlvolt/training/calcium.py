@@ -34,7 +34,7 @@ RATE_RANGE_HZ = (7.0, 1000.0)  # of the recordings that are trained on; faster o
 VERSION = "1"
 SETTINGS = {  # of training, other than those published
     "s2s": dict(num_windows=4000, window_samples=8192, batch_size=5, lr=3e-3),
-    "calcium": dict(num_windows=10_000),  # each member
+    "calcium": dict(num_windows=8000),  # each member
 }
 SPIKEFINDER = ("DS01", "DS15", "spikefinder_4", "spikefinder_5", "spikefinder_6")  # DS01 is its set 2, DS15 its set 3
 FAVOUR = 5  # how many times as often their windows are drawn
