@@ -182,9 +182,8 @@ def draw_windows(
     rng = np.random.default_rng(seed)
     lengths = pd.Series([len(each.trace) for each in recordings])
     datasets = pd.Series([each.dataset for each in recordings])
-    weights = (
-        lengths / np.sqrt(lengths.groupby(datasets).transform("sum")) * np.where(datasets.isin(SPIKEFINDER), FAVOUR, 1)
-    )
+    favour = np.where(datasets.isin(SPIKEFINDER), FAVOUR, 1)
+    weights = lengths / np.sqrt(lengths.groupby(datasets).transform("sum")) * favour
     X, y = np.empty((num_windows, size), dtype="float32"), np.empty((num_windows, size), dtype="int8")
     for window, drawn in enumerate(rng.choice(len(recordings), num_windows, p=weights / weights.sum())):
         if rng.random() < SILENT:
