@@ -8,7 +8,8 @@ The pretrained model ``calcium`` turns fluorescence into spikes per second, and 
 # %%
 # Fluorescence with known spikes
 # ------------------------------
-# Simulated here: six cells, 30 frames per second, two minutes.
+# Simulated here: six cells, 30 frames per second, two minutes. The light around them hardly swings; swings of a second
+# or more, as large as a transient, are taken for spikes.
 
 import tempfile
 from pathlib import Path
@@ -22,7 +23,9 @@ from dlvolt.preprocessing import spike_rate
 from dlvolt.simulation import CalciumSettings, simulate_calcium
 
 sampling_frequency = 30.0
-settings = CalciumSettings(snr=(3, 8), firing_rate_hz=(0.3, 2), decay_s=(0.3, 0.8))
+settings = CalciumSettings(
+    snr=(1, 3), firing_rate_hz=(0.5, 3), rise_s=(0.02, 0.05), decay_s=(0.4, 0.8), drift=(0.1, 0.5)
+)
 traces, spike_times = simulate_calcium(6, 120.0, sampling_frequency, settings=settings, seed=1)
 recording = si.NumpyRecording(traces, sampling_frequency, channel_ids=[f"roi{n}" for n in range(6)])
 recording.annotate(modality="calcium")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dlvolt.networks import Calcium, create
-from dlvolt.networks.calcium import in_noise
+from dlvolt.networks.features import in_noise
 from dlvolt.training.calcium import ensemble
 
 SMALL = dict(base_channels=8, depth=2)

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import convolve
 
-from dlvolt.networks import S2S, RateNetwork, create, load, save, standardise, trace_rate
+from dlvolt.networks import S2S, RateNetwork, create, load, save, trace_rate
+from dlvolt.networks.features import in_noise
 from dlvolt.networks.s2s import mean_correlation
 
 
@@ -31,7 +34,7 @@ def test_parameters_are_those_of_the_papers_formula(num_hidden, num_parameters):
 def test_s2s_is_frames_analysed_one_by_one_overlapped_and_added():
     torch.manual_seed(0)
     network, x = S2S(2, num_filters=4, frame_samples=10), torch.randn(1, 50)
-    padded = np.pad(standardise(x)[0].numpy(), 9, mode="edge")
+    padded = np.pad(np.arcsinh(in_noise(x)[0].numpy()), 9, mode="edge")
     estimate = np.zeros(50 + 18)
     with torch.no_grad():
         for start in range(len(padded) - 9):
@@ -74,6 +77,18 @@ def test_it_estimates_rates_whose_integral_is_the_number_of_spikes(trained):
     assert rate.sum() / 100.0 == pytest.approx(counts.sum(), rel=0.05)
     assert trained.score(X, counts) > 0.85
     np.testing.assert_allclose(trained.predict(7 * X + 3), rate, rtol=1e-3, atol=1e-2)  # in any unit
+
+
+def test_the_offset_is_the_highest_quantile_that_costs_no_correlation_of_bins(trained):
+    X, counts = calcium(12, seed=4)
+    estimate, model = trained._outputs(X.astype("float32")).numpy(), copy.deepcopy(trained).calibrate(X, counts)
+    spikes, offsets = counts.reshape(12, 100, 4).sum(axis=2), np.quantile(estimate, np.arange(20) / 20)
+    rates = [np.maximum(estimate - offset, 0).reshape(12, 100, 4).sum(axis=2) for offset in offsets]
+    known = np.flatnonzero(spikes.any(axis=1))
+    correlations = np.array([np.mean([np.corrcoef(rate[n], spikes[n])[0, 1] for n in known]) for rate in rates])
+    expected = offsets[np.flatnonzero(correlations > correlations.max() - 1e-3)[-1]]
+    assert model.offset == pytest.approx(expected, abs=1e-4)
+    assert model.predict(X).sum() / 100.0 == pytest.approx(counts.sum(), rel=1e-3)
 
 
 def test_rates_of_long_traces_do_not_depend_on_the_stretch_and_constant_ones_are_zero(trained):

@@ -79,14 +79,20 @@ def test_windows_are_the_seeds_and_come_with_their_spikes(recordings):
     assert calcium.draw_windows([short], 2, 1000, seed=0)[0].shape == (2, 1000)
 
 
+def test_a_few_windows_are_noise_alone_without_spikes(recordings, monkeypatch):
+    clear = [Labelled(each.dataset, each.cell, each.trace, np.ones_like(each.counts)) for each in recordings]
+    assert np.mean(~calcium.draw_windows(clear, 2000, 100, seed=0)[1].any(axis=1)) == pytest.approx(0.03, abs=0.012)
+    monkeypatch.setattr(calcium, "SILENT", 1)
+    X, y = calcium.draw_windows(clear, 200, 1000, seed=0)
+    assert not y.any()
+    assert abs(X.mean()) < 0.02
+    assert 0.7 < X.std() < 1
+
+
 def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(calcium, "NUM_WINDOWS", 250)
-    small = dict(window_samples=1024, overlap_samples=256, prune_samples=64)
-    train = calcium.train
+    small = dict(num_windows=250, window_samples=1024, overlap_samples=256, prune_samples=64)
     for name, own in (("calcium", dict(base_channels=8, depth=2)), ("s2s", dict(num_filters=8, max_epochs=6, lr=5e-3))):
-        monkeypatch.setattr(
-            calcium, "train", lambda *args, own=own, **settings: train(*args, **small, **own, **settings)
-        )
+        monkeypatch.setitem(calcium.SETTINGS, name, small | own)
         calcium.main([name, str(folder), "--out", str(tmp_path / name), "--seed", "1"])
         card = (tmp_path / name / "MODEL_CARD.md").read_text()
         assert f"python -m dlvolt.training.calcium {name} FOLDER --seed 1" in card
@@ -101,6 +107,8 @@ def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsy
     assert table["auc"].mean() > 0.7
     mean = calcium.summary(table).loc["all"]
     assert mean["correlation"] == pytest.approx(table["correlation"].mean())
+    assert mean["± rank"] == pytest.approx(table["rank"].std())
+    assert calcium.summary(table).loc["GCaMP6s", "cells"] == 3
 
 
 def test_test_sets_and_empty_folders_are_refused(tmp_path):

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .features import GAUSSIAN_MAD, standardise
+from .features import in_noise, standardise
 from .s2s import mean_correlation
 from .unet import GROUP, Convolution, levels, through_levels
 
 BIN = 4  # samples that the network sees at once, and estimates at once: at 100 Hz the 25 Hz of the challenge
-NOISE_SAMPLES = 51  # the noise is what an average over so many takes away
 LEAST = 1e-4  # spikes per bin, whose logarithm is still taken
 TYPICAL = 0.15  # Poisson loss of a bin; divided by it, both parts of the loss weigh alike
 RARE = -3.0  # what the output begins at, before it is made positive
@@ -82,12 +81,3 @@ class BinnedUNet(nn.Module):
         """Return the estimated spikes per sample."""
         x = through_levels(x, self.encoder, self.context, self.decoder)
         return F.softplus(self.head(x))[:, :, 0].transpose(1, 2).flatten(1)
-
-
-def in_noise(x: torch.Tensor) -> torch.Tensor:
-    """Return windows (B, T) of median 0 and in units of their noise, which a short average takes away."""
-    half = NOISE_SAMPLES // 2
-    average = F.avg_pool1d(F.pad(x[:, None], (half, half), mode="replicate"), NOISE_SAMPLES, 1)[:, 0]
-    noise = (x - average).abs().median(dim=-1, keepdim=True).values / GAUSSIAN_MAD
-    centred = x - x.median(dim=-1, keepdim=True).values
-    return torch.where(noise > 0, centred / noise.clamp(min=torch.finfo(x.dtype).tiny), 0.0)

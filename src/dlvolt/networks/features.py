@@ -13,6 +13,7 @@ SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
 BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
 MEDIAN_MS = 10.0  # length of the median filter
 TRUNCATION = 3.0  # standard deviations, where Gaussians end
+NOISE_SAMPLES = 51  # in fluorescence of calcium at 100 Hz, noise is what an average over so many takes away
 GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
 
 
@@ -51,6 +52,18 @@ def standardise(x: torch.Tensor) -> torch.Tensor:
     centred = x - x.median(dim=-1, keepdim=True).values
     scale = x.std(dim=-1, keepdim=True, correction=0)
     return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+
+
+def in_noise(x: torch.Tensor) -> torch.Tensor:
+    """Return windows (B, T) of median 0 and in units of their noise, which a short average takes away; 0 without noise.
+
+    For fluorescence of calcium at 100 Hz, as is `standardise`.
+    """
+    half = NOISE_SAMPLES // 2
+    average = F.avg_pool1d(F.pad(x[:, None], (half, half), mode="replicate"), NOISE_SAMPLES, 1)[:, 0]
+    noise = (x - average).abs().median(dim=-1, keepdim=True).values / GAUSSIAN_MAD
+    centred = x - x.median(dim=-1, keepdim=True).values
+    return torch.where(noise > 0, centred / noise.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
 
 
 def feature_channels(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .features import standardise
+from .features import in_noise
 
 
 class S2S(nn.Module):
@@ -64,7 +64,7 @@ class S2S(nn.Module):
     def layers(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield what comes out of each layer: frames (B, C, T') of all but the last, then the estimate (B, T)."""
         beyond = self.analysis.kernel_size[0] - 1  # every sample is in as many frames, those at the ends too
-        x = F.pad(standardise(x)[:, None], (beyond, beyond), mode="replicate")  # B×1×(T+2·beyond)
+        x = F.pad(torch.asinh(in_noise(x))[:, None], (beyond, beyond), mode="replicate")  # B×1×(T+2·beyond)
         for layer in (self.analysis, *self.hidden):
             x = F.relu(layer(x))  # B×C×(T+beyond)
             yield x

@@ -125,7 +125,7 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         axes.bar(np.arange(len(table)) + (n - 1) * width, table[name], width, color=colour, label=name)
     axes.set_xticks(np.arange(len(table)), table.index)
     axes.set(ylabel="score on unseen cells", ylim=(0, 1), xlabel=table.index.name or "")
-    axes.legend(frameon=False, ncols=3, loc="upper center")
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return axes
 
 

@@ -27,14 +27,19 @@ from dlvolt.networks.store import CONFIG
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
 
 from .fit import over_trace
-from .windows import window_samples, windows
+from .windows import window_samples
 
 RATE = 100.0  # Hz, of the networks and of the spikefinder challenge
 RATE_RANGE_HZ = (7.0, 1000.0)  # of the recordings that are trained on; faster ones are averaged down
 VERSION = "1"
-NUM_WINDOWS = 8000  # that a member of the ensemble is trained on
+SETTINGS = {  # of training, other than those published
+    "s2s": dict(num_windows=4000, window_samples=8192, batch_size=5, lr=3e-3),
+    "calcium": dict(num_windows=8000),  # each member
+}
 SPIKEFINDER = ("DS01", "DS15", "spikefinder_4", "spikefinder_5", "spikefinder_6")  # DS01 is its set 2, DS15 its set 3
-S2S_EPOCHS = 10  # of at most 50 in the paper; they take two minutes
+FAVOUR = 5  # how many times as often their windows are drawn
+SILENT = 0.03  # of the windows are noise alone
+EXPOSURE = (1, 13)  # samples from frame to frame, of noise
 NUM_FOLDS = 5  # of the cells of each dataset
 INDICATORS = {  # the datasets that are left out together, to test on an indicator that was not trained on
     "OGB-1": ("DS01", "DS02", "spikefinder_4"),
@@ -48,10 +53,9 @@ TYPICAL_LAG_S = 0.04  # of the steepest rise of the light behind the spike
 LONGEST_LAG_S = 0.6
 STEP_S, BASELINE_S = 0.08, 3.0  # standard deviations of the Gaussians that smooth steps and take away the baseline
 
-
 ABOUT = {
     "s2s": "Spike rates from the fluorescence of calcium by the signal-to-signal network of Sebastian et al. (2021), "
-    "with the paper's architecture, loss, targets and training.",
+    "with the paper's architecture, loss and targets.",
     "calcium": "Spike rates from the fluorescence of calcium by an ensemble of U-Nets, each trained without another "
     "fifth of the cells.",
 }
@@ -166,7 +170,7 @@ def draw_windows(
     """Draw windows from anywhere in recordings, and vary them as microscopes do.
 
     Large datasets do not drown small ones: the windows of a dataset are as many as the square root of its duration,
-    and twice as many of those like spikefinder's.
+    and several times as many of those like spikefinder's. A few hold nothing but noise.
 
     Returns
     -------
@@ -178,9 +182,13 @@ def draw_windows(
     rng = np.random.default_rng(seed)
     lengths = pd.Series([len(each.trace) for each in recordings])
     datasets = pd.Series([each.dataset for each in recordings])
-    weights = lengths / np.sqrt(lengths.groupby(datasets).transform("sum")) * (1 + datasets.isin(SPIKEFINDER))
+    favour = np.where(datasets.isin(SPIKEFINDER), FAVOUR, 1)
+    weights = lengths / np.sqrt(lengths.groupby(datasets).transform("sum")) * favour
     X, y = np.empty((num_windows, size), dtype="float32"), np.empty((num_windows, size), dtype="int8")
     for window, drawn in enumerate(rng.choice(len(recordings), num_windows, p=weights / weights.sum())):
+        if rng.random() < SILENT:
+            X[window], y[window] = noise(size, rng.integers(*EXPOSURE), rng), 0
+            continue
         trace, counts = recordings[drawn].trace, recordings[drawn].counts
         index = window_samples(len(trace), size, 0)[0] + rng.integers(max(len(trace) - size, 0) + 1)
         X[window], y[window] = varied(trace[index], rng), counts[index]
@@ -190,30 +198,30 @@ def draw_windows(
 def varied(trace: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a trace (T,) with more noise of some frame rate, with drift or with a longer exposure, or with none."""
     deviation, num_samples = trace.std(), len(trace)
-
-    def interpolated_noise(step: int) -> np.ndarray:
-        nodes = rng.normal(size=num_samples // step + 2)
-        return deviation * np.interp(np.arange(num_samples) / step, np.arange(len(nodes)), nodes)
-
     if rng.random() < 0.5:
-        trace = trace + rng.uniform(0, 0.6) * interpolated_noise(rng.integers(1, 13))
+        trace = trace + rng.uniform(0, 0.6) * deviation * noise(num_samples, rng.integers(*EXPOSURE), rng)
     if rng.random() < 0.5:
-        trace = trace + rng.uniform(0, 0.7) * interpolated_noise(rng.integers(500, 3000))
+        trace = trace + rng.uniform(0, 0.7) * deviation * noise(num_samples, rng.integers(500, 3000), rng)
     if rng.random() < 0.3:
         trace = uniform_filter1d(trace, rng.integers(2, 12))
     return trace
 
 
+def noise(num_samples: int, step: int, rng: np.random.Generator) -> np.ndarray:
+    """Return Gaussian noise (T,), drawn at every step and straight in between."""
+    nodes = rng.normal(size=num_samples // step + 2)
+    return np.interp(np.arange(num_samples) / step, np.arange(len(nodes)), nodes)
+
+
 def train(
     name: str, recordings: Sequence[Labelled], seed: int = 0, verbose: bool = False, **settings: Any
 ) -> RateNetwork:
-    """Train one network.
+    """Train one network, once through windows that are drawn and varied; the last fifth of them calibrates it.
 
     Parameters
     ----------
     name : {"s2s", "calcium"}
-        "s2s" as its authors did: on 80 % of the cells, while the other 20 % say when to stop. "calcium", one member of
-        it, on windows drawn and varied; the last fifth of them calibrates it.
+        Of "calcium", one member.
     recordings : sequence of Labelled
         To train on.
     seed : int
@@ -221,26 +229,18 @@ def train(
     verbose : bool
         Print losses.
     **settings
-        Other than those of `dlvolt.networks.create`, or ``num_windows`` for "calcium".
+        Of `dlvolt.networks.create`, and ``num_windows`` to draw.
 
     Returns
     -------
     RateNetwork
         Fitted.
     """
-    given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose))
-    if name == "s2s":
-        model = create("s2s", **given | dict(max_epochs=S2S_EPOCHS) | settings)
-        fold = folds(recordings, seed=seed)
-        training, validation = (
-            windows([r.trace for r in some], [r.counts for r in some], model.window_samples, 0)
-            for held_out in (False, True)
-            for some in [[r for r, own in zip(recordings, fold == fold.min(), strict=True) if own == held_out]]
-        )
-        return model.fit(*training, validation=validation)
-    num_windows = settings.pop("num_windows", NUM_WINDOWS)
-    model = create("calcium", max_epochs=1, **given | settings)
-    steps = -(-(num_windows - num_windows // 5) // model.batch_size)
+    given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose), max_epochs=1)
+    settings = given | SETTINGS[name] | settings
+    num_windows = settings.pop("num_windows")
+    model = create(name, **settings)
+    steps = model.max_epochs * -(-(num_windows - num_windows // 5) // model.batch_size)
     schedule = LRScheduler(OneCycleLR, max_lr=model.lr, total_steps=steps + 1, pct_start=0.1, step_every="batch")
     model.set_params(callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))])
     return model.fit(*draw_windows(recordings, num_windows, model.window_samples, seed))
@@ -277,20 +277,25 @@ def score(model: RateNetwork, recordings: Sequence[Labelled], bin_samples: int =
 
 
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return means over the cells of each dataset, of those like spikefinder's, and of all; ``±`` is their deviation.
+    """Return means over the cells of each dataset, each indicator, those like spikefinder's, and all; ``±`` deviations.
 
     Of ``count_ratio`` it is the median: a cell that hardly fires has a ratio of any size.
     """
-
-    def means(some: pd.DataFrame) -> pd.Series:
-        return pd.Series({"cells": len(some), **some.mean(), "count_ratio": some["count_ratio"].median()})
-
-    groups = dict(list(cells.groupby("dataset")))
-    groups |= {"spikefinder's": cells[cells.index.isin(SPIKEFINDER, level="dataset")], "all": cells}
-    table = pd.DataFrame({name: means(some) for name, some in groups.items()}).T
-    for name in ("spikefinder's", "all"):
-        table.loc[f"±, {name}"] = groups[name].std()
-    return table
+    dataset = cells.index.get_level_values("dataset")
+    groups = {name: cells[dataset == name] for name in sorted(set(dataset))}
+    groups |= {name: cells[dataset.isin(several)] for name, several in INDICATORS.items()}
+    groups |= {"spikefinder's": cells[dataset.isin(SPIKEFINDER)], "all": cells}
+    rows = {
+        name: {
+            "cells": len(some),
+            **some.mean(),
+            "count_ratio": some["count_ratio"].median(),
+            **some.drop(columns="count_ratio").std().add_prefix("± "),
+        }
+        for name, some in groups.items()
+        if len(some)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def cross_validate(
@@ -341,7 +346,7 @@ Trained on published recordings of fluorescence with juxtacellular spikes: {DATA
 
 Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
 on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the estimated
-by the true number of spikes:
+by the true number of spikes; "spikefinder's" are sets like those of the challenge:
 
 ```
 {by_cell.round(3).to_string()}
@@ -367,7 +372,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models, by_cell = cross_validate(args.name, recordings, folds(recordings), args.seed)
     _, by_indicator = cross_validate(args.name, recordings, indicators(recordings), args.seed)
     if args.name == "calcium":
-        model = ensemble(models, *draw_windows(recordings, NUM_WINDOWS // 5, models[0].window_samples, args.seed))
+        num_windows = SETTINGS["calcium"]["num_windows"] // 5
+        model = ensemble(models, *draw_windows(recordings, num_windows, models[0].window_samples, args.seed))
     else:
         model = train(args.name, recordings, args.seed)
     command = f"python -m dlvolt.training.calcium {args.name} FOLDER --seed {args.seed}"
