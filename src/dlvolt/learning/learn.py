@@ -60,8 +60,7 @@ def learn_units(
     kernels : Tensor, shape (M, N, N), optional
         What takes a waveform from the reference to each place, by interpolation in space; needed if M > 1.
     first_sweep : int
-        1 where large units are known well already; from then on units must exceed the threshold, from 2 on they must
-        be no echo of a larger one (`plausible`).
+        1 where large units are known well already: so much the stricter are units judged (`plausible`).
 
     Returns
     -------

@@ -43,9 +43,9 @@ def plausible(
     """Return which units, updated, fire enough, exceed the threshold and are no echo of another, shape (K,), bool."""
     counts = torch.bincount(sample.units, minlength=len(units.moved))
     kept = counts >= max(3, min_events)
-    if sweep > 0:
+    if sweep > 0:  # at first, only what cannot be found again is dropped
         cost, amplitudes = units.amplitude_prior(amplitude_range).event_cost, units.waveforms.flatten(1).norm(dim=1)
-        kept &= amplitudes - (amplitudes / 2 + cost / amplitudes) > MIN_EXCESS
+        kept &= amplitudes - (amplitudes / 2 + cost / amplitudes) > (MIN_EXCESS if sweep > 1 else 0)
         kept &= units.waveforms.norm(dim=2).amax(dim=1) > MIN_ON_CHANNEL
     if sweep > 1:  # till then large units may leave echoes, as their waveforms are not known well yet
         kept &= ~(sample.shadows > ECHO * counts[:, None]).any(dim=1)
