@@ -79,7 +79,7 @@ def in_folder(folder):
 )
 def test_open_ephys(shared_data, tmp_path, capsys, name, options, num_channels, duration_s, pitch_um):
     out = tmp_path / "spikes.nwb"
-    main(["sort", str(shared_data / "open_ephys" / name), "--out", str(out), *options, *PLAIN])
+    main(["sort", str(shared_data / "open_ephys" / name), "--out", str(out), *options, *QUICK])
     printed = capsys.readouterr()
     assert ("No probe in the source" in printed.err) == (not options)
     num_units, num_spikes = map(int, re.search(r"(\d+) units, (\d+) spikes", printed.out).groups())
