@@ -144,7 +144,8 @@ def _in_place(
 
     The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
     snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
-    the shadow of another.
+    the shadow of another. Nor is it explained away there: it may be a part of the larger spike that the larger template
+    lacks, and should have back. (A spike of another neuron, which is there by chance, is lost in the mean.)
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
@@ -153,10 +154,11 @@ def _in_place(
     for chunk in chunks:
         events = matcher.pursue(chunk)
         where = channels[events.units]
-        left_over = event_slices(residual(chunk, events, templates), events.times, width, where)  # E×C×D
-        clean = undelayed(left_over + event_waveforms(events, templates, where), events.shifts)
-        unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         in_shadow, of_chunk = _shadows(events, casts, width)
+        known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
+        left_over = event_slices(residual(chunk, known, templates), events.times, width, where)  # E×C×D
+        clean = undelayed(left_over + event_waveforms(known, templates, where), events.shifts)
+        unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
         weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
         weights[in_shadow] *= LITTLE
