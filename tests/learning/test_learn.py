@@ -74,6 +74,15 @@ def test_a_unit_started_twice_half_a_sample_apart_is_merged():
     assert matches(learnt, TRUE).max() < 0.1
 
 
+def test_a_large_unit_has_back_what_a_small_one_took_of_it():
+    units = torch.stack([waveform(2, 60.0), waveform(3, 15.0, phase=6.0)])
+    chunks, _ = record(units)
+    start = torch.stack([units[0] - units[1], units[1]])  # with each large spike the small unit is seen to fire
+    learnt = learn(chunks, start)
+    assert len(learnt) == 2
+    assert matches(learnt, units).max() < 0.1
+
+
 def test_two_units_started_as_one_are_split():
     close = torch.stack([waveform(2, 30.0), waveform(2, 30.0, phase=5.0, spread=1.3)])
     chunks, _ = record(close)
