@@ -153,14 +153,14 @@ class NetworkPeakDetector(ShadowingPeakDetector):
             raise ValueError(f"threshold must be a probability above 0, or 'auto', not {threshold!r}")
         if shadow_ms is not None and not shadow_ms >= 0:
             raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")
-        self.probability = self.scores = spike_probability(recording, model, polarity, device, seed)
-        network = load_model(self.probability._kwargs["model"], device)
+        self.scores = spike_probability(recording, model, polarity, device, seed)
+        network = load_model(self.scores._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
         if threshold is None:
             threshold = network.threshold if network.detection_threshold is None else network.detection_threshold
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
         if threshold == "auto":
-            threshold = expected_f1_thresholds(self.probability, self.shadow_samples, seed, num_workers)
+            threshold = expected_f1_thresholds(self.scores, self.shadow_samples, seed, num_workers)
         self.threshold = threshold
-        self.polarity = self.probability.get_property("polarity").tolist()
+        self.polarity = self.scores.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)
