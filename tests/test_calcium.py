@@ -44,11 +44,11 @@ def test_rates_follow_the_spikes_and_add_up_to_them(cells, model, least, off):
 
 
 @pytest.mark.parametrize("model", ["calcium", "s2s"])
-@pytest.mark.parametrize("frame_rate", [7.5, 15.0, 30.0, 100.0])
-def test_noise_is_taken_for_a_cell_that_hardly_fires(model, frame_rate):
+@pytest.mark.parametrize(("frame_rate", "most"), [(7.5, 0.4), (15.0, 0.2), (30.0, 0.2), (100.0, 0.2)])
+def test_noise_is_taken_for_a_cell_that_hardly_fires(model, frame_rate, most):
     noise = np.random.default_rng(0).normal(100, 5, (round(100 * frame_rate), 4))
     rate = spike_rate(si.NumpyRecording(noise, frame_rate), model=model).get_traces()
-    assert rate.mean() < 0.4
+    assert rate.mean() < most
 
 
 def test_one_unit_for_each_roi_by_annotation_or_model(cells, tmp_path):
