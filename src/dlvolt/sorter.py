@@ -283,20 +283,22 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
     say = print if verbose else lambda *_: None
 
-    whitened = stages.preprocess(recording, p)
-    sample = stages.take_sample(whitened, p.learning_duration_s, job_kwargs)
+    finite = stages.set_aside(recording, p, job_kwargs)
+    artefacts = finite.artefacts
+    for remark in stages.remarks(finite):
+        say(f"dlvolt: {remark}")
+    whitened = stages.preprocess(finite, p)
+    sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
-    peaks = stages.detect(whitened, shape, p, job_kwargs)
+    peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
     peaks = stages.drop_noise(recording, peaks, p, job_kwargs)
     say(f"dlvolt: {len(peaks.peaks)} peaks")
     drift = stages.find_drift(whitened, peaks, p)
     say(f"dlvolt: {drift.remark}")
     waveforms = stages.cluster(whitened, peaks, shape, drift, p)
     say(f"dlvolt: {len(waveforms)} clusters")
-    units = stages.learn(whitened, sample, shape, waveforms, drift, p, job_kwargs)
+    units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
     say(f"dlvolt: {len(units.waveforms)} units")
     spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
-    sorting = stages.collect(whitened, units, spikes, p)
-    sorting.annotate(modality="extracellular")
-    return sorting
+    return stages.collect(whitened, artefacts, units, spikes, p)

@@ -11,7 +11,7 @@ import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
-from spikeinterface.preprocessing import bandpass_filter
+from spikeinterface.preprocessing import bandpass_filter, silence_periods
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
 from torch import Tensor
@@ -19,11 +19,12 @@ from torch import Tensor
 from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_locally
 from dlvolt.detection.classify import classify_peaks
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
+from dlvolt.electrodes import Artefacts, bridge_periods, find_artefacts, find_hum
 from dlvolt.learning import LearningSettings, Matchers, Units, learn_units
 from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan, highpass_reference, whiten_noise
+from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
 from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
 from dlvolt.refractory import same_neuron
 from dlvolt.threads import map_in_threads
@@ -36,45 +37,91 @@ MANY_CHUNKS = 8  # of a sample: half of them are enough to begin with
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 
-def filter_and_reference(
-    recording: BaseRecording, p: SorterParameters, temporal: np.ndarray | None = None
-) -> BaseRecording:
-    """Fill what is not a number, filter (also with a symmetric filter, if there is one more) and reference."""
+class Finite(NamedTuple):
+    """A recording without missing samples, and what in it is not neural: artefacts, and mains hum if there is any."""
+
+    recording: BaseRecording
+    artefacts: Artefacts
+    hum: dict[str, Any] | None
+
+
+def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
+    """Fill what is not a number, and find what is not neural."""
     if recording.get_dtype().kind == "f":
         recording = fill_nan(recording.astype("float32"))
-    if not p.apply_preprocessing:
-        return recording.astype("float32")
-    reference = p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
-    return highpass_reference(recording, freq_min=p.freq_min, reference=reference, temporal=temporal)
+    hum = find_hum(recording, p.freq_min) if p.apply_preprocessing else None
+    period = round(recording.sampling_frequency / hum["freq"]) if hum else 0
+    return Finite(recording, find_artefacts(recording, job_kwargs, period), hum)
 
 
-def preprocess(recording: BaseRecording, p: SorterParameters) -> BaseRecording:
+def remarks(finite: Finite) -> list[str]:
+    """Return what was found, a line each."""
+    found = []
+    if finite.hum:
+        found.append(f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out")
+    if reasons := finite.artefacts.reasons:
+        seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
+        kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
+        found.append(f"{len(reasons)} stretches ({kinds}), {seconds:.2f} s in all, are set aside as artefacts")
+    return found
+
+
+def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarray | None = None) -> BaseRecording:
+    """Filter (also with a symmetric filter, if there is one more) and reference; artefacts become zero."""
+    recording = finite.recording.astype("float32")
+    if p.apply_preprocessing:
+        recording = bridge_periods(finite.recording, finite.artefacts.periods)
+        if finite.hum:
+            recording = notch_comb(recording, **finite.hum)
+        reference = p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
+        recording = highpass_reference(recording, freq_min=p.freq_min, reference=reference, temporal=temporal)
+    if len(finite.artefacts.periods):
+        recording = silence_periods(recording, finite.artefacts.periods)
+    return recording
+
+
+def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
     """Filter, reference and whiten."""
-    filtered = filter_and_reference(recording, p)
+    filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
     spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
-    filtered = filter_and_reference(recording, p, temporal)  # both filters in time in one pass
+    filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
-def spread_slices(recording: BaseRecording, duration_s: float) -> list[tuple[int, int, int]]:
-    """Cut at most so much of a recording into one-second slices, evenly spread: (segment, start, end)."""
+def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[tuple[int, int, int]]:
+    """Cut at most so much of a recording into one-second slices, evenly spread: (segment, start, end).
+
+    Slices of which artefacts leave less than half of what they leave of the best ones are not taken.
+    """
     width = round(CHUNK_S * recording.sampling_frequency)
     slices = []
     for segment in range(recording.get_num_segments()):
         num_samples = recording.get_num_samples(segment)
         starts = np.arange(0, num_samples, width)
         slices += [(segment, int(start), int(min(start + width, num_samples))) for start in starts]
+    if len(artefacts.periods):
+        left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
+        slices = list(compress(slices, left >= left.max() / 2))
     wanted = max(1, round(duration_s / CHUNK_S))
     if len(slices) <= wanted:
         return slices
     return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
 
 
-def take_sample(recording: BaseRecording, duration_s: float, job_kwargs: dict[str, Any]) -> list[np.ndarray]:
+def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tuple[int, int, int]]) -> float:
+    """Return how many seconds of some slices are not set aside."""
+    return sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices) / (
+        recording.sampling_frequency
+    )
+
+
+def take_sample(
+    recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
+) -> list[np.ndarray]:
     """Load a sample of the recording, chunks of shape (T, N)."""
-    slices = spread_slices(recording, duration_s)
+    slices = spread_slices(recording, artefacts, duration_s)
 
     def load(piece: tuple[int, int, int]) -> np.ndarray:
         segment, start, end = piece
@@ -139,14 +186,15 @@ class Peaks(NamedTuple):
 
 def detect(
     recording: BaseRecording,
+    artefacts: Artefacts,
     shape: SpikeShape | None,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
     slices: list[tuple[int, int, int]] | None = None,
 ) -> Peaks:
     """Find peaks in slices of the recording, by default as many as are to be clustered."""
-    slices = slices or spread_slices(recording, p.clustering_duration_s)
-    seconds = sum(end - start for _, start, end in slices) / recording.sampling_frequency
+    slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
+    seconds = seconds_left(recording, artefacts, slices)
     if shape is None:
         nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
         return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
@@ -215,6 +263,7 @@ def cluster(
 
 def learn(
     recording: BaseRecording,
+    artefacts: Artefacts,
     sample: list[np.ndarray],
     shape: SpikeShape | None,
     waveforms: Tensor,
@@ -228,7 +277,7 @@ def learn(
     what they leave can be searched for others.
     """
     num_before, num_after = template_extent(recording, p)
-    middles = np.array([(start + end) // 2 for _, start, end in spread_slices(recording, p.learning_duration_s)])
+    middles = np.array([(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]
     chunks, places = join(list(compress(sample, long_enough)), places, num_before + num_after)
@@ -254,7 +303,8 @@ def learn(
     units = improve(chunks[::step], units, num_sweeps=p.num_sweeps - 1, places=places[::step])
     known = Matchers(units, settings, p.device) if len(units.moved) else None
     everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
-    found = detect(LeftOverRecording(recording, chunks, places, known), shape, p, job_kwargs, slices=everything)
+    left_over = LeftOverRecording(recording, chunks, places, known)
+    found = detect(left_over, Artefacts.none(), shape, p, job_kwargs, slices=everything)
     missed = cluster(recording, found, shape, drift, p, np.take(places, found.peaks["segment_index"]))
     units = units.and_also(Units.new(missed, by_kriging))
     return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1)
@@ -295,16 +345,20 @@ def deconvolve(
     )
 
 
-def collect(recording: BaseRecording, units: Units, spikes: np.ndarray, p: SorterParameters) -> NumpySorting:
-    """Make the sorting: neurons that fire enough, by depth, with their properties."""
+def collect(
+    recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
+) -> NumpySorting:
+    """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
     waveforms = units.waveforms
+    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
     spikes["cluster_index"] = owner[spikes["cluster_index"]]
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
-    kept = by_depth[counts[by_depth] >= p.min_firing_rate * recording.get_total_duration()]
+    whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
+    kept = by_depth[counts[by_depth] >= p.min_firing_rate * seconds_left(recording, artefacts, whole)]
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
 
@@ -316,6 +370,7 @@ def collect(recording: BaseRecording, units: Units, spikes: np.ndarray, p: Sorte
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
+    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
     return sorting
 
 

@@ -23,6 +23,7 @@ SLAB = 2048  # samples that are decorrelated at once, so that they stay in the c
 NUM_CHUNKS, CHUNK_S = 20, 0.5  # of the recording, from which noise is estimated
 QUIET = 4.0  # noise standard deviations; larger excursions are spikes
 DEAD = 1e-3  # of the noisiest channel's noise; channels with less are dead, and become zero
+BLOCK, COARSE = 32, 0.7  # samples; and by how much the median is too small where digits are coarse
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
 RELATIVE_FLOOR = 1e-3  # of the largest noise eigenvalue: directions without noise are not blown up
 SPECTRAL_FLOOR = 1e-2  # of the largest noise power: nor are frequencies which the filter took away
@@ -189,13 +190,31 @@ def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
 
 def _quiet_noise(chunks: list[np.ndarray], reach: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return chunks, shape (N, T), less their medians and zero near spikes, and which samples are not; in place."""
+    silenced = [~chunk.any(axis=0) for chunk in chunks]  # T
     for chunk in chunks:
         chunk -= row_medians(chunk)[:, None]
-    scale = [row_medians(np.abs(np.concatenate(trace)[None])) for trace in zip(*chunks, strict=True)]  # N×1
-    scale = np.array(scale) / 0.6745
+    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
+    scale = np.array([_noise_scale(np.concatenate(trace)) for trace in zip(*left, strict=True)])[:, None]
     alive = scale > DEAD * scale.max()
-    quiet = [alive & ~_near(np.abs(chunk) > QUIET * scale, reach) for chunk in chunks]
+    quiet = [
+        alive & ~_near(np.abs(chunk) > QUIET * scale, reach) & ~absent
+        for chunk, absent in zip(chunks, silenced, strict=True)
+    ]
     return [np.multiply(chunk, mask, out=chunk) for chunk, mask in zip(chunks, quiet, strict=True)], quiet
+
+
+def _noise_scale(trace: np.ndarray) -> float:
+    """Return the noise standard deviation of a trace with spikes, shape (T,).
+
+    It is told by the median absolute value; but where digits are coarser than the noise, most samples of which are the
+    same then, by the median root mean square of short blocks.
+    """
+    if len(trace) < BLOCK:
+        return 0.0
+    by_samples = float(row_medians(np.abs(trace)[None])[0]) / 0.6745
+    blocks = trace[: len(trace) // BLOCK * BLOCK].reshape(-1, BLOCK)
+    by_blocks = float(row_medians(np.sqrt(np.square(blocks).mean(axis=1))[None])[0])
+    return by_blocks if by_samples < COARSE * by_blocks else by_samples
 
 
 def _near(events: np.ndarray, reach: int) -> np.ndarray:

@@ -1,0 +1,298 @@
+"""Stretches of a recording that are not neural: stimulation, movement, saturation, blanking, dropped packets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_data_chunks
+from spikeinterface.core.base import base_period_dtype
+from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+BLOCK_MS = 1.0  # the recording is judged in blocks of this length, half as long as a spike
+LAG_MS = 0.2  # x(t + lag) - x(t) keeps the band of spikes and little of field potentials
+MOST = 0.75  # of the channels: no neuron is seen by so many
+HIGH = 3.0  # times a channel's typical block, some nine noise standard deviations: noise never gets there
+SUSTAINED_MS, SUSTAINED = 20.0, 0.6  # blocks that are high for so much of so long are no spikes, but movement
+OUTSIZE = 10.0  # times a channel's typical block: on most channels of a probe no spike gets there,
+OUTSIZE_OF_FEW, FEW_CHANNELS = 25.0, 16  # and on most of so few, which may all be beside one neuron, not here
+CONSTANT_MS = 3.0  # a recording that does not change for so long is blanked, saturated or has lost packets,
+CONSTANT_COARSE_MS = 50.0  # or has digits so coarse that noise seldom changes them
+BEFORE, AFTER = 1, 3  # blocks beside an artefact that go with it, as amplifiers recover slowly
+SHORTEST_MS = 5.0  # between two artefacts; what is shorter goes with them
+
+
+class Artefacts(NamedTuple):
+    """What is set aside.
+
+    Attributes
+    ----------
+    periods : np.ndarray, SpikeInterface's base_period_dtype
+        Stretches of each segment, ascending, which do not overlap.
+    reasons : list of str
+        Why, for each: "constant" (blanked, saturated, lost) or "outsize" (stimulation, movement).
+    """
+
+    periods: np.ndarray
+    reasons: list[str]
+
+    @classmethod
+    def none(cls) -> Artefacts:
+        """Return that nothing is set aside."""
+        return cls(np.zeros(0, dtype=base_period_dtype), [])
+
+    def num_samples(self, segment: int, start: int, end: int) -> int:
+        """Return how many samples between two frames of a segment are set aside."""
+        own = self.periods[self.periods["segment_index"] == segment]
+        overlap = np.minimum(own["end_sample_index"], end) - np.maximum(own["start_sample_index"], start)
+        return int(overlap.clip(min=0).sum())
+
+    def contain(self, segments: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Tell which samples are set aside, shape (E,), bool."""
+        inside = np.zeros(len(frames), dtype=bool)
+        for segment in np.unique(self.periods["segment_index"]):
+            own = self.periods[self.periods["segment_index"] == segment]
+            last = np.searchsorted(own["start_sample_index"], frames, side="right") - 1
+            inside |= (segments == segment) & (last >= 0) & (frames < own["end_sample_index"][last])
+        return inside
+
+    def seconds(self, sampling_frequency: float) -> float:
+        """Return how much is set aside in all."""
+        return float((self.periods["end_sample_index"] - self.periods["start_sample_index"]).sum() / sampling_frequency)
+
+    def in_seconds(self, sampling_frequency: float) -> list[list]:
+        """Return each stretch as [segment, start in s, end in s, reason], counted from the segment's first sample."""
+        return [
+            [int(segment), float(start / sampling_frequency), float(end / sampling_frequency), reason]
+            for (segment, start, end), reason in zip(
+                self.periods[["segment_index", "start_sample_index", "end_sample_index"]].tolist(),
+                self.reasons,
+                strict=True,
+            )
+        ]
+
+
+def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_period: int = 0) -> Artefacts:
+    """Find the stretches in which most channels leave the range of spikes and noise together, in one pass.
+
+    The recording is cut into blocks of a millisecond. A block is measured by the largest change of each channel over
+    0.2 ms, and compared with the channel's own typical block. An artefact is a block that is outsize on most channels,
+    a time of 20 ms in which most blocks are high on most channels, or 3 ms in which most channels do not change. What
+    only some channels show may be a spike, and is left to the sorter.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces, finite.
+    job_kwargs : dict
+        SpikeInterface's.
+    hum_period : int
+        Samples after which mains hum repeats itself; 0 where there is none. Changes that come again after a period, or
+        were there a period before, are hum.
+
+    Returns
+    -------
+    Artefacts
+        Possibly none.
+    """
+    measure = _Measure.of(recording, hum_period)
+    if not measure.is_alive.any():
+        return Artefacts.none()
+    executor = TimeSeriesChunkExecutor(
+        recording,
+        _judge_chunk,
+        _to_worker,
+        (recording, measure),
+        handle_returns=True,
+        job_name="dlvolt: find artefacts",
+        **job_kwargs,
+    )
+    judged: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(recording.get_num_segments())]
+    for segment, first_block, of_chunk in executor.run():
+        judged[segment].append((first_block, of_chunk))
+    periods, reasons = [], []
+    for segment, parts in enumerate(judged):
+        verdicts = np.concatenate([of_chunk for _, of_chunk in sorted(parts, key=lambda part: part[0])])
+        for start, end, reason in _stretches(verdicts, measure):
+            last = min(end * measure.block, recording.get_num_samples(segment))
+            periods.append((segment, start * measure.block, last))
+            reasons.append(reason)
+    return Artefacts(np.array(periods, dtype=base_period_dtype), reasons)
+
+
+class _Measure(NamedTuple):
+    """How blocks are measured: their length, the lag and the hum's period in samples, and the channels' typical block.
+
+    `typical`, shape (N,), is the median of the largest change in blocks that change at all; channels that are
+    not alive are not asked. `coarse` tells whether a typical block changes by one step of the digitiser.
+    """
+
+    block: int
+    lag: int
+    hum_period: int
+    typical: np.ndarray
+    is_alive: np.ndarray
+    coarse: bool
+
+    @classmethod
+    def of(cls, recording: BaseRecording, hum_period: int) -> _Measure:
+        fs = recording.sampling_frequency
+        block, lag = max(4, round(BLOCK_MS / 1000 * fs)), max(1, round(LAG_MS / 1000 * fs))
+        segments = range(recording.get_num_segments())
+        shortest = min(map(recording.get_num_samples, segments))
+        chunks = get_random_data_chunks(
+            recording,
+            num_chunks_per_segment=max(1, 40 // len(segments)),
+            chunk_size=min(round(0.25 * fs), shortest),
+            concatenated=False,
+            return_in_uV=False,
+            seed=0,
+        )
+        measure = cls(block, lag, hum_period, np.ones(recording.get_num_channels()), np.ones(0), False)
+        changes = np.concatenate([measure.largest_changes(chunk, 0, 0) for chunk in chunks])  # blocks×N
+        typical = np.array([np.median(own[own > 0]) if own.any() else 0.0 for own in changes.T])
+        smallest = np.array([own[own > 0].min() if own.any() else 0.0 for own in changes.T])
+        is_alive = typical > 0
+        coarse = bool(np.median((typical <= smallest)[is_alive])) if is_alive.any() else False
+        return measure._replace(typical=np.where(is_alive, typical, 1), is_alive=is_alive, coarse=coarse)
+
+    def largest_changes(self, traces: np.ndarray, before: int, after: int) -> np.ndarray:
+        """Return the largest change of each channel in each block, of traces with so many samples more on each side."""
+        traces = traces.astype("float32", copy=False)
+        change = np.abs(traces[self.lag :] - traces[: -self.lag])
+        change = np.concatenate([change, np.zeros((self.lag, traces.shape[1]), dtype="float32")])  # as long as traces
+        if self.hum_period and len(traces) > self.hum_period + self.lag:
+            change = self._without_hum(traces, change)
+        change = change[before : len(change) - after]
+        num_blocks = -(-len(change) // self.block)
+        padded = np.pad(change, ((0, num_blocks * self.block - len(change)), (0, 0)))
+        return padded.reshape(num_blocks, self.block, -1).max(axis=1)
+
+    def _without_hum(self, traces: np.ndarray, change: np.ndarray) -> np.ndarray:
+        period, lag = self.hum_period, self.lag
+        signed = traces[lag:] - traces[:-lag]
+        repeated = np.abs(signed[period:] - signed[:-period])
+        later, earlier = change.copy(), change.copy()
+        later[: len(repeated)] = repeated
+        earlier[period : period + len(repeated)] = repeated
+        return np.minimum(later, earlier)
+
+
+def _to_worker(recording: BaseRecording, measure: _Measure) -> dict[str, Any]:
+    return {"recording": recording, "measure": measure}
+
+
+def _judge_chunk(
+    segment_index: int, start_frame: int, end_frame: int, worker_context: dict[str, Any]
+) -> tuple[int, int, np.ndarray]:
+    """Return the first block of a chunk, and how many channels are constant, high and outsize in each, shape (B, 3)."""
+    recording, measure = worker_context["recording"], worker_context["measure"]
+    first, last = -(-start_frame // measure.block), -(-end_frame // measure.block)  # blocks that begin in the chunk
+    margin = measure.hum_period + measure.lag
+    start, end = first * measure.block, min(last * measure.block, recording.get_num_samples(segment_index))
+    low, high = max(0, start - margin), min(end + margin, recording.get_num_samples(segment_index))
+    traces = recording.get_traces(segment_index, low, high)
+    largest = measure.largest_changes(traces, start - low, high - end)
+    relative = (largest / measure.typical)[:, measure.is_alive]
+    few = relative.shape[1] < FEW_CHANNELS
+    kinds = (relative == 0, relative > HIGH, relative > (OUTSIZE_OF_FEW if few else OUTSIZE))
+    return segment_index, first, np.stack([kind.mean(axis=1) for kind in kinds], axis=1)
+
+
+def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, str]]:
+    """Return the stretches of blocks, (start, end, reason), that are set aside, given shares of channels, (B, 3)."""
+    constant, high, outsize = verdicts.T
+    many = np.count_nonzero(measure.is_alive) > 1  # one channel alone may see outsize spikes
+    is_outsize = (outsize >= MOST) & many
+    width = round(SUSTAINED_MS / BLOCK_MS)
+    is_high = high >= MOST
+    enough = np.convolve(is_high, np.ones(width), mode="full")[width - 1 :] >= SUSTAINED * width  # from here on
+    is_sustained = np.convolve(enough, np.ones(width), mode="full")[: len(high)] > 0
+    is_sustained &= np.convolve(is_high, np.ones(5), mode="same") > 0  # up to where it is high for the last time
+    is_constant = constant >= MOST
+    longest = CONSTANT_COARSE_MS if measure.coarse else CONSTANT_MS
+    for start, end in _runs(is_constant):
+        if end - start < longest / BLOCK_MS:
+            is_constant[start:end] = False
+    is_artefact = is_outsize | is_sustained
+    for start, end in _runs(is_artefact):
+        while start > 0 and high[start - 1] >= 0.5:
+            start -= 1
+        while end < len(high) and high[end] >= 0.5:
+            end += 1
+        is_artefact[max(0, start - BEFORE) : end + AFTER] = True
+    for start, end in _runs(is_constant):
+        is_artefact[max(0, start - BEFORE) : end + BEFORE] = True
+    for start, end in _runs(~is_artefact):
+        if end - start < SHORTEST_MS / BLOCK_MS and 0 < start and end < len(is_artefact):
+            is_artefact[start:end] = True
+    return [
+        (start, end, "constant" if is_constant[start:end].mean() > 0.5 else "outsize")
+        for start, end in _runs(is_artefact)
+    ]
+
+
+def _runs(marked: np.ndarray) -> np.ndarray:
+    """Return first and end of each run of marked blocks, shape (runs, 2)."""
+    return np.flatnonzero(np.diff(marked, prepend=False, append=False)).reshape(-1, 2)
+
+
+class BridgedRecording(BasePreprocessor):
+    """Cross some periods by a straight line, from what lies before to what comes after.
+
+    So filters do not ring from what is in them. SpikeInterface's ``silence_periods`` sets them to zero, which is a
+    step where traces have an offset.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Traces of any type; they become float32.
+    periods : np.ndarray, SpikeInterface's base_period_dtype
+        Ascending in each segment; they do not overlap.
+    """
+
+    def __init__(self, recording: BaseRecording, periods: np.ndarray) -> None:
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        width = max(1, round(BLOCK_MS / 1000 * recording.sampling_frequency))
+        for index, segment in enumerate(recording.segments):
+            own = periods[periods["segment_index"] == index]
+            self.add_recording_segment(BridgedSegment(segment, own, width))
+        self._serializability["json"] = False
+        self._kwargs = dict(recording=recording, periods=periods)
+
+
+class BridgedSegment(BasePreprocessorSegment):
+    """One segment of a `BridgedRecording`; the ends of a line are means over so many samples beside the period."""
+
+    def __init__(self, parent: BaseRecordingSegment, periods: np.ndarray, width: int) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.starts, self.ends, self.width = periods["start_sample_index"], periods["end_sample_index"], width
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the traces, shape (T, N)."""
+        traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
+        traces = traces.astype("float32")
+        first = np.searchsorted(self.ends, start_frame, side="right")
+        last = np.searchsorted(self.starts, end_frame)
+        for start, end in zip(self.starts[first:last].tolist(), self.ends[first:last].tolist(), strict=True):
+            before = self._mean(start - self.width, start, channel_indices)
+            after = self._mean(end, end + self.width, channel_indices)
+            before, after = (after if before is None else before), (before if after is None else after)
+            frames = np.arange(max(start, start_frame), min(end, end_frame))
+            share = ((frames - start + 1) / (end - start + 1))[:, None]
+            line = 0.0 if before is None else (1 - share) * before + share * after
+            traces[frames - start_frame] = line
+        return traces
+
+    def _mean(self, start: int, end: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray | None:
+        start, end = max(0, start), min(end, self.get_num_samples())
+        if end <= start:
+            return None  # there is nothing on this side
+        return self.parent_recording_segment.get_traces(start, end, channel_indices).mean(axis=0, dtype="float64")
+
+
+def bridge_periods(recording: BaseRecording, periods: np.ndarray) -> BaseRecording:
+    """Return the recording with some periods bridged; see `BridgedRecording`."""
+    return BridgedRecording(recording, periods) if len(periods) else recording

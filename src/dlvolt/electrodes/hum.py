@@ -1,0 +1,104 @@
+"""Mains hum: whether it stands out of the noise in the band of spikes, and at which frequency exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+from spikeinterface.core import BaseRecording
+
+MAINS_HZ = (50.0, 60.0)
+TOLERANCE = 0.005  # mains drift by a few parts in a thousand
+CHUNK_S, NUM_CHUNKS, MOST_CHANNELS = 4.0, 3, 8  # that are looked at
+BESIDE_HZ = (4.0, 20.0)  # from a line, where the noise beside it is measured
+WIDTH_HZ = 0.5  # of a line, on either side
+STANDS_OUT = 10.0  # times the noise beside it: a line is taken out
+STRONGEST = 10  # lines tell the frequency
+FEWEST = 3  # harmonics: one line alone is of something else
+HARMFUL = 0.05  # of the noise in the band: hum with less power is left alone, as a notch costs spikes a little
+
+
+def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float = 6000.0) -> dict | None:
+    """Return what `notch_comb` needs to take mains hum out, where hum would pass for noise or spikes.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Raw traces, finite.
+    freq_min, freq_max : float
+        Band of spikes, Hz.
+
+    Returns
+    -------
+    dict or None
+        ``freq``, Hz, and ``harmonics``, those in the band that stand out; None where there is no hum to speak of, or
+        the recording is too short to tell.
+    """
+    fs = recording.sampling_frequency
+    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    size = round(CHUNK_S * fs)
+    longest = int(np.argmax(lengths))
+    if lengths[longest] < size:
+        return None
+    channels = recording.channel_ids[np.linspace(0, len(recording.channel_ids) - 1, MOST_CHANNELS).round().astype(int)]
+    starts = np.linspace(0, lengths[longest] - size, NUM_CHUNKS).astype(int)
+    window = np.hanning(size)[:, None]
+    power = np.median(
+        [
+            np.abs(np.fft.rfft(window * _centred(recording, longest, start, start + size, np.unique(channels)), axis=0))
+            ** 2
+            for start in starts
+        ],
+        axis=0,
+    )  # F×N; an artefact is in few of the chunks, hum in all of them
+    found = [_lines(power, fs / size, mains, freq_min, min(freq_max, 0.95 * fs / 2)) for mains in MAINS_HZ]
+    share, freq, harmonics = max(found, key=lambda each: each[0])
+    return {"freq": freq, "harmonics": harmonics} if share > HARMFUL else None
+
+
+def _centred(recording: BaseRecording, segment: int, start: int, end: int, channels: np.ndarray) -> np.ndarray:
+    traces = recording.get_traces(segment, start, end, channel_ids=list(channels)).astype("float64")
+    return traces - traces.mean(axis=0)
+
+
+def _lines(
+    power: np.ndarray, resolution: float, mains: float, freq_min: float, freq_max: float
+) -> tuple[float, float, list[int]]:
+    """Return the power of the lines relative to the noise of the band, the exact frequency, and which stand out."""
+    floor = np.median(power[round(freq_min / resolution) : round(freq_max / resolution)], axis=0)  # N
+    floor = np.where(floor > 0, floor, np.inf)  # dead channels have no hum
+    multiples = np.arange(1, int(freq_max / mains))
+
+    def heights(freq: float) -> np.ndarray:
+        at = np.round(multiples * freq / resolution).astype(int)
+        return (power[at] / floor).mean(axis=1)
+
+    candidates = mains * np.linspace(1 - TOLERANCE, 1 + TOLERANCE, 201)
+    fits = np.array([np.log1p(heights(candidate)).sum() for candidate in candidates])
+    freq = float(np.median(candidates[fits == fits.max()]))  # several fall into the same bins
+    freq = _refined(power.mean(axis=1), resolution, freq, multiples)
+    reach = round(WIDTH_HZ / resolution)
+    near, far = (round(hz / resolution) for hz in BESIDE_HZ)
+    harmonics, share = [], 0.0
+    for multiple in multiples[multiples * freq > 0.5 * freq_min]:
+        at = round(multiple * freq / resolution)
+        beside = np.concatenate([power[at - far : at - near], power[at + near : at + far]])
+        noise = np.median(beside, axis=0)
+        line = power[at - reach : at + reach + 1]
+        contrast = np.median(line.max(axis=0) / np.where(noise > 0, noise, np.inf))
+        if contrast > STANDS_OUT:
+            harmonics.append(int(multiple))
+            if multiple * freq >= freq_min:
+                num_bins = (freq_max - freq_min) / resolution
+                share += float(np.median(line.sum(axis=0) / (floor * num_bins)))
+    return (share if len(harmonics) >= FEWEST else 0.0), freq, harmonics
+
+
+def _refined(power: np.ndarray, resolution: float, freq: float, multiples: np.ndarray) -> float:
+    """Return the fundamental of the strongest lines, each of which is placed between bins by a parabola."""
+    around = np.round(multiples * freq / resolution).astype(int)[:, None] + np.arange(-2, 3)
+    peaks = around[np.arange(len(around)), power[around].argmax(axis=1)]
+    before, top, after = (np.log(power[peaks + step] + 1e-30) for step in (-1, 0, 1))
+    strongest = np.argsort(top)[-STRONGEST:]
+    curvature = before - 2 * top + after
+    offsets = np.where(curvature < 0, (before - after) / (2 * np.minimum(curvature, -1e-9)), 0.0).clip(-0.5, 0.5)
+    lines = (peaks + offsets)[strongest] * resolution
+    return float(multiples[strongest] @ lines / (multiples[strongest] @ multiples[strongest]))
