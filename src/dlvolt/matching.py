@@ -30,6 +30,8 @@ class DlvoltMatching(BaseTemplateMatching):
         Standard deviation of each unit's amplitudes, relative to its template.
     firing_rates : float or array
         Of each unit, Hz: a spike of a unit that fires rarely has to be the clearer.
+    score_deviations : float or array
+        Standard deviation of each unit's scores where it has no spikes: 1 where the noise is white.
     amplitude_range : tuple
         Smallest and largest amplitude of a spike relative to its template.
     refractory_ms : float
@@ -52,6 +54,7 @@ class DlvoltMatching(BaseTemplateMatching):
         rank: int = 3,
         amplitude_spreads: np.ndarray | float = 0.15,
         firing_rates: np.ndarray | float = 5.0,
+        score_deviations: np.ndarray | float = 1.0,
         amplitude_range: tuple[float, float] = (0.5, 1.5),
         refractory_ms: float = 1.0,
         noise_levels: np.ndarray | None = None,
@@ -73,12 +76,12 @@ class DlvoltMatching(BaseTemplateMatching):
         self.channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
         self.drift = drift or Drift.none()
         moved = waveforms[:, None] if moved is None else moved / torch.from_numpy(self.noise_levels)[:, None]
-        spreads, rates = (
+        spreads, rates, deviations = (
             torch.from_numpy(np.broadcast_to(value, len(waveforms)).astype("float32"))
-            for value in (amplitude_spreads, np.asarray(firing_rates) / recording.sampling_frequency)
+            for value in (amplitude_spreads, np.asarray(firing_rates) / recording.sampling_frequency, score_deviations)
         )
         self.matchers = Matchers(
-            Units(moved, spreads, rates),
+            Units(moved, spreads, rates, deviations),
             LearningSettings(
                 rank=rank,
                 num_before=self.num_before,

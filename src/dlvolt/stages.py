@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import compress
+from itertools import chain, compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
-from dlvolt.preprocessing.whiten_noise import estimate_whitening_filters
+from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.refractory import same_neuron
 from dlvolt.threads import map_in_threads
 
@@ -123,12 +123,25 @@ def take_sample(
     """Load a sample of the recording, chunks of shape (T, N)."""
     slices = spread_slices(recording, artefacts, duration_s)
 
-    def load(piece: tuple[int, int, int]) -> np.ndarray:
-        segment, start, end = piece
-        traces = recording.get_traces(segment_index=segment, start_frame=start, end_frame=end)
-        return np.array(traces, order="K")  # channel by channel, if it was whitened so
+    def load(run: list[tuple[int, int, int]]) -> list[np.ndarray]:
+        (segment, first, _), (_, _, last) = run[0], run[-1]
+        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last)
+        pieces = (traces[start - first : end - first] for _, start, end in run)
+        return [np.array(piece, order="K") for piece in pieces]  # channel by channel, if it was whitened so
 
-    return map_in_threads(load, slices, job_kwargs["n_jobs"])
+    return list(chain.from_iterable(map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])))
+
+
+def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Group slices that follow each other, so that filters read what lies around them once; as long as a chunk."""
+    longest = chunk_duration(recording) * recording.sampling_frequency
+    runs: list[list[tuple[int, int, int]]] = []
+    for segment, start, end in slices:
+        if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
+            runs[-1].append((segment, start, end))
+        else:
+            runs.append([(segment, start, end)])
+    return runs
 
 
 def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
@@ -195,6 +208,7 @@ def detect(
     """Find peaks in slices of the recording, by default as many as are to be clustered."""
     slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
     seconds = seconds_left(recording, artefacts, slices)
+    slices = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
     if shape is None:
         nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
         return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
@@ -261,6 +275,15 @@ def cluster(
     return torch.from_numpy(waveforms)
 
 
+def another_place(recording: BaseRecording, sample: list[np.ndarray]) -> Tensor | None:
+    """Return for each channel the one half a probe away, among those that are not dead; None if there is but one."""
+    order = along_probe(recording)
+    order = order[np.any([chunk.any(axis=0) for chunk in sample], axis=0)[order]]
+    elsewhere = np.arange(recording.get_num_channels())
+    elsewhere[order] = np.roll(order, len(order) // 2)
+    return torch.from_numpy(elsewhere) if len(order) > 1 else None
+
+
 def learn(
     recording: BaseRecording,
     artefacts: Artefacts,
@@ -297,6 +320,7 @@ def learn(
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
         kernels=by_kriging,
+        elsewhere=another_place(recording, sample),
     )
     step = 2 if len(chunks) > MANY_CHUNKS else 1
     units = Units.new(waveforms, by_kriging)
@@ -334,6 +358,7 @@ def deconvolve(
             rank=p.rank,
             amplitude_spreads=units.spreads.numpy(),
             firing_rates=units.rates.numpy() * recording.sampling_frequency,
+            score_deviations=units.deviations.numpy(),
             amplitude_range=(p.amplitude_min, p.amplitude_max),
             refractory_ms=p.refractory_ms,
             noise_levels=np.ones(recording.get_num_channels()),

@@ -18,6 +18,7 @@ from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
 REACH = 2  # samples that an event may move when those beside it are known
+MOST_TURNS = 100  # that units near one have in one bin: neurons take a few, what is no sum of templates would go on
 NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
@@ -114,7 +115,8 @@ def pursue(
     leave nothing that could pass for a third; at the end so is every event. Each event sits at the sub-sample shift
     of its template that scores highest. Events that cannot influence each other are treated in the same round: time
     is cut into bins of D samples, and an event has its turn when nothing in its own and the two neighbouring bins of
-    overlapping units comes first.
+    overlapping units comes first. What is not neural may be no sum of any few events, so the number of turns in a bin,
+    counted over units that share channels, is bounded; the work per second of recording is, too.
 
     Parameters
     ----------
@@ -168,6 +170,7 @@ class _Pursuit:
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
+        self.is_near = prepared.pairs < bank.shape[1] - 1  # but for what fills the rows up
         self.bank, self.own = bank, prepared.own
         self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
         self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
@@ -187,11 +190,13 @@ class _Pursuit:
         self.in_doubt = none.bool()  # which of them are to be maximised once more
         self.best = self.mu.new_zeros(num_units, num_bins)  # what the best new event in each bin gains
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
+        self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # that units near one have had in each bin
         self.least = least_scores(prior, self.mu).expand(num_units)
         self._look(torch.arange(self.best.numel(), device=device), self.mu.view(-1, width))
 
     def next_round(self) -> bool:
         """Maximise and take events that cannot influence each other; return whether there were any."""
+        self.in_doubt &= self.turns.view(-1)[self._cells(self.events)] < MOST_TURNS
         doubtful = torch.nonzero(self.in_doubt)[:, 0]
         doubtful = doubtful[torch.argsort(self.events.amplitudes[doubtful], stable=True)]
         cells = self._cells(self.events.select(doubtful))
@@ -203,6 +208,8 @@ class _Pursuit:
             return False
         won = torch.zeros_like(self.best, dtype=torch.bool)
         won[unit, time_bin] = True
+        beside = (self.near[unit] * self.num_bins + time_bin[:, None])[self.is_near[unit]]
+        self.turns.view(-1).index_add_(0, beside, self.turns.new_ones(len(beside)))
         largest = doubtful[(turn.view(-1)[cells] == rank) & won.view(-1)[cells]]
         is_new = turn[unit, time_bin] == 0
         moved = self._maximise(largest)
@@ -286,6 +293,7 @@ class _Pursuit:
         best, when = self.best.view(-1), self.when.view(-1)
         best[cells] = 0
         may_gain = in_cells.amax(dim=1) >= self.least[cells // self.num_bins]  # few
+        may_gain &= self.turns.view(-1)[cells] < MOST_TURNS
         cells, in_cells = cells[may_gain], in_cells[may_gain]
         score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
         of_cells = self.prior.select(cells // self.num_bins)

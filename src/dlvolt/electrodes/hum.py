@@ -29,7 +29,7 @@ def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float 
     Returns
     -------
     dict or None
-        ``freq``, Hz, and ``harmonics``, those in the band that stand out; None where there is no hum to speak of, or
+        ``freq``, Hz, and ``harmonics``, those that stand out; None where there is no hum to speak of, or
         the recording is too short to tell.
     """
     fs = recording.sampling_frequency
@@ -78,9 +78,9 @@ def _lines(
     reach = round(WIDTH_HZ / resolution)
     near, far = (round(hz / resolution) for hz in BESIDE_HZ)
     harmonics, share = [], 0.0
-    for multiple in multiples[multiples * freq > 0.5 * freq_min]:
+    for multiple in multiples:
         at = round(multiple * freq / resolution)
-        beside = np.concatenate([power[at - far : at - near], power[at + near : at + far]])
+        beside = np.concatenate([power[max(0, at - far) : at - near], power[at + near : at + far]])
         noise = np.median(beside, axis=0)
         line = power[at - reach : at + reach + 1]
         contrast = np.median(line.max(axis=0) / np.where(noise > 0, noise, np.inf))

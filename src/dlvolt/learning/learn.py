@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from .evidence import weigh
 from .sample import collect
 from .structure import joined, merge, split
 from .units import LearningSettings, Matchers, Units
 from .update import plausible, update
 
+WEAK = 15.0  # noise standard deviations: noise never makes a unit whose waveform has a larger norm
+WEIGHED_S = 15.0  # of the sample are enough to tell units of noise, which fire often
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 
 
@@ -27,13 +30,15 @@ def learn_units(
     places: list[int] | None = None,
     kernels: Tensor | None = None,
     first_sweep: int = 0,
+    elsewhere: Tensor | None = None,
 ) -> Units:
     """Improve what is known of the units on a sample of the recording.
 
     Each sweep finds the events of all units (`pursue`), then updates each template from its events in the residual
     (the MAP estimate of `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean
     snippets, from which all other units are explained away: a unit with several modes is split, two units that
-    look like one along the line between them are merged, and units that hardly fire are dropped.
+    look like one along the line between them are merged, and units that hardly fire are dropped. In each, the weak
+    units compete with decoys on a part of the sample, and those that noise may as well have made are dropped.
 
     Parameters
     ----------
@@ -61,6 +66,8 @@ def learn_units(
         What takes a waveform from the reference to each place, by interpolation in space; needed if M > 1.
     first_sweep : int
         1 where large units are known well already: so much the stricter are units judged (`plausible`).
+    elsewhere : Tensor, shape (N,), optional
+        The channel that takes the place of each in a decoy that is moved, see `weigh`.
 
     Returns
     -------
@@ -80,6 +87,15 @@ def learn_units(
         sample = collect(chunks, places, Matchers(units, settings, device), nearby, num_workers)
         units = update(units, sample, settings.rank, kernels, num_samples)
         kept = plausible(units, sample, settings.amplitude_range, min_events, sweep)
+        judged = torch.nonzero(kept)[:, 0]
+        if len(judged):
+            left = units.select(judged)
+            weak = left.waveforms.flatten(1).norm(dim=1) < WEAK
+            every = max(1, round(num_samples / sampling_frequency / WEIGHED_S))
+            some, of_some = chunks[::every], places[::every]
+            if weak.any():
+                noise = weigh(left, weak, some, of_some, settings, elsewhere, device, num_workers).is_noise()
+                kept[judged[noise]] = False
         units = units.select(kept)
         if sweep < last_sweep and kept.any():
             of_units = zip(torch.nonzero(kept)[:, 0], units.moved, strict=True)

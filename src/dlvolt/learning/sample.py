@@ -11,11 +11,13 @@ from torch import Tensor
 
 from dlvolt.deconvolution import (
     Events,
+    LowRankTemplates,
     compose,
     event_slices,
     event_waveforms,
     local_columns,
     residual,
+    scores,
     shift_bank,
 )
 from dlvolt.deconvolution.locality import pairs
@@ -25,6 +27,7 @@ from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
+DEVIATION_SAMPLES = 30_000  # of each group of chunks tell how scores deviate in noise
 NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
 SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
 LITTLE = 0.01  # weight of events in a shadow
@@ -52,6 +55,8 @@ class CleanSample(NamedTuple):
         Weighted sum of a R[:, t : t + D] of each unit in each place.
     squares : Tensor, shape (K, M)
         Likewise of a².
+    deviations : Tensor, shape (K,)
+        Standard deviation of the scores of each unit in what is left.
     """
 
     units: Tensor
@@ -64,6 +69,7 @@ class CleanSample(NamedTuple):
     basis: Tensor
     sums: Tensor
     squares: Tensor
+    deviations: Tensor
 
     def best_events(self, unit: int) -> Tensor:
         """Return which events are of a unit, (E,), but for those in a shadow if there are enough others."""
@@ -111,12 +117,12 @@ def collect(
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     groups = _groups(places)  # the same ones however many threads there are
 
-    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         some = [chunks[index] for index in group]
         return _in_place(some, matchers.at(places[group[0]]), casts, channels, basis)
 
     parts = map_in_threads(of_group, groups, num_workers)
-    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups = zip(*parts, strict=True)
+    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups, deviations = zip(*parts, strict=True)
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
     of_groups = [places[group[0]] for group in groups]
@@ -134,13 +140,14 @@ def collect(
         basis=basis,
         sums=sums,
         squares=squares,
+        deviations=torch.stack(deviations).median(dim=0).values.clamp(min=1.0),
     )
 
 
 def _in_place(
     chunks: list[Tensor], matcher: Matcher, casts: Tensor, channels: Tensor, basis: Tensor
-) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do so where the tissue is in one place; return events, features, in_shadow, shadows, sums and squares.
+) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Do so where the tissue is in one place; return events, features, in_shadow, shadows, sums, squares, deviations.
 
     The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
     snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
@@ -149,14 +156,17 @@ def _in_place(
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
-    found, features, shaded, shadows = [], [], [], torch.zeros_like(casts, dtype=torch.long)
+    found, features, shaded, shadows, deviations = [], [], [], torch.zeros_like(casts, dtype=torch.long), None
     sums, squares = torch.zeros(num_units, channels.shape[1], width), torch.zeros(num_units)
     for chunk in chunks:
         events = matcher.pursue(chunk)
         where = channels[events.units]
         in_shadow, of_chunk = _shadows(events, casts, width)
         known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
-        left_over = event_slices(residual(chunk, known, templates), events.times, width, where)  # E×C×D
+        everywhere = residual(chunk, known, templates)
+        if deviations is None:  # of one chunk are enough
+            deviations = _score_deviations(everywhere, templates)
+        left_over = event_slices(everywhere, events.times, width, where)  # E×C×D
         clean = undelayed(left_over + event_waveforms(known, templates, where), events.shifts)
         unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
@@ -169,7 +179,17 @@ def _in_place(
         shaded.append(in_shadow)
         shadows += of_chunk
     events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
-    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares
+    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares, deviations
+
+
+def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
+    """Return the standard deviation of the scores of each template in noise, (K,), told by their median size.
+
+    Silence, where artefacts were, is no noise.
+    """
+    is_noise = left_over.any(dim=0)
+    mu = scores(left_over[:, is_noise][:, :DEVIATION_SAMPLES], templates)
+    return mu.abs().median(dim=1).values / 0.6745
 
 
 def undelayed(snippets: Tensor, shifts: Tensor) -> Tensor:

@@ -31,17 +31,21 @@ class Units(NamedTuple):
         Standard deviation of the amplitudes relative to the typical one.
     rates : Tensor, shape (K,)
         Events per sample.
+    deviations : Tensor, shape (K,)
+        Standard deviation of the unit's scores where it has no events: 1 where the noise is white.
     """
 
     moved: Tensor
     spreads: Tensor
     rates: Tensor
+    deviations: Tensor
 
     @classmethod
     def new(cls, waveforms: Tensor, kernels: Tensor | None = None) -> Units:
         """Return units of which only the waveforms are known, shape (K, N, D), `kernels` as for `learn_units`."""
         moved = waveforms[:, None] if kernels is None else interpolated(waveforms, kernels)
-        return cls(moved, torch.full((len(moved),), INITIAL_SPREAD), torch.full((len(moved),), INITIAL_RATE))
+        constants = (torch.full((len(moved),), value) for value in (INITIAL_SPREAD, INITIAL_RATE, 1.0))
+        return cls(moved, *constants)
 
     @property
     def waveforms(self) -> Tensor:
@@ -72,6 +76,7 @@ class Units(NamedTuple):
             precision=1 / variance,
             minimum=low * typical,
             maximum=high * typical,
+            noise_variance=self.deviations.square(),
         )
 
     def to(self, device: torch.device) -> Units:

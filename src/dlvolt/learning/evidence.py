@@ -1,0 +1,131 @@
+"""Is it a neuron? Units compete with decoys, templates that cannot be neurons, for the events of a recording."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from dlvolt.threads import map_in_threads
+
+from .alignment import alignment
+from .units import LearningSettings, Matchers, Units
+
+MAX_FALSE_DISCOVERY_RATE = 0.3  # units are not reported in which the share of events that noise gives is larger
+SINGLE = 0.1  # and those with more than this are no single neuron's
+CONFIDENCE = 0.9  # that a unit's rate is above the bound, before it is dropped while units are still learnt
+TOO_ALIKE = 0.85  # cosine: what looks like a unit so much takes a part of its spikes, and tells nothing
+
+
+class Evidence(NamedTuple):
+    """How many events units win against decoys.
+
+    Attributes
+    ----------
+    events : Tensor, shape (K,)
+        Events of each unit.
+    decoys : Tensor, shape (K,)
+        Events of its most successful decoy.
+    """
+
+    events: Tensor
+    decoys: Tensor
+
+    @property
+    def false_discovery_rates(self) -> Tensor:
+        """Share of each unit's events that noise gives, shape (K,), at most 1."""
+        return (self.decoys / self.events.clamp(min=1)).clamp(max=1.0)
+
+    def is_noise(self, bound: float = MAX_FALSE_DISCOVERY_RATE) -> Tensor:
+        """Return which units have a rate above the bound, not by chance, shape (K,), bool."""
+        decoys, trials = self.decoys.numpy(), (self.decoys + self.events).numpy()
+        by_chance = binom.sf(decoys - 1, trials, bound / (1 + bound))  # of so many events, if the rate is the bound
+        return torch.from_numpy((decoys > 0) & (by_chance < 1 - CONFIDENCE))
+
+
+def weigh(
+    units: Units,
+    which: Tensor,
+    chunks: list[Tensor],
+    places: list[int],
+    settings: LearningSettings,
+    elsewhere: Tensor | None,
+    device: str,
+    num_workers: int,
+) -> Evidence:
+    """Let some units compete with their decoys, and all others, for the events of some chunks.
+
+    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. What
+    noise gives is told by the recording itself: each template has decoys of the same norm, rank, spectrum and prior
+    that no neuron looks like, and they are pursued together. What is left of real spikes is nearly all won by the
+    units themselves, as they fit better, while noise knows no difference. (So are false identifications counted in
+    proteomics: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
+
+    Parameters
+    ----------
+    units : Units
+        K units.
+    which : Tensor, shape (K,), bool
+        Those that have decoys; the others only explain their own spikes.
+    chunks : list of Tensor, shape (N, T)
+        Whitened traces.
+    places : list of int
+        Where the tissue is in each.
+    settings : LearningSettings
+        Rank, amplitude bounds and separation.
+    elsewhere : Tensor, shape (N,), optional
+        The channel that takes the place of each in a decoy that is moved; None where there is no other place.
+    device : str
+        Torch device.
+    num_workers : int
+        Threads.
+
+    Returns
+    -------
+    Evidence
+        Units without decoys win all their events.
+    """
+    num_units, owners = len(units.moved), torch.nonzero(which)[:, 0]
+    competitors, owner_of = units, [torch.arange(num_units)]
+    for moved in _decoys(units.moved[owners], settings.num_before, elsewhere):
+        fair = owners[_is_distinct(moved, units)] if len(owner_of) > 1 else owners  # there always is the first kind
+        chosen = torch.isin(owners, fair)
+        decoys = units.select(fair)._replace(moved=moved[chosen])
+        competitors, owner_of = competitors.and_also(decoys), [*owner_of, fair]
+    matchers = Matchers(competitors, settings, device)
+
+    def count(index: int) -> Tensor:
+        events = matchers.at(places[index]).pursue(chunks[index])
+        return torch.bincount(events.units, minlength=len(competitors.moved))
+
+    counts = sum(map_in_threads(count, range(len(chunks)), num_workers))
+    events, *of_kinds = counts.split([len(owner) for owner in owner_of])
+    decoys = torch.zeros_like(events)
+    for owner, of_kind in zip(owner_of[1:], of_kinds, strict=True):
+        decoys[owner] = torch.maximum(decoys[owner], of_kind)
+    return Evidence(events, decoys)
+
+
+def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Tensor]:
+    """Return decoys of waveforms, (K, M, N, D): of the other sign, backward in time, and in another place.
+
+    Noise that is symmetric makes as many events of either sign. Far neurons make it skewed, but neither their
+    direction of time nor their place on the probe is the unit's own.
+    """
+    backward = torch.zeros_like(moved)
+    width = moved.shape[3]
+    for flipped, into in zip(moved.flip(3), backward, strict=True):
+        by = num_before - int(flipped[len(flipped) // 2].abs().amax(dim=0).argmax())
+        into[..., max(0, by) : width + min(0, by)] = flipped[..., max(0, -by) : width - max(0, by)]
+    return [-moved, backward] if elsewhere is None else [-moved, backward, moved[:, :, elsewhere]]
+
+
+def _is_distinct(decoys: Tensor, units: Units) -> Tensor:
+    """Return which decoys, (K', M, N, D), are not too like a unit, shape (K',), bool."""
+    both = torch.cat([units.waveforms, decoys[:, decoys.shape[1] // 2]])
+    norms = both.flatten(1).norm(dim=1).clamp(min=1e-6)
+    cosines = alignment(both).products / (norms[:, None] * norms)
+    num_units = len(units.moved)
+    return cosines[:num_units, num_units:].amax(dim=0) < TOO_ALIKE
