@@ -56,9 +56,11 @@ def simulated(tmp_path_factory):
 def find_drift(recording, **parameters):
     p = SorterParameters(**parameters)
     job_kwargs = fix_job_kwargs({})
-    whitened = stages.preprocess(recording, p)
-    sample = stages.take_sample(whitened, p.learning_duration_s, job_kwargs)
-    found = stages.detect(whitened, stages.find_shape(whitened, sample, p), p, job_kwargs)
+    finite = stages.set_aside(recording, p, job_kwargs)
+    whitened = stages.preprocess(finite, p)
+    sample = stages.take_sample(whitened, finite.artefacts, p.learning_duration_s, job_kwargs)
+    shape = stages.find_shape(whitened, sample, p)
+    found = stages.detect(whitened, finite.artefacts, shape, p, job_kwargs)
     return stages.find_drift(whitened, found, p)
 
 

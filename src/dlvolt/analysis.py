@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer, create_sorting_analyzer
+from spikeinterface.core.job_tools import fix_job_kwargs
 
 from dlvolt.parameters import SorterParameters
-from dlvolt.stages import filter_and_reference
+from dlvolt.stages import filter_and_reference, set_aside
 
 QUALITY_METRICS = ("num_spikes", "firing_rate", "snr", "isi_violation", "rp_violation", "amplitude_median", "sd_ratio")
 PRESENCE_BIN_S = 60.0  # SpikeInterface's; a shorter recording has no presence ratio
@@ -43,10 +44,10 @@ def analyze(
         Sparse; with templates (average and std), spike amplitudes, quick quality metrics and unit locations. In µV
         where the recording knows its gains. Without units it has templates only.
     """
-    job_kwargs = {"pool_engine": "thread"} | (job_kwargs or {})
+    job_kwargs = fix_job_kwargs({"pool_engine": "thread"} | (job_kwargs or {}))
     duration_s = recording.get_total_duration()
     metric_names = [*QUALITY_METRICS, "presence_ratio"] if duration_s >= PRESENCE_BIN_S else list(QUALITY_METRICS)
-    recording = filter_and_reference(recording, parameters)
+    recording = filter_and_reference(set_aside(recording, parameters, job_kwargs), parameters)
 
     analyzer = create_sorting_analyzer(
         sorting,

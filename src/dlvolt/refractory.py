@@ -11,6 +11,7 @@ from dlvolt.learning import alignment
 ALIKE = 0.5  # cosine of two waveforms that may be one neuron's, at the beginning and the end of a burst
 WINDOW_MS = (0.5, 2.5)  # nearer, and spikes of two neurons may pass for one; later, and one neuron may fire again
 FEW = 0.25  # of the pairs expected of two independent neurons
+FEW_CONTAMINATE = 0.1  # of the pairs of a train without refractory period: fewer do not tell
 SIGNIFICANCE = 0.001  # probability of so few pairs by chance; there are many units that may be compared
 
 
@@ -57,6 +58,38 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
             owner[owner == small] = large
             trains[large] = np.sort(np.concatenate([trains[large], trains[small]]))
     return owner
+
+
+def contamination(train: np.ndarray, sampling_frequency: float, num_samples: int, refractory_ms: float) -> float:
+    """Return which share of a unit's spikes are other neurons', told by how many come in its refractory period.
+
+    Spikes closer than the sorter lets them be are not counted, so the window is from there to twice as long.
+
+    Parameters
+    ----------
+    train : np.ndarray, shape (S,)
+        Sorted sample indices; segments apart by more than the window.
+    sampling_frequency : float
+        Hz.
+    num_samples : int
+        Of the recording.
+    refractory_ms : float
+        Spikes of a unit lie at least so far apart.
+
+    Returns
+    -------
+    float
+        C = 1 - √(1 - n T / (S² τ)), n pairs in a window of τ, at most 1 (Llobet et al., bioRxiv 2022, equation 11,
+        where the contaminating spikes come from a single neuron or many). Pairs that chance makes in a train without
+        any are not significant and give 0.
+    """
+    low = round(refractory_ms / 1000 * sampling_frequency)
+    high = 2 * low
+    found = count_pairs(train, train, low, high) / 2
+    expected = len(train) ** 2 * (high - low) / num_samples  # of spikes without a refractory period
+    if expected == 0 or poisson.sf(found - 1, FEW_CONTAMINATE * expected) > 0.05:
+        return 0.0
+    return float(1 - np.sqrt(max(0.0, 1 - found / expected)))
 
 
 def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:

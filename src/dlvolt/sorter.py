@@ -270,7 +270,9 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     -------
     NumpySorting
         Units 0, 1, …, by depth, with properties ``snr``, ``amplitude`` (both in noise standard deviations),
-        ``main_channel_id``.
+        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see `dlvolt.learning.weigh`) and
+        ``label`` ("good", or "mua" for what is no single neuron). The annotation ``set_aside`` lists what was taken
+        for artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
     """
     from dlvolt import stages  # torch and scikit-learn wait until there is something to sort
 
@@ -297,8 +299,8 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     say(f"dlvolt: {drift.remark}")
     waveforms = stages.cluster(whitened, peaks, shape, drift, p)
     say(f"dlvolt: {len(waveforms)} clusters")
-    units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
-    say(f"dlvolt: {len(units.waveforms)} units")
-    spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
+    learnt = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
+    say(f"dlvolt: {len(learnt.units.waveforms)} units")
+    spikes = stages.deconvolve(whitened, learnt.units, drift, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
-    return stages.collect(whitened, artefacts, units, spikes, p)
+    return stages.collect(whitened, artefacts, learnt, spikes, p)

@@ -20,16 +20,26 @@ from dlvolt.clustering import detect_and_project, fit_temporal_basis, split_loca
 from dlvolt.detection.classify import classify_peaks
 from dlvolt.detection.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.electrodes import Artefacts, bridge_periods, find_artefacts, find_hum
-from dlvolt.learning import LearningSettings, Matchers, Units, learn_units
+from dlvolt.learning import (
+    MAX_FALSE_DISCOVERY_RATE,
+    SINGLE,
+    WEAK,
+    LearningSettings,
+    Matchers,
+    Units,
+    learn_units,
+    weigh,
+)
 from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
-from dlvolt.refractory import same_neuron
+from dlvolt.refractory import contamination, same_neuron
 from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
+MIN_SPIKES = 10  # fewer do not tell what a unit looks like
 CHUNK_S = 1.0
 SPIKE_BAND_HZ = (300.0, 8000.0)  # of the snippets that networks were trained on
 CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
@@ -58,7 +68,9 @@ def remarks(finite: Finite) -> list[str]:
     """Return what was found, a line each."""
     found = []
     if finite.hum:
-        found.append(f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out")
+        found.append(
+            f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out"
+        )
     if reasons := finite.artefacts.reasons:
         seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
         kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
@@ -284,6 +296,13 @@ def another_place(recording: BaseRecording, sample: list[np.ndarray]) -> Tensor 
     return torch.from_numpy(elsewhere) if len(order) > 1 else None
 
 
+class Learnt(NamedTuple):
+    """Units, and the share of the events of each that noise gives, shape (K,); 0 for those that noise cannot make."""
+
+    units: Units
+    false_discovery_rates: np.ndarray
+
+
 def learn(
     recording: BaseRecording,
     artefacts: Artefacts,
@@ -293,14 +312,16 @@ def learn(
     drift: Drift,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
-) -> Units:
+) -> Learnt:
     """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
 
     The first sweeps, on half of the sample where all of it takes long, are to know the large units well enough that
     what they leave can be searched for others.
     """
     num_before, num_after = template_extent(recording, p)
-    middles = np.array([(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)])
+    middles = np.array(
+        [(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)]
+    )
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]
     chunks, places = join(list(compress(sample, long_enough)), places, num_before + num_after)
@@ -331,7 +352,13 @@ def learn(
     found = detect(left_over, Artefacts.none(), shape, p, job_kwargs, slices=everything)
     missed = cluster(recording, found, shape, drift, p, np.take(places, found.peaks["segment_index"]))
     units = units.and_also(Units.new(missed, by_kriging))
-    return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1)
+    units = improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1)
+    weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
+    if not weak.any():
+        return Learnt(units, np.zeros(len(units.moved)))
+    elsewhere = another_place(recording, sample)
+    evidence = weigh(units, weak, chunks, places, settings, elsewhere, p.device, job_kwargs["n_jobs"])
+    return Learnt(units, evidence.false_discovery_rates.numpy())
 
 
 def deconvolve(
@@ -371,10 +398,10 @@ def deconvolve(
 
 
 def collect(
-    recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
+    recording: BaseRecording, artefacts: Artefacts, learnt: Learnt, spikes: np.ndarray, p: SorterParameters
 ) -> NumpySorting:
     """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
-    waveforms = units.waveforms
+    waveforms, rates = learnt.units.waveforms, learnt.false_discovery_rates
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
@@ -383,7 +410,8 @@ def collect(
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
     whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
-    kept = by_depth[counts[by_depth] >= p.min_firing_rate * seconds_left(recording, artefacts, whole)]
+    fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
+    kept = by_depth[(counts[by_depth] >= fewest) & (rates[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
 
@@ -392,9 +420,19 @@ def collect(
     vector["unit_index"] = index_of[spikes["cluster_index"]]
     vector["segment_index"] = spikes["segment_index"]
     sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
+    gap = 10 * round(recording.sampling_frequency)  # between segments
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1] + gap * np.arange(len(lengths))
+    times = vector["sample_index"] + starts[vector["segment_index"]]
+    trains = [np.sort(times[vector["unit_index"] == unit]) for unit in range(len(kept))]
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
+    contaminated = [
+        contamination(train, recording.sampling_frequency, sum(lengths), p.refractory_ms) for train in trains
+    ]
+    is_single = (rates[kept] <= SINGLE) & (np.array(contaminated) <= SINGLE)
+    sorting.set_property("fdr", rates[kept].astype("float32"))
+    sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
     sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
     return sorting
 

@@ -234,7 +234,7 @@ def test_is_that_without_economies(seed, num_units, separation, num_shifts, boun
     bounds = dict(minimum=tensor(rng.uniform(0, 5, num_units)), maximum=tensor(rng.uniform(7, 12, num_units)))
     costs = tensor(rng.uniform(0, 8, num_units)) if event_cost is None else event_cost
     prior = AmplitudePrior(rate=0.1, event_cost=costs, **(bounds if bounded else {}))
-    events = pursue(recording, templates, prior, separation, num_shifts)
+    events = pursue(recording, templates, prior, separation, num_shifts, most_turns=10**6)
     expected = in_rounds(recording, templates, prior, separation, num_shifts)
     assert [*zip(*(x.tolist() for x in (events.times, events.units, events.shifts)), strict=True)] == [
         (t, k, j) for t, k, _, j in expected

@@ -11,15 +11,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
+from .local_pursuit import NEGLIGIBLE_CHANGE, REACH, Model, pursue_locally
 from .locality import neighbours, padded
 from .model import Events
 from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
-REACH = 2  # samples that an event may move when those beside it are known
 MOST_TURNS = 100  # that units near one have in one bin: neurons take a few, what is no sum of templates would go on
-NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
+PRIORS = {  # what `local_pursuit` calls the parts of a prior
+    "rate": "rate",
+    "cost": "event_cost",
+    "typical": "typical",
+    "precision": "precision",
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "variance": "noise_variance",
+}
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
 
@@ -56,8 +64,6 @@ class PreparedTemplates(NamedTuple):
     ----------
     near, pairs : Tensor, shape (K, P)
         Units that share channels with a unit, and the numbers of these pairs, see `padded`.
-    rows, first : list of np.ndarray, and of int
-        Those units, each once, and the number of the first pair.
     rivals : Tensor, shape (K, P')
         Those of them that compete with it for an event, itself among them, padded with itself.
     correlations : Tensor, shape (J, Q + 1, 2 D - 1)
@@ -70,8 +76,6 @@ class PreparedTemplates(NamedTuple):
 
     near: Tensor
     pairs: Tensor
-    rows: list[np.ndarray]
-    first: list[int]
     rivals: Tensor
     correlations: Tensor
     own: Tensor
@@ -90,8 +94,6 @@ class PreparedTemplates(NamedTuple):
         return cls(
             near=near,
             pairs=pairs,
-            rows=[row.cpu().numpy() for row in rows],
-            first=pairs[:, 0].tolist(),
             rivals=_rivals(near, correlations[pairs]),
             correlations=bank,
             own=own,
@@ -106,6 +108,7 @@ def pursue(
     separation: int,
     num_shifts: int = NUM_SHIFTS,
     prepared: PreparedTemplates | None = None,
+    most_turns: int = MOST_TURNS,
 ) -> Events:
     """Find the events of a recording, best first.
 
@@ -132,6 +135,8 @@ def pursue(
         J sub-sample positions; 1 for whole samples only.
     prepared : PreparedTemplates, optional
         ``PreparedTemplates.of(templates, num_shifts)``, to compute it once for many recordings.
+    most_turns : int
+        How often the units that share channels with one may take or maximise an event in one bin, all together.
 
     Returns
     -------
@@ -140,13 +145,8 @@ def pursue(
     """
     if prepared is None:
         prepared = PreparedTemplates.of(templates, num_shifts)
-    pursuit = _Pursuit(recording, templates, prior, separation, prepared)
-    while pursuit.next_round():
-        pass
-    pursuit.in_doubt[:] = True
-    while pursuit.next_round():
-        pass
-    return pursuit.result()
+    pursuit = _Pursuit(recording, templates, prior, separation, prepared, most_turns)
+    return pursuit.in_compiled_loops() if recording.device.type == "cpu" else pursuit.in_rounds()
 
 
 class _Pursuit:
@@ -162,6 +162,7 @@ class _Pursuit:
         prior: AmplitudePrior,
         separation: int,
         prepared: PreparedTemplates,
+        most_turns: int,
     ) -> None:
         num_units, _, width = templates.temporal.shape  # bins are as wide as templates, D samples
         num_times = recording.shape[1] - width + 1
@@ -170,6 +171,7 @@ class _Pursuit:
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
+        self.most_turns = most_turns
         self.is_near = prepared.pairs < bank.shape[1] - 1  # but for what fills the rows up
         self.bank, self.own = bank, prepared.own
         self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
@@ -192,11 +194,42 @@ class _Pursuit:
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
         self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # that units near one have had in each bin
         self.least = least_scores(prior, self.mu).expand(num_units)
-        self._look(torch.arange(self.best.numel(), device=device), self.mu.view(-1, width))
+
+    def in_rounds(self) -> Events:
+        """Return the events, found in rounds of tensor operations: best where these are cheap, on a GPU."""
+        self._look(torch.arange(self.best.numel(), device=self.mu.device), self.mu.view(-1, self.width))
+        while self.next_round():
+            pass
+        self.in_doubt[:] = True
+        while self.next_round():
+            pass
+        return self._in_order()
+
+    def in_compiled_loops(self) -> Events:
+        """Return the same events, see `local_pursuit`."""
+        model = Model(
+            bank=self.bank.numpy(),
+            own=self.own.numpy(),
+            kernels=self.kernels.numpy(),
+            near=self.near.numpy(),
+            rivals=self.rivals.numpy(),
+            num_near=self.is_near.sum(dim=1).numpy(),
+            num_rivals=np.array([len(row.unique()) for row in self.rivals]),
+            first=self.prepared.pairs[:, 0].numpy(),
+            least=self.least.numpy().astype("float64"),
+            **{name: self._of_units(getattr(self.prior, field)) for name, field in PRIORS.items()},
+            separation=self.separation,
+            most_turns=self.most_turns,
+        )
+        found = pursue_locally(self.mu.numpy(), self.blocked.numpy(), model)
+        alive = found.amplitudes > 0
+        times, units, amplitudes, shifts = (torch.from_numpy(field[alive]) for field in found[:4])
+        self.events = Events(times, units, amplitudes.to(self.mu.dtype), shifts)
+        return self._in_order()
 
     def next_round(self) -> bool:
         """Maximise and take events that cannot influence each other; return whether there were any."""
-        self.in_doubt &= self.turns.view(-1)[self._cells(self.events)] < MOST_TURNS
+        self.in_doubt &= self.turns.view(-1)[self._cells(self.events)] < self.most_turns
         doubtful = torch.nonzero(self.in_doubt)[:, 0]
         doubtful = doubtful[torch.argsort(self.events.amplitudes[doubtful], stable=True)]
         cells = self._cells(self.events.select(doubtful))
@@ -217,7 +250,7 @@ class _Pursuit:
         self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
         return True
 
-    def result(self) -> Events:
+    def _in_order(self) -> Events:
         """Return the events, sorted by time."""
         order = torch.argsort(self.events.times * len(self.best) + self.events.units)
         return self.events._replace(times=self.events.times - self.width).select(order)
@@ -274,26 +307,23 @@ class _Pursuit:
     def _explain_away(self, changes: Events) -> None:
         """Subtract events from the scores, and look for the best new events there again."""
         time, unit, amplitude, shift = changes
-        if self.mu.device.type == "cpu":  # one after the other is several times as fast
-            mu, bank = self.mu.numpy(), self.bank.numpy()
-            for t, k, a, j in zip(*(field.tolist() for field in changes), strict=True):
-                rows, first = self.prepared.rows[k], self.prepared.first[k]
-                mu[rows, t - self.width + 1 : t + self.width] -= mu.dtype.type(a) * bank[j, first : first + len(rows)]
-        else:
-            samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
-            explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
-            self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
+        samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
+        explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
+        self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
         changed = torch.zeros_like(self.best, dtype=torch.bool)
         changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
         cells = torch.nonzero(changed.flatten())[:, 0]
         self._look(cells, self.mu.view(-1, self.width).index_select(0, cells))
+
+    def _of_units(self, value: float | Tensor) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value, dtype="float64"), len(self.mu)).copy()
 
     def _look(self, cells: Tensor, in_cells: Tensor) -> None:
         """Find the best new event in some of the K·bins cells, given their scores, cells×D."""
         best, when = self.best.view(-1), self.when.view(-1)
         best[cells] = 0
         may_gain = in_cells.amax(dim=1) >= self.least[cells // self.num_bins]  # few
-        may_gain &= self.turns.view(-1)[cells] < MOST_TURNS
+        may_gain &= self.turns.view(-1)[cells] < self.most_turns
         cells, in_cells = cells[may_gain], in_cells[may_gain]
         score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
         of_cells = self.prior.select(cells // self.num_bins)

@@ -226,7 +226,7 @@ def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, 
     for start, end in _runs(is_constant):
         is_artefact[max(0, start - BEFORE) : end + BEFORE] = True
     for start, end in _runs(~is_artefact):
-        if end - start < SHORTEST_MS / BLOCK_MS and 0 < start and end < len(is_artefact):
+        if end - start < SHORTEST_MS / BLOCK_MS and start > 0 and end < len(is_artefact):
             is_artefact[start:end] = True
     return [
         (start, end, "constant" if is_constant[start:end].mean() > 0.5 else "outsize")
@@ -281,7 +281,7 @@ class BridgedSegment(BasePreprocessorSegment):
             after = self._mean(end, end + self.width, channel_indices)
             before, after = (after if before is None else before), (before if after is None else after)
             frames = np.arange(max(start, start_frame), min(end, end_frame))
-            share = ((frames - start + 1) / (end - start + 1))[:, None]
+            share = ((frames - start + (self.width + 1) / 2) / (end - start + self.width))[:, None]
             line = 0.0 if before is None else (1 - share) * before + share * after
             traces[frames - start_frame] = line
         return traces

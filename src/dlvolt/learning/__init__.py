@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "alignment": ["alignment"],
-        "learn": ["learn_units"],
+        "evidence": ["MAX_FALSE_DISCOVERY_RATE", "SINGLE", "Evidence", "weigh"],
+        "learn": ["WEAK", "learn_units"],
         "units": ["LearningSettings", "Matcher", "Matchers", "Units"],
     },
 )
