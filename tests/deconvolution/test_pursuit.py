@@ -242,6 +242,21 @@ def test_is_that_without_economies(seed, num_units, separation, num_shifts, boun
     np.testing.assert_allclose(events.amplitudes, [a for _, _, a, _ in expected], atol=1e-9)
 
 
+@pytest.mark.parametrize("num_shifts", [1, 7])
+def test_loops_find_what_tensor_operations_do(num_shifts, monkeypatch):
+    rng = np.random.default_rng(3)
+    templates = local_templates(rng, 12, 12, WIDTH)
+    truth = random_events(rng, 12, 400 * WIDTH, separation=WIDTH, largest=12.0)
+    recording = synthesize(truth, templates, 401 * WIDTH) + tensor(rng.normal(size=(12, 401 * WIDTH)))
+    prior = AmplitudePrior(rate=0.1, event_cost=tensor(rng.uniform(0, 8, 12)))
+    in_loops = pursue(recording, templates, prior, 5, num_shifts)
+    monkeypatch.setattr("dlvolt.deconvolution.pursuit.runs_in_loops", lambda device: False)
+    in_tensors = pursue(recording, templates, prior, 5, num_shifts)
+    assert len(in_loops.times) > 100
+    for one, other in zip(in_loops, in_tensors, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
 @given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), num_shifts=st.sampled_from([1, 7]))
 def test_events_obey_separation_and_bounds(seed, num_units, separation, num_shifts):
     recording, templates, prior = random_problem(np.random.default_rng(seed), num_units, bounded=True, event_cost=1.0)

@@ -11,7 +11,7 @@ from dlvolt.learning import (
     alignment,
     learn_units,
 )
-from dlvolt.learning.sample import _shadows, collect
+from dlvolt.learning.sample import collect, shadows_of
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -110,7 +110,7 @@ def test_shadows_fall_on_the_small_events_beside_large_ones():
         amplitudes=torch.ones(6),
     )
     casts = torch.tensor([[False, True, False], [False, False, False], [False, False, False]])
-    in_shadow, counts = _shadows(events, casts, width=60)
+    in_shadow, counts = shadows_of(events, casts, width=60)
     assert in_shadow.tolist() == [False, False, True, False, False, False]
     assert counts.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
 

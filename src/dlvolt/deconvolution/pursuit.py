@@ -5,29 +5,21 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from . import loops
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
-from .local_pursuit import NEGLIGIBLE_CHANGE, REACH, Model, pursue_locally
 from .locality import neighbours, padded
 from .model import Events
 from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
+REACH = 2  # samples that an event may move when those beside it are known
 MOST_TURNS = 100  # that units near one have in one bin: neurons take a few, what is no sum of templates would go on
-PRIORS = {  # what `local_pursuit` calls the parts of a prior
-    "rate": "rate",
-    "cost": "event_cost",
-    "typical": "typical",
-    "precision": "precision",
-    "minimum": "minimum",
-    "maximum": "maximum",
-    "variance": "noise_variance",
-}
+NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
 
@@ -146,7 +138,17 @@ def pursue(
     if prepared is None:
         prepared = PreparedTemplates.of(templates, num_shifts)
     pursuit = _Pursuit(recording, templates, prior, separation, prepared, most_turns)
-    return pursuit.in_compiled_loops() if recording.device.type == "cpu" else pursuit.in_rounds()
+    while pursuit.next_round():
+        pass
+    pursuit.in_doubt[:] = True
+    while pursuit.next_round():
+        pass
+    return pursuit.result()
+
+
+def runs_in_loops(device: torch.device) -> bool:
+    """Return whether compiled loops are faster on a device than tensor operations."""
+    return device.type == "cpu"
 
 
 class _Pursuit:
@@ -168,6 +170,7 @@ class _Pursuit:
         num_times = recording.shape[1] - width + 1
         num_bins = math.ceil(num_times / width) + 2
         device, bank = recording.device, prepared.correlations
+        self.in_loops = runs_in_loops(device)
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
@@ -194,38 +197,8 @@ class _Pursuit:
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
         self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # that units near one have had in each bin
         self.least = least_scores(prior, self.mu).expand(num_units)
-
-    def in_rounds(self) -> Events:
-        """Return the events, found in rounds of tensor operations: best where these are cheap, on a GPU."""
-        self._look(torch.arange(self.best.numel(), device=self.mu.device), self.mu.view(-1, self.width))
-        while self.next_round():
-            pass
-        self.in_doubt[:] = True
-        while self.next_round():
-            pass
-        return self._in_order()
-
-    def in_compiled_loops(self) -> Events:
-        """Return the same events, see `local_pursuit`."""
-        model = Model(
-            bank=self.bank.numpy(),
-            own=self.own.numpy(),
-            kernels=self.kernels.numpy(),
-            near=self.near.numpy(),
-            rivals=self.rivals.numpy(),
-            num_near=self.is_near.sum(dim=1).numpy(),
-            num_rivals=np.array([len(row.unique()) for row in self.rivals]),
-            first=self.prepared.pairs[:, 0].numpy(),
-            least=self.least.numpy().astype("float64"),
-            **{name: self._of_units(getattr(self.prior, field)) for name, field in PRIORS.items()},
-            separation=self.separation,
-            most_turns=self.most_turns,
-        )
-        found = pursue_locally(self.mu.numpy(), self.blocked.numpy(), model)
-        alive = found.amplitudes > 0
-        times, units, amplitudes, shifts = (torch.from_numpy(field[alive]) for field in found[:4])
-        self.events = Events(times, units, amplitudes.to(self.mu.dtype), shifts)
-        return self._in_order()
+        self.beaten_by = torch.zeros_like(self.when)  # see `loops.winners`
+        self._look(torch.ones_like(self.best, dtype=torch.bool))
 
     def next_round(self) -> bool:
         """Maximise and take events that cannot influence each other; return whether there were any."""
@@ -236,7 +209,12 @@ class _Pursuit:
         rank = torch.arange(1, len(doubtful) + 1, dtype=torch.float64, device=cells.device)
         turn = torch.zeros_like(self.best, dtype=torch.float64)
         turn.view(-1).scatter_reduce_(0, cells, rank, "amax")  # of the largest doubtful event of each cell
-        unit, time_bin = _winners(torch.where(turn > 0, self.best.max() + turn, self.best.double()), self.rivals)
+        precedence = torch.where(turn > 0, self.best.max() + turn, self.best.double())
+        if self.in_loops:
+            found = loops.winners(*(x.numpy() for x in (precedence, self.rivals, self.beaten_by)))
+            unit, time_bin = (torch.from_numpy(each) for each in found)
+        else:
+            unit, time_bin = _winners(precedence, self.rivals)
         if len(unit) == 0:
             return False
         won = torch.zeros_like(self.best, dtype=torch.bool)
@@ -250,7 +228,7 @@ class _Pursuit:
         self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
         return True
 
-    def _in_order(self) -> Events:
+    def result(self) -> Events:
         """Return the events, sorted by time."""
         order = torch.argsort(self.events.times * len(self.best) + self.events.units)
         return self.events._replace(times=self.events.times - self.width).select(order)
@@ -307,28 +285,41 @@ class _Pursuit:
     def _explain_away(self, changes: Events) -> None:
         """Subtract events from the scores, and look for the best new events there again."""
         time, unit, amplitude, shift = changes
-        samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
-        explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
-        self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
         changed = torch.zeros_like(self.best, dtype=torch.bool)
-        changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
-        cells = torch.nonzero(changed.flatten())[:, 0]
-        self._look(cells, self.mu.view(-1, self.width).index_select(0, cells))
+        if self.in_loops:
+            tables = (self.mu, self.bank, self.near, self.prepared.pairs)
+            loops.explain_away(*(x.numpy() for x in (*tables, *changes, changed)))
+        else:
+            samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
+            explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
+            self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
+            changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
+        self._look(changed & (self.turns < self.most_turns))
 
-    def _of_units(self, value: float | Tensor) -> np.ndarray:
-        return np.broadcast_to(np.asarray(value, dtype="float64"), len(self.mu)).copy()
+    def _look(self, which: Tensor) -> None:
+        """Find the best new event in some of the cells, marked in which, K×bins."""
+        self.best[which] = 0
+        cells, where, score = self._highest_in_loops(which) if self.in_loops else self._highest(which)
+        of_cells = self.prior.select(cells // self.num_bins)
+        self.best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
+        self.when.view(-1)[cells] = where
 
-    def _look(self, cells: Tensor, in_cells: Tensor) -> None:
-        """Find the best new event in some of the K·bins cells, given their scores, cells×D."""
-        best, when = self.best.view(-1), self.when.view(-1)
-        best[cells] = 0
-        may_gain = in_cells.amax(dim=1) >= self.least[cells // self.num_bins]  # few
-        may_gain &= self.turns.view(-1)[cells] < self.most_turns
+    def _highest(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cells, samples and scores of the highest in some cells, of those that may gain."""
+        cells = torch.nonzero(which.flatten())[:, 0]
+        in_cells = self.mu.view(-1, self.width).index_select(0, cells)
+        may_gain = in_cells.amax(dim=1) > self.least[cells // self.num_bins]  # few
         cells, in_cells = cells[may_gain], in_cells[may_gain]
         score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
-        of_cells = self.prior.select(cells // self.num_bins)
-        best[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
-        when[cells] = offset + cells % self.num_bins * self.width
+        return cells, offset + cells % self.num_bins * self.width, score
+
+    def _highest_in_loops(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        place = torch.empty(int(which.sum()), dtype=torch.long)
+        score = torch.empty(len(place), dtype=self.mu.dtype)
+        arrays = (self.mu, self.blocked, which, self.least, place, score)
+        num_found = loops.highest(*(x.numpy() for x in arrays))
+        place, score = place[:num_found], score[:num_found]
+        return place // self.width, place % self.num_samples, score
 
     def _occupy(self, events: Events, sign: int) -> None:
         samples = (events.units * self.num_samples + events.times)[:, None] + self.apart

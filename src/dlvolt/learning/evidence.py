@@ -8,9 +8,11 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
+from dlvolt.deconvolution import Events, residual
 from dlvolt.threads import map_in_threads
 
 from .alignment import alignment
+from .sample import casts_shadow, shadows_of
 from .units import LearningSettings, Matchers, Units
 
 MAX_FALSE_DISCOVERY_RATE = 0.3  # units are not reported in which the share of events that noise gives is larger
@@ -20,23 +22,32 @@ TOO_ALIKE = 0.85  # cosine: what looks like a unit so much takes a part of its s
 
 
 class Evidence(NamedTuple):
-    """How many events units win against decoys.
+    """What speaks for each of K units.
 
     Attributes
     ----------
     events : Tensor, shape (K,)
-        Events of each unit.
+        Events of each unit, but for those in the shadow of a larger one.
     decoys : Tensor, shape (K,)
-        Events of its most successful decoy.
+        Events of its most successful decoy, likewise.
+    agreeing, either : Tensor, shape (K,)
+        Events that are found again when the noise is reversed, and those that are found with the one or the other sign.
     """
 
     events: Tensor
     decoys: Tensor
+    agreeing: Tensor
+    either: Tensor
 
     @property
     def false_discovery_rates(self) -> Tensor:
         """Share of each unit's events that noise gives, shape (K,), at most 1."""
         return (self.decoys / self.events.clamp(min=1)).clamp(max=1.0)
+
+    @property
+    def stabilities(self) -> Tensor:
+        """Share of each unit's events that do not depend on the sign of the noise, shape (K,); 1 without events."""
+        return torch.where(self.either > 0, self.agreeing / self.either.clamp(min=1), 1.0)
 
     def is_noise(self, bound: float = MAX_FALSE_DISCOVERY_RATE) -> Tensor:
         """Return which units have a rate above the bound, not by chance, shape (K,), bool."""
@@ -55,20 +66,26 @@ def weigh(
     device: str,
     num_workers: int,
 ) -> Evidence:
-    """Let some units compete with their decoys, and all others, for the events of some chunks.
+    """Ask what speaks for some of the units.
 
-    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. What
-    noise gives is told by the recording itself: each template has decoys of the same norm, rank, spectrum and prior
-    that no neuron looks like, and they are pursued together. What is left of real spikes is nearly all won by the
-    units themselves, as they fit better, while noise knows no difference. (So are false identifications counted in
-    proteomics: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
+    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. The
+    recording itself tells which are such, by two questions.
+
+    *How many events does noise give?* Each template has decoys of the same norm, rank, spectrum and prior that no
+    neuron looks like, and they are pursued in what the units leave. Noise knows no difference. (So are false
+    identifications counted in proteomics: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
+
+    *Do the events come back when the noise is reversed?* What the units leave changes its sign, and all units are
+    pursued again. Those of a neuron are found where they were. Where many neurons that are hardly larger than the
+    noise fire into each other, which of them an event is given to hangs on the noise. (A. Barnett, J. Magland &
+    L. Greengard, Journal of Neuroscience Methods 264, 65, 2016, section 2.2.)
 
     Parameters
     ----------
     units : Units
         K units.
     which : Tensor, shape (K,), bool
-        Those that have decoys; the others only explain their own spikes.
+        Those that have decoys.
     chunks : list of Tensor, shape (N, T)
         Whitened traces.
     places : list of int
@@ -85,27 +102,62 @@ def weigh(
     Returns
     -------
     Evidence
-        Units without decoys win all their events.
+        Of all units; those without decoys have none of their events.
     """
     num_units, owners = len(units.moved), torch.nonzero(which)[:, 0]
-    competitors, owner_of = units, [torch.arange(num_units)]
-    for moved in _decoys(units.moved[owners], settings.num_before, elsewhere):
-        fair = owners[_is_distinct(moved, units)] if len(owner_of) > 1 else owners  # there always is the first kind
-        chosen = torch.isin(owners, fair)
-        decoys = units.select(fair)._replace(moved=moved[chosen])
-        competitors, owner_of = competitors.and_also(decoys), [*owner_of, fair]
-    matchers = Matchers(competitors, settings, device)
+    matchers, rivals = Matchers(units, settings, device), []
+    for index, moved in enumerate(_decoys(units.moved[owners], settings.num_before, elsewhere)):
+        fair = _is_distinct(moved, units) | (index == 0)  # there always is the first kind
+        if not fair.any():
+            continue
+        decoys = units.select(owners[fair])._replace(moved=moved[fair])
+        rivals.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
+    casts = _casts_on(units, units)
 
     def count(index: int) -> Tensor:
-        events = matchers.at(places[index]).pursue(chunks[index])
-        return torch.bincount(events.units, minlength=len(competitors.moved))
+        place, chunk = places[index], chunks[index]
+        matcher = matchers.at(place)
+        events = matcher.pursue(chunk)
+        left = residual(chunk, events, matcher.templates.to("cpu"))
+        width = units.moved.shape[3]
+        counts = [_count_alone(events, events, casts, width)]
+        for of_decoys, decoys, casts_on in rivals:
+            won = _count_alone(events, decoys.at(place).pursue(left), casts_on, width)
+            counts.append(torch.zeros(num_units, dtype=torch.long).index_put((of_decoys,), won))
+        again = matcher.pursue(chunk - 2 * left)
+        agreeing = _count_agreeing(events, again, min(width // 8, (matcher.separation - 1) // 2), num_units)
+        both = torch.bincount(torch.cat([events.units, again.units]), minlength=num_units)
+        return torch.stack([*counts, agreeing, both - agreeing])
 
-    counts = sum(map_in_threads(count, range(len(chunks)), num_workers))
-    events, *of_kinds = counts.split([len(owner) for owner in owner_of])
-    decoys = torch.zeros_like(events)
-    for owner, of_kind in zip(owner_of[1:], of_kinds, strict=True):
-        decoys[owner] = torch.maximum(decoys[owner], of_kind)
-    return Evidence(events, decoys)
+    counted = sum(map_in_threads(count, range(len(chunks)), num_workers))
+    return Evidence(counted[0], counted[1:-2].amax(dim=0), counted[-2], counted[-1])
+
+
+def _casts_on(units: Units, others: Units) -> Tensor:
+    """Return which unit casts a shadow on which of some others, shape (K, K')."""
+    return casts_shadow(torch.cat([units.waveforms, others.waveforms]))[: len(units.moved), len(units.moved) :]
+
+
+def _count_alone(events: Events, others: Events, casts: Tensor, width: int) -> Tensor:
+    """Count events of others, (K',), but for what may be left of larger spikes: these cast a shadow there."""
+    num_units, num_others = casts.shape
+    of_both = torch.zeros(num_units + num_others, num_units + num_others, dtype=torch.bool)
+    of_both[:num_units, num_units:] = casts
+    times, units = torch.cat([events.times, others.times]), torch.cat([events.units, num_units + others.units])
+    in_shadow = shadows_of(Events(times, units, torch.ones(len(times))), of_both, width)[0][len(events.times) :]
+    return torch.bincount(others.units[~in_shadow], minlength=num_others)
+
+
+def _count_agreeing(events: Events, others: Events, tolerance: int, num_units: int) -> Tensor:
+    """Count events of each unit, (K,), that have one of the same unit among others within a tolerance of samples.
+
+    Events of one unit are more than two tolerances apart, so no event has two.
+    """
+    apart = int(torch.cat([events.times, others.times]).amax()) + 2 * tolerance + 1 if len(events.times) else 1
+    own, theirs = (each.units * apart + each.times for each in (events, others))
+    theirs = theirs.sort().values
+    found = torch.searchsorted(theirs, own + tolerance, right=True) > torch.searchsorted(theirs, own - tolerance)
+    return torch.bincount(events.units[found], minlength=num_units)
 
 
 def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Tensor]:

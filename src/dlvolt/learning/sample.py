@@ -161,7 +161,7 @@ def _in_place(
     for chunk in chunks:
         events = matcher.pursue(chunk)
         where = channels[events.units]
-        in_shadow, of_chunk = _shadows(events, casts, width)
+        in_shadow, of_chunk = shadows_of(events, casts, width)
         known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
         everywhere = residual(chunk, known, templates)
         if deviations is None:  # of one chunk are enough
@@ -208,7 +208,7 @@ def casts_shadow(waveforms: Tensor) -> Tensor:
     return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
 
 
-def _shadows(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def shadows_of(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return which events have one near that casts a shadow on them, (E,), and how often which unit does, (K, K)."""
     order = torch.argsort(events.times, stable=True)
     times, units = events.times[order], events.units[order]
