@@ -257,6 +257,18 @@ def test_loops_find_what_tensor_operations_do(num_shifts, monkeypatch):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("in_loops", [True, False])
+def test_work_is_bounded_where_nothing_is_a_sum_of_templates(in_loops, monkeypatch):
+    monkeypatch.setattr("dlvolt.deconvolution.pursuit.runs_in_loops", lambda device: in_loops)
+    rng = np.random.default_rng(1)
+    templates, num_bins = random_templates(rng, 6, 2, WIDTH), 40
+    recording = tensor(rng.normal(size=(2, num_bins * WIDTH), scale=100.0))
+    prior = AmplitudePrior(rate=0.1, event_cost=4.0)
+    few, all_of_them = (pursue(recording, templates, prior, 1, most_turns=turns) for turns in (4, 10**6))
+    assert len(all_of_them.times) > 8 * num_bins
+    assert len(few.times) <= 4 * (num_bins + 1)  # of units that all share channels
+
+
 @given(seed=SEEDS, num_units=st.integers(1, 4), separation=st.integers(1, WIDTH), num_shifts=st.sampled_from([1, 7]))
 def test_events_obey_separation_and_bounds(seed, num_units, separation, num_shifts):
     recording, templates, prior = random_problem(np.random.default_rng(seed), num_units, bounded=True, event_cost=1.0)

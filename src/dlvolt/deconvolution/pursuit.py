@@ -294,11 +294,12 @@ class _Pursuit:
             explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
             self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
             changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
-        self._look(changed & (self.turns < self.most_turns))
+        self._look(changed)
 
     def _look(self, which: Tensor) -> None:
         """Find the best new event in some of the cells, marked in which, K×bins."""
         self.best[which] = 0
+        which = which & (self.turns < self.most_turns)
         cells, where, score = self._highest_in_loops(which) if self.in_loops else self._highest(which)
         of_cells = self.prior.select(cells // self.num_bins)
         self.best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
