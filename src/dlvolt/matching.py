@@ -81,7 +81,7 @@ class DlvoltMatching(BaseTemplateMatching):
             for value in (amplitude_spreads, np.asarray(firing_rates) / recording.sampling_frequency, score_deviations)
         )
         self.matchers = Matchers(
-            Units(moved, spreads, rates, deviations),
+            Units(moved, spreads, rates, deviations, torch.zeros(len(moved))),
             LearningSettings(
                 rank=rank,
                 num_before=self.num_before,

@@ -23,12 +23,10 @@ from dlvolt.electrodes import Artefacts, bridge_periods, find_artefacts, find_hu
 from dlvolt.learning import (
     MAX_FALSE_DISCOVERY_RATE,
     SINGLE,
-    WEAK,
     LearningSettings,
     Matchers,
     Units,
     learn_units,
-    weigh,
 )
 from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
@@ -43,7 +41,8 @@ MIN_SPIKES = 10  # fewer do not tell what a unit looks like
 CHUNK_S = 1.0
 SPIKE_BAND_HZ = (300.0, 8000.0)  # of the snippets that networks were trained on
 CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
-MANY_CHUNKS = 8  # of a sample: half of them are enough to begin with
+FEW_CHUNKS = 5  # of a sample are enough to learn from at a time, if others follow,
+MOST_PARTS = 3  # and so many parts are made of it at most
 FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
 
 
@@ -296,13 +295,6 @@ def another_place(recording: BaseRecording, sample: list[np.ndarray]) -> Tensor 
     return torch.from_numpy(elsewhere) if len(order) > 1 else None
 
 
-class Learnt(NamedTuple):
-    """Units, and the share of the events of each that noise gives, shape (K,); 0 for those that noise cannot make."""
-
-    units: Units
-    false_discovery_rates: np.ndarray
-
-
 def learn(
     recording: BaseRecording,
     artefacts: Artefacts,
@@ -312,11 +304,11 @@ def learn(
     drift: Drift,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
-) -> Learnt:
+) -> Units:
     """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
 
-    The first sweeps, on half of the sample where all of it takes long, are to know the large units well enough that
-    what they leave can be searched for others.
+    The first sweeps are to know the large units well enough that what they leave can be searched for others. Where the
+    sample is many chunks, they take a part of it, and the search another.
     """
     num_before, num_after = template_extent(recording, p)
     middles = np.array(
@@ -343,22 +335,17 @@ def learn(
         kernels=by_kriging,
         elsewhere=another_place(recording, sample),
     )
-    step = 2 if len(chunks) > MANY_CHUNKS else 1
+    every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
     units = Units.new(waveforms, by_kriging)
-    units = improve(chunks[::step], units, num_sweeps=p.num_sweeps - 1, places=places[::step])
+    units = improve(chunks[::every], units, num_sweeps=p.num_sweeps - 1, places=places[::every])
     known = Matchers(units, settings, p.device) if len(units.moved) else None
-    everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(chunks)]
-    left_over = LeftOverRecording(recording, chunks, places, known)
+    others, of_others = chunks[every - 1 :: every], places[every - 1 :: every]
+    everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(others)]
+    left_over = LeftOverRecording(recording, others, of_others, known)
     found = detect(left_over, Artefacts.none(), shape, p, job_kwargs, slices=everything)
-    missed = cluster(recording, found, shape, drift, p, np.take(places, found.peaks["segment_index"]))
+    missed = cluster(recording, found, shape, drift, p, np.take(of_others, found.peaks["segment_index"]))
     units = units.and_also(Units.new(missed, by_kriging))
-    units = improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1)
-    weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
-    if not weak.any():
-        return Learnt(units, np.zeros(len(units.moved)))
-    elsewhere = another_place(recording, sample)
-    evidence = weigh(units, weak, chunks, places, settings, elsewhere, p.device, job_kwargs["n_jobs"])
-    return Learnt(units, evidence.false_discovery_rates.numpy())
+    return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1, every=every)
 
 
 def deconvolve(
@@ -398,10 +385,10 @@ def deconvolve(
 
 
 def collect(
-    recording: BaseRecording, artefacts: Artefacts, learnt: Learnt, spikes: np.ndarray, p: SorterParameters
+    recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
 ) -> NumpySorting:
     """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
-    waveforms, rates = learnt.units.waveforms, learnt.false_discovery_rates
+    waveforms, rates = units.waveforms, units.false_discovery_rates.numpy()
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "alignment": ["alignment"],
         "evidence": ["MAX_FALSE_DISCOVERY_RATE", "SINGLE", "Evidence", "weigh"],
-        "learn": ["WEAK", "learn_units"],
+        "learn": ["learn_units"],
         "units": ["LearningSettings", "Matcher", "Matchers", "Units"],
     },
 )

@@ -30,24 +30,15 @@ class Evidence(NamedTuple):
         Events of each unit, but for those in the shadow of a larger one.
     decoys : Tensor, shape (K,)
         Events of its most successful decoy, likewise.
-    agreeing, either : Tensor, shape (K,)
-        Events that are found again when the noise is reversed, and those that are found with the one or the other sign.
     """
 
     events: Tensor
     decoys: Tensor
-    agreeing: Tensor
-    either: Tensor
 
     @property
     def false_discovery_rates(self) -> Tensor:
         """Share of each unit's events that noise gives, shape (K,), at most 1."""
         return (self.decoys / self.events.clamp(min=1)).clamp(max=1.0)
-
-    @property
-    def stabilities(self) -> Tensor:
-        """Share of each unit's events that do not depend on the sign of the noise, shape (K,); 1 without events."""
-        return torch.where(self.either > 0, self.agreeing / self.either.clamp(min=1), 1.0)
 
     def is_noise(self, bound: float = MAX_FALSE_DISCOVERY_RATE) -> Tensor:
         """Return which units have a rate above the bound, not by chance, shape (K,), bool."""
@@ -66,19 +57,12 @@ def weigh(
     device: str,
     num_workers: int,
 ) -> Evidence:
-    """Ask what speaks for some of the units.
+    """Count how many events some units win, and how many noise gives to decoys of them.
 
-    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. The
-    recording itself tells which are such, by two questions.
-
-    *How many events does noise give?* Each template has decoys of the same norm, rank, spectrum and prior that no
-    neuron looks like, and they are pursued in what the units leave. Noise knows no difference. (So are false
+    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. What
+    noise gives is told by the recording itself: each template has decoys of the same norm, rank, spectrum and prior
+    that no neuron looks like, and they are pursued in what the units leave. Noise knows no difference. (So are false
     identifications counted in proteomics: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
-
-    *Do the events come back when the noise is reversed?* What the units leave changes its sign, and all units are
-    pursued again. Those of a neuron are found where they were. Where many neurons that are hardly larger than the
-    noise fire into each other, which of them an event is given to hangs on the noise. (A. Barnett, J. Magland &
-    L. Greengard, Journal of Neuroscience Methods 264, 65, 2016, section 2.2.)
 
     Parameters
     ----------
@@ -124,13 +108,10 @@ def weigh(
         for of_decoys, decoys, casts_on in rivals:
             won = _count_alone(events, decoys.at(place).pursue(left), casts_on, width)
             counts.append(torch.zeros(num_units, dtype=torch.long).index_put((of_decoys,), won))
-        again = matcher.pursue(chunk - 2 * left)
-        agreeing = _count_agreeing(events, again, min(width // 8, (matcher.separation - 1) // 2), num_units)
-        both = torch.bincount(torch.cat([events.units, again.units]), minlength=num_units)
-        return torch.stack([*counts, agreeing, both - agreeing])
+        return torch.stack(counts)
 
     counted = sum(map_in_threads(count, range(len(chunks)), num_workers))
-    return Evidence(counted[0], counted[1:-2].amax(dim=0), counted[-2], counted[-1])
+    return Evidence(counted[0], counted[1:].amax(dim=0))
 
 
 def _casts_on(units: Units, others: Units) -> Tensor:
@@ -146,18 +127,6 @@ def _count_alone(events: Events, others: Events, casts: Tensor, width: int) -> T
     times, units = torch.cat([events.times, others.times]), torch.cat([events.units, num_units + others.units])
     in_shadow = shadows_of(Events(times, units, torch.ones(len(times))), of_both, width)[0][len(events.times) :]
     return torch.bincount(others.units[~in_shadow], minlength=num_others)
-
-
-def _count_agreeing(events: Events, others: Events, tolerance: int, num_units: int) -> Tensor:
-    """Count events of each unit, (K,), that have one of the same unit among others within a tolerance of samples.
-
-    Events of one unit are more than two tolerances apart, so no event has two.
-    """
-    apart = int(torch.cat([events.times, others.times]).amax()) + 2 * tolerance + 1 if len(events.times) else 1
-    own, theirs = (each.units * apart + each.times for each in (events, others))
-    theirs = theirs.sort().values
-    found = torch.searchsorted(theirs, own + tolerance, right=True) > torch.searchsorted(theirs, own - tolerance)
-    return torch.bincount(events.units[found], minlength=num_units)
 
 
 def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Tensor]:

@@ -13,7 +13,8 @@ from .units import LearningSettings, Matchers, Units
 from .update import plausible, update
 
 WEAK = 15.0  # noise standard deviations: noise never makes a unit whose waveform has a larger norm
-WEIGHED_S = 15.0  # of the sample are enough to tell units of noise, which fire often
+WEIGHED_S = 10.0  # of the sample are enough to tell units of noise, which fire often,
+WEIGHED_LAST_S = 30.0  # and so many to tell how much of a unit is noise
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 
 
@@ -31,14 +32,16 @@ def learn_units(
     kernels: Tensor | None = None,
     first_sweep: int = 0,
     elsewhere: Tensor | None = None,
+    every: int = 1,
 ) -> Units:
     """Improve what is known of the units on a sample of the recording.
 
-    Each sweep finds the events of all units (`pursue`), then updates each template from its events in the residual
-    (the MAP estimate of `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean
-    snippets, from which all other units are explained away: a unit with several modes is split, two units that
-    look like one along the line between them are merged, and units that hardly fire are dropped. In each, the weak
-    units compete with decoys on a part of the sample, and those that noise may as well have made are dropped.
+    Each sweep but the last takes a part of the sample, each time another one. It finds the events of all
+    units (`pursue`), then updates each template from its events in the residual (the MAP estimate of
+    `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean snippets, from which all
+    other units are explained away: a unit with several modes is split, two units that look like one along the line
+    between them are merged, and units that hardly fire are dropped. In each sweep, decoys of the weak units are
+    pursued in some seconds, and the units that noise may as well have made are dropped (`weigh`).
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def learn_units(
         1 where large units are known well already: so much the stricter are units judged (`plausible`).
     elsewhere : Tensor, shape (N,), optional
         The channel that takes the place of each in a decoy that is moved, see `weigh`.
+    every : int
+        Each sweep but the last takes every so many-th chunk.
 
     Returns
     -------
@@ -78,28 +83,28 @@ def learn_units(
     nearby = torch.ones(num_channels, num_channels, dtype=torch.bool) if nearby is None else nearby
     kernels = torch.eye(num_channels)[None] if kernels is None else kernels
     places = [0] * len(chunks) if places is None else places
-    num_samples = sum(chunk.shape[1] for chunk in chunks)
-    min_events = MIN_RATE_HZ * num_samples / sampling_frequency
     last_sweep = first_sweep + num_sweeps - 1
     for sweep in trange(first_sweep, last_sweep + 1, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.moved) == 0:  # at the start, or none is left
             return units
-        sample = collect(chunks, places, Matchers(units, settings, device), nearby, num_workers)
+        is_last = sweep == last_sweep
+        taken = slice(None) if is_last else slice(sweep % every, None, every)
+        num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
+        seconds = num_samples / sampling_frequency
+        sample = collect(chunks[taken], places[taken], Matchers(units, settings, device), nearby, num_workers)
         units = update(units, sample, settings.rank, kernels, num_samples)
-        kept = plausible(units, sample, settings.amplitude_range, min_events, sweep)
-        judged = torch.nonzero(kept)[:, 0]
-        if len(judged):
-            left = units.select(judged)
-            weak = left.waveforms.flatten(1).norm(dim=1) < WEAK
-            every = max(1, round(num_samples / sampling_frequency / WEIGHED_S))
-            some, of_some = chunks[::every], places[::every]
-            if weak.any():
-                noise = weigh(left, weak, some, of_some, settings, elsewhere, device, num_workers).is_noise()
-                kept[judged[noise]] = False
+        kept = torch.nonzero(plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep))[:, 0]
         units = units.select(kept)
-        if sweep < last_sweep and kept.any():
-            of_units = zip(torch.nonzero(kept)[:, 0], units.moved, strict=True)
-            snippets = [sample.snippets(k, moved) for k, moved in of_units]
+        weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
+        if weak.any():
+            some = slice(None, None, max(1, round(seconds / (WEIGHED_LAST_S if is_last else WEIGHED_S))))
+            weighed = chunks[taken][some], places[taken][some]
+            evidence = weigh(units, weak, *weighed, settings, elsewhere, device, num_workers)
+            is_signal = ~evidence.is_noise()
+            units = units._replace(false_discovery_rates=evidence.false_discovery_rates).select(is_signal)
+            kept = kept[is_signal]
+        if sweep < last_sweep and len(kept):
+            snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
             units, snippets = merge(units, snippets, sample.basis)
             units = joined(units, snippets)

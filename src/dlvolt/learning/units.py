@@ -33,18 +33,21 @@ class Units(NamedTuple):
         Events per sample.
     deviations : Tensor, shape (K,)
         Standard deviation of the unit's scores where it has no events: 1 where the noise is white.
+    false_discovery_rates : Tensor, shape (K,)
+        Share of the unit's events that noise gives, see `weigh`; 0 for large units, which noise never makes.
     """
 
     moved: Tensor
     spreads: Tensor
     rates: Tensor
     deviations: Tensor
+    false_discovery_rates: Tensor
 
     @classmethod
     def new(cls, waveforms: Tensor, kernels: Tensor | None = None) -> Units:
         """Return units of which only the waveforms are known, shape (K, N, D), `kernels` as for `learn_units`."""
         moved = waveforms[:, None] if kernels is None else interpolated(waveforms, kernels)
-        constants = (torch.full((len(moved),), value) for value in (INITIAL_SPREAD, INITIAL_RATE, 1.0))
+        constants = (torch.full((len(moved),), value) for value in (INITIAL_SPREAD, INITIAL_RATE, 1.0, 0.0))
         return cls(moved, *constants)
 
     @property

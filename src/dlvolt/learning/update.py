@@ -34,7 +34,8 @@ def update(units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_sa
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
         mean = moving_mean(typical[:, None, None] * sample.sums[k], sample.squares[k], kriged)
         moved[k][:, channels] = denoised(mean, len(amplitudes), rank)
-    return Units(moved, spreads, (counts + 1) / num_samples, sample.deviations)
+    rates = (counts + 1) / num_samples
+    return units._replace(moved=moved, spreads=spreads, rates=rates, deviations=sample.deviations)
 
 
 def plausible(
