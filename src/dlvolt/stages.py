@@ -32,6 +32,7 @@ from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
+from dlvolt.preprocessing.steady_noise import LOUD, noise_levels, window_width
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.refractory import contamination, same_neuron
 from dlvolt.threads import map_in_threads
@@ -141,6 +142,12 @@ def take_sample(
         return [np.array(piece, order="K") for piece in pieces]  # channel by channel, if it was whitened so
 
     return list(chain.from_iterable(map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])))
+
+
+def is_steady(recording: BaseRecording, sample: list[np.ndarray]) -> bool:
+    """Return whether noise is nowhere loud in a whitened sample, chunks of shape (T, N)."""
+    width = window_width(recording.sampling_frequency)
+    return not any((noise_levels(chunk, width) > LOUD).any() for chunk in sample)
 
 
 def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
