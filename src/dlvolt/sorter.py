@@ -275,7 +275,6 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
         for artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
     """
     from dlvolt import stages  # torch and scikit-learn wait until there is something to sort
-    from dlvolt.preprocessing import steady_noise
 
     p = parameters
     job_kwargs = fix_job_kwargs(p.job_kwargs)
@@ -292,10 +291,6 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
         say(f"dlvolt: {remark}")
     whitened = stages.preprocess(finite, p)
     sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
-    if not stages.is_steady(whitened, sample):
-        say("dlvolt: noise is divided by its level where it is loud")
-        whitened = steady_noise(whitened)
-        sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
     peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
     peaks = stages.drop_noise(recording, peaks, p, job_kwargs)

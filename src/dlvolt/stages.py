@@ -31,8 +31,8 @@ from dlvolt.learning import (
 from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
-from dlvolt.preprocessing.steady_noise import LOUD, noise_levels, window_width
+from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
+from dlvolt.preprocessing.steady_noise import usual_levels
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.refractory import contamination, same_neuron
 from dlvolt.threads import map_in_threads
@@ -93,12 +93,15 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
 
 
 def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
-    """Filter, reference and whiten."""
+    """Filter, reference, bring loud noise to its usual level where there is any, and whiten."""
     filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
     spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
     filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
+    levels, is_steady = usual_levels(filtered, p.seed)
+    if not is_steady:
+        filtered = steady_noise(filtered, levels)
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
@@ -142,12 +145,6 @@ def take_sample(
         return [np.array(piece, order="K") for piece in pieces]  # channel by channel, if it was whitened so
 
     return list(chain.from_iterable(map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])))
-
-
-def is_steady(recording: BaseRecording, sample: list[np.ndarray]) -> bool:
-    """Return whether noise is nowhere loud in a whitened sample, chunks of shape (T, N)."""
-    width = window_width(recording.sampling_frequency)
-    return not any((noise_levels(chunk, width) > LOUD).any() for chunk in sample)
 
 
 def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:

@@ -3,7 +3,7 @@ import pytest
 import spikeinterface.core as sc
 
 from dlvolt.preprocessing import steady_noise
-from dlvolt.preprocessing.steady_noise import noise_levels
+from dlvolt.preprocessing.steady_noise import noise_levels, usual_levels
 
 FS, WIDTH = 30_000.0, 1500  # samples of a window
 
@@ -52,6 +52,21 @@ def test_chunks_segments_and_channels_do_not_matter():
     assert recording.get_traces(segment_index=1).shape == traces[1].shape
 
 
-def test_the_usual_level_must_be_one():
-    with pytest.raises(ValueError, match="usual must be a positive noise level, not 0"):
-        steady_noise(sc.NumpyRecording([noise(100)], FS), usual=0)
+def test_the_usual_level_is_found_and_with_it_whether_noise_is_steady():
+    traces = noise(100 * WIDTH) * np.array([1.0, 5.0, 0.0], dtype="float32")
+    levels, is_steady = usual_levels(sc.NumpyRecording([traces], FS))
+    np.testing.assert_allclose(levels, [1, 5, 0], rtol=0.1)
+    assert is_steady
+    traces[20 * WIDTH : 50 * WIDTH, 0] *= 4
+    levels, is_steady = usual_levels(sc.NumpyRecording([traces], FS))
+    np.testing.assert_allclose(levels, [1, 5, 0], rtol=0.1)
+    assert not is_steady
+    silent, is_steady = usual_levels(sc.NumpyRecording([0 * traces], FS))
+    assert is_steady
+    assert not silent.any()
+
+
+@pytest.mark.parametrize("usual", [-1, [1.0, 2.0], np.nan])
+def test_usual_levels_must_be_levels(usual):
+    with pytest.raises(ValueError, match="usual must be a noise level, or one for each of 3 channels"):
+        steady_noise(sc.NumpyRecording([noise(100)], FS), usual=usual)
