@@ -44,15 +44,21 @@ class ShadowingPeakDetector(PeakDetector):
         return (peaks, scores) if isinstance(self.return_output, tuple) else (peaks,)
 
     def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the frames, channels and scores of the detections of a chunk.
+        """Return the frames, channels and scores of the detections of a chunk, by frame."""
+        return self.shadowed(segment_index, start_frame, end_frame, np.arange(self.scores.get_num_channels()))
+
+    def shadowed(
+        self, segment_index: int, start_frame: int, end_frame: int, undecided: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the frames, channels and scores of the detections of a chunk, in some channels, at least one.
 
         Whether a detection stays may depend on a stronger one beside it, and that on the next. So, of channels whose
         detections at the borders of the chunk are not sure, more is read, until all are.
         """
         segment = self.scores.segments[segment_index]
         num_samples = segment.get_num_samples()
-        undecided, margin, found = np.arange(self.scores.get_num_channels()), 0, []
-        thresholds = np.broadcast_to(self.threshold, len(undecided))
+        margin, found = 0, []
+        thresholds = np.broadcast_to(self.threshold, self.scores.get_num_channels())
         while len(undecided) or not found:
             low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
             scores = segment.get_traces(low, high, undecided)
