@@ -226,16 +226,18 @@ def infer_polarity(
     return np.where(positive >= negative, *POLARITIES).tolist()
 
 
-def draw_pieces(recording: BaseRecording, seed: int) -> list[tuple[int, int, int]]:
-    """Draw a sample of a recording: a list of (segment, start, end)."""
-    length = max(1, round(PIECE_S * recording.sampling_frequency))
+def draw_pieces(
+    recording: BaseRecording, seed: int, sample_s: float = SAMPLE_S, piece_s: float = PIECE_S
+) -> list[tuple[int, int, int]]:
+    """Draw a sample of a recording, of so many seconds in pieces: a list of (segment, start, end)."""
+    length = max(1, round(piece_s * recording.sampling_frequency))
     pieces = [
         (segment, start, min(start + length, num_samples))
         for segment in range(recording.get_num_segments())
         for num_samples in [recording.get_num_samples(segment)]
         for start in range(0, num_samples, length)
     ]
-    drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(SAMPLE_S / PIECE_S)]
+    drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(sample_s / piece_s)]
     return [pieces[index] for index in sorted(drawn)]
 
 

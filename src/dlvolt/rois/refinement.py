@@ -1,6 +1,6 @@
 """The model of one trace: a network proposes its spikes, the trace itself decides.
 
-It is the model of `dlvolt.deconvolution` with one channel and one unit. A trace x, turned so that spikes point up, is ::
+It is the model of `dlvolt.deconvolution` with one channel and one unit. A trace x, turned so that spikes go up, is ::
 
     x(t) = Σ_k a_k h(t - t_k) + n(t),    a_k ~ N(A, V)/A,    t_k at rate λ,    n ~ noise of spectrum S and level s(t)
 
@@ -13,9 +13,9 @@ estimated from the trace, by coordinate ascent:
        -‖z - Σ_k w_k g(· - t_k)‖² / 2 - log prior(g),    prior: g ~ N(α m, α² K)
 
    with w_k a spike's probability times its relative amplitude, so that spikes that overlap are told apart. Mean m and
-   covariance K are those of waveforms at large (`expected_waveforms`), divided as the trace is; α, the height, is fitted.
+   covariance K are those of waveforms at large (`expected_waveforms`), divided as the trace is; the height α is fitted.
    With many spikes g is their mean, with few it is what spikes look like elsewhere.
-2. *Noise.* S is the spectrum of what the spikes leave; s(t) the running median of \\|z\\|.
+2. *Noise.* S is the spectrum of what the spikes leave; s(t) the running median of |z|.
 3. *Spikes.* `dlvolt.deconvolution.pursue` finds and explains away the events whose score u, their correlation with
    g/‖g‖, all others held, tells for a spike: ::
 
@@ -181,7 +181,7 @@ def learn(
         The spikes in the trace, by the model; without one, none.
     """
     nothing = Found(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
-    before, after = reach(sampling_frequency)
+    before, _ = reach(sampling_frequency)
     sides = margin(sampling_frequency)
     brightness = typical_brightness(trace)
     x = np.pad(relative(trace, brightness), sides, mode="symmetric")
