@@ -30,7 +30,7 @@ from dlvolt.stages import as_sorting
 BRIDGED_MS = 50.0  # missing samples are interpolated over gaps as long as this
 BESIDE_GAP_MS = 5.0  # what is found so close to missing samples is no spike
 SAMPLES_PER_CHUNK = 15_000_000  # of all ROIs together; bounds the memory
-MOST_BLOCKS = 4  # of a chunk: the longer it is, the fewer windows of the network are read for two
+MOST_BLOCKS = 16  # of a chunk: the longer it is, the fewer windows of the network are read for two
 CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
 
 

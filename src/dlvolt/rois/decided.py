@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from scipy.signal import find_peaks
 from spikeinterface.core import BaseRecording
@@ -11,11 +13,15 @@ from dlvolt.networks.inference import mirror
 from dlvolt.preprocessing.spike_probability import draw_pieces
 from dlvolt.threads import map_in_threads
 
-from .refinement import Models, find_spikes, learn, margin
+from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
 
-SAMPLE_S, PIECE_S = 40.0, 10.0  # of the recording, and in pieces of this length, that models are learnt from
 BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depend on how the recording is cut
+SAMPLE_S = 40.0  # that models are learnt from, in blocks
+BATCH = 32  # traces that are learnt together
+SIGNS = {"positive": 1.0, "negative": -1.0}
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
+
+Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
 
 
 class DecidedSpikes:
@@ -51,53 +57,84 @@ class DecidedSpikes:
         num_workers: int = 1,
     ) -> None:
         self.traces, self.probability, self.separation = traces, probability, separation + 1
-        pieces = draw_pieces(traces, seed, SAMPLE_S, PIECE_S)
-        read = map_in_threads(
-            lambda piece: (traces.get_traces(*piece), probability.get_traces(*piece)), pieces, num_workers
-        )
-        sample, chances = (np.concatenate(part) for part in zip(*read, strict=True))  # T×N
+        self.block = round(BLOCK_S * traces.sampling_frequency)
+        sampled = [(segment, start // self.block) for segment, start, _ in draw_pieces(traces, seed, SAMPLE_S, BLOCK_S)]
+        read = map_in_threads(lambda run: self._probabilities(*run), consecutive(sampled), num_workers)
+        self.known = {place: chances for of_run in read for place, chances in of_run.items()}
+        chances = np.concatenate([self.known[place] for place in sampled])  # T×N
+        sample = np.concatenate([traces.get_traces(segment, *self._ends(segment, n)) for segment, n in sampled])
         polarity = probability.get_property("polarity")
 
-        def of_one(channel: int) -> tuple:
-            sign = {"positive": 1.0, "negative": -1.0}.get(polarity[channel])
-            trace, chance = sample[:, channel].astype("float64"), chances[:, channel]
-            sign = points(trace, chance, self.separation) if sign is None else sign
-            return sign, *learn(sign * trace, chance, traces.sampling_frequency, self.separation)
+        signs = np.array(
+            [
+                SIGNS[one] if one in SIGNS else points(trace, chance, self.separation)
+                for one, trace, chance in zip(polarity, sample.T, chances.T, strict=True)
+            ]
+        )
 
-        learnt = map_in_threads(of_one, range(traces.get_num_channels()), num_workers)
-        self.channels = np.array([n for n, (_, model, _) in enumerate(learnt) if model is not None], dtype="int64")
-        self.signs = np.array([learnt[n][0] for n in self.channels])
-        self.models = Models.of([learnt[n][1] for n in self.channels]) if len(self.channels) else None
-        best = [best_expected_f1(learnt[n][2].probability) for n in self.channels]
+        def of_some(channels: np.ndarray) -> tuple[list[TraceModel | None], list[Found]]:
+            return learn(signs[channels] * sample[:, channels], chances[:, channels], rate, self.separation)
+
+        rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
+        learnt = map_in_threads(of_some, batches, num_workers)
+        models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
+        self.channels = np.flatnonzero([model is not None for model in models])
+        self.signs = signs[self.channels]
+        self.models = Models.of([models[n] for n in self.channels]) if len(self.channels) else None
+        best = [best_expected_f1(found[n].probability) for n in self.channels]
         self.thresholds = np.maximum(np.array(best) / 2, LOWEST)
-        self.block = round(BLOCK_S * traces.sampling_frequency)
-        self.blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.blocks: dict[tuple[int, int], Spikes] = {}
 
-    def find(self, segment: int, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the events from one sample to another that may be spikes: frames, channels and probabilities."""
-        blocks = [self._of_block(segment, block) for block in range(start // self.block, -(-end // self.block))]
-        frames, channels, chances = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        inside = (frames >= start) & (frames < end)
-        return frames[inside], channels[inside], chances[inside]
-
-    def _of_block(self, segment: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if (segment, block) in self.blocks:
-            return self.blocks[segment, block]
-        num_samples = self.traces.get_num_samples(segment)
-        start, end = block * self.block, min((block + 1) * self.block, num_samples)
-        sides = margin(self.traces.sampling_frequency)
-        samples = mirror(np.arange(start - sides, end + sides), num_samples)
-        low = samples.min()
-        ids = self.traces.channel_ids[self.channels]
-        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids)[samples - low] * self.signs
-        chances = self.probability.get_traces(segment, start, end, ids)
-        frames, rows, probability = find_spikes(traces, chances, self.models, self.separation)
-        kept = probability > CANDIDATE
-        found = start + frames[kept], self.channels[rows[kept]], probability[kept]
-        for oldest in list(self.blocks)[: len(self.blocks) + 1 - KEPT]:
+    def find(self, segment: int, start: int, end: int) -> Spikes:
+        """Return the events from one sample to another that may be spikes, by block."""
+        places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
+        spikes = {place: self.blocks[place] for place in places if place in self.blocks}
+        chances = {place: self.known[place] for place in places if place in self.known}
+        for run in consecutive([place for place in places if place not in spikes and place not in chances]):
+            chances |= self._probabilities(*run)
+        for place in places:
+            if place not in spikes:
+                spikes[place] = self._spikes(*place, chances[place])
+        for place in places[-KEPT:]:
+            self.blocks[place] = spikes[place]
+        for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
             self.blocks.pop(oldest, None)  # another thread may have been faster
-        self.blocks[segment, block] = found
-        return found
+        frames, channels, probability = (
+            np.concatenate(part) for part in zip(*(spikes[place] for place in places), strict=True)
+        )
+        inside = (frames >= start) & (frames < end)
+        return frames[inside], channels[inside], probability[inside]
+
+    def _ends(self, segment: int, block: int) -> tuple[int, int]:
+        return block * self.block, min((block + 1) * self.block, self.traces.get_num_samples(segment))
+
+    def _probabilities(self, segment: int, first: int, last: int) -> dict[tuple[int, int], np.ndarray]:
+        """Return what the network says of some blocks one after the other, by segment and block."""
+        start, end = self._ends(segment, first)[0], self._ends(segment, last)[1]
+        parts = np.split(self.probability.get_traces(segment, start, end), range(self.block, end - start, self.block))
+        return {(segment, first + n): part for n, part in enumerate(parts)}
+
+    def _spikes(self, segment: int, block: int, chances: np.ndarray) -> Spikes:
+        """Return the events of a block that may be spikes."""
+        start, end = self._ends(segment, block)
+        sides = margin(self.traces.sampling_frequency)
+        samples = mirror(np.arange(start - sides, end + sides), self.traces.get_num_samples(segment))
+        low, ids = samples.min(), self.traces.channel_ids[self.channels]
+        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids)[samples - low] * self.signs
+        frames, rows, probability = find_spikes(traces, chances[:, self.channels], self.models, self.separation)
+        kept = probability > CANDIDATE
+        return start + frames[kept], self.channels[rows[kept]], probability[kept]
+
+
+def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return runs of blocks, given as (segment, block) and ascending, as (segment, first, last)."""
+    runs: list[tuple[int, int, int]] = []
+    for segment, block in places:
+        if runs and runs[-1][0] == segment and runs[-1][2] == block - 1:
+            runs[-1] = (segment, runs[-1][1], block)
+        else:
+            runs.append((segment, block, block))
+    return runs
 
 
 def points(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:

@@ -38,7 +38,7 @@ import torch
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.linalg import solve, toeplitz
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
-from scipy.signal import find_peaks, welch
+from scipy.signal import find_peaks
 from scipy.special import expit, logit
 from scipy.stats import norm
 
@@ -58,6 +58,7 @@ FEWEST = 5.0  # spikes, to learn from
 LEAST_HEIGHT = 2.0  # of a spike, in standard deviations of its score in noise
 CONSIDERED = 0.02  # least probability, by the trace alone, of an event that is explained away
 SMALLEST, WIDEST = 0.3, 0.1  # amplitude of a spike, and least standard deviation of amplitudes, relative to A
+FIRST_SPREAD = 0.2  # that standard deviation, before it is learnt
 MISFIT = 0.02  # share of the prior's variance that is any waveform's
 NETWORK_REACH_MS = 2.0  # the network may mean a spike that it has so far away
 NETWORK_RANGE = 0.001  # its probabilities are taken to lie within this and one minus this
@@ -158,15 +159,15 @@ def margin(sampling_frequency: float) -> int:
 
 
 def learn(
-    trace: np.ndarray, probability: np.ndarray, sampling_frequency: float, separation: int
-) -> tuple[TraceModel | None, Found]:
-    """Learn the model of a trace, starting from a network's probabilities.
+    traces: np.ndarray, probability: np.ndarray, sampling_frequency: float, separation: int
+) -> tuple[list[TraceModel | None], list[Found]]:
+    """Learn the models of traces, starting from a network's probabilities.
 
     Parameters
     ----------
-    trace : np.ndarray, shape (T,)
-        Fluorescence or ΔF/F, turned so that spikes point up: brightness, if it is darkest when a neuron fires, negated.
-    probability : np.ndarray, shape (T,)
+    traces : np.ndarray, shape (T, N)
+        Fluorescence or ΔF/F, turned so that spikes go up: brightness that falls when a neuron fires, negated.
+    probability : np.ndarray, shape (T, N)
         Of a spike at each sample, by a network.
     sampling_frequency : float
         In Hz.
@@ -175,49 +176,77 @@ def learn(
 
     Returns
     -------
-    model : TraceModel or None
-        None if there are too few spikes to learn from, or they are too small.
-    found : Found
-        The spikes in the trace, by the model; without one, none.
+    models : list of TraceModel or None
+        Of each trace; None if it has too few spikes to learn from, or they are too small.
+    found : list of Found
+        The spikes in each trace, by its model; without one, none.
     """
-    nothing = Found(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
-    before, _ = reach(sampling_frequency)
-    sides = margin(sampling_frequency)
-    brightness = typical_brightness(trace)
-    x = np.pad(relative(trace, brightness), sides, mode="symmetric")
-    peaks, _ = find_peaks(np.pad(probability, 1), height=PROPOSED, distance=max(1, separation))
-    peaks -= 1
-    found = Found(
-        peaks, np.full(len(peaks), NUM_SHIFTS // 2), np.ones(len(peaks)), probability[peaks].astype("float64")
-    )
-    response = np.ones(round(SEGMENT_S * sampling_frequency) // 2 + 1)
-    response = whitener(response, x, sampling_frequency)
-    z, template, variance = whiten(x, response, sampling_frequency), None, None
+    lessons = [
+        Lesson(trace, chances, sampling_frequency, separation)
+        for trace, chances in zip(traces.T, probability.T, strict=True)
+    ]
     for _ in range(ROUNDS):
-        if found.probability.sum() < FEWEST:
-            return None, nothing
-        train = impulses(found, len(z), sides)
-        if template is None:
-            template = map_template(z, train, response, sampling_frequency)
-        left = z - convolved(train, template, before)
-        response = whitener(response, left[sides:-sides], sampling_frequency)
-        z = whiten(x, response, sampling_frequency)
-        template = map_template(z, train, response, sampling_frequency)
-        height = float(np.linalg.norm(template))
-        if height < LEAST_HEIGHT:
-            return None, nothing
-        if variance is None:
-            variance = (0.2 * height) ** 2
-        rate = found.probability.sum() / len(trace)
-        model = TraceModel(sampling_frequency, brightness, response, template / height, height, variance, float(rate))
-        found, _, scores = events(z[None], Models.of([model]), separation, sides)
-        found = found._replace(probability=pooled(model, scores, found.frames, probability))
-        if not len(scores):
-            return None, nothing
-        weights = found.probability / max(found.probability.sum(), 1e-9)
-        mean = weights @ scores
-        variance = max(weights @ (scores - mean) ** 2 - 1, (WIDEST * height) ** 2)
-    return model, found
+        active = [lesson for lesson in lessons if lesson.learn_model()]
+        if not active:
+            break
+        models = Models.of([lesson.model for lesson in active])
+        found, channels, scores = events(np.array([lesson.z for lesson in active]), models, separation)
+        for n, lesson in enumerate(active):
+            lesson.learn_spikes(Found(*(part[channels == n] for part in found)), scores[channels == n])
+    return [lesson.model for lesson in lessons], [lesson.found for lesson in lessons]
+
+
+class Lesson:
+    """What is known of a trace while its model is learnt: the trace in units of its noise, its spikes, the model."""
+
+    def __init__(self, trace: np.ndarray, probability: np.ndarray, sampling_frequency: float, separation: int) -> None:
+        self.probability, self.sampling_frequency = probability, sampling_frequency
+        self.brightness = typical_brightness(trace)
+        self.sides = margin(sampling_frequency)
+        self.x = np.pad(relative(trace, self.brightness), self.sides, mode="symmetric")
+        flat = np.ones(round(SEGMENT_S * sampling_frequency) // 2 + 1)
+        self.response = whitener(flat, self.x, sampling_frequency)
+        self.z = whiten(self.x, self.response, sampling_frequency)
+        self.model, self.template, self.variance = None, None, None
+
+        peaks = find_peaks(np.pad(probability, 1), height=PROPOSED, distance=separation)[0] - 1
+        unshifted, ones = np.full(len(peaks), NUM_SHIFTS // 2), np.ones(len(peaks))
+        self.found = Found(peaks, unshifted, ones, probability[peaks].astype("float64"))
+
+    def learn_model(self) -> bool:
+        """Learn template and noise from the spikes, and return whether there are enough of them."""
+        self.model = None
+        if self.found.probability.sum() >= FEWEST:
+            train = impulses(self.found, len(self.z), self.sides)
+            if self.template is None:
+                self.template = map_template(self.z, train, self.response, self.sampling_frequency)
+            left = self.z - convolved(train, self.template, reach(self.sampling_frequency)[0])
+            self.response = whitener(self.response, left[self.sides : -self.sides], self.sampling_frequency)
+            self.z = whiten(self.x, self.response, self.sampling_frequency)
+            self.template = map_template(self.z, train, self.response, self.sampling_frequency)
+            height = float(np.linalg.norm(self.template))
+            if height >= LEAST_HEIGHT:
+                self.model = TraceModel(
+                    sampling_frequency=self.sampling_frequency,
+                    brightness=self.brightness,
+                    response=self.response,
+                    template=self.template / height,
+                    height=height,
+                    variance=(FIRST_SPREAD * height) ** 2 if self.variance is None else self.variance,
+                    rate=float(self.found.probability.sum()) / len(self.probability),
+                )
+        if self.model is None:
+            self.found = Found(*(part[:0] for part in self.found))
+        return self.model is not None
+
+    def learn_spikes(self, found: Found, scores: np.ndarray) -> None:
+        """Take new spikes, and learn how their amplitudes vary."""
+        chances = pooled(self.model, scores, found.frames, self.probability)
+        self.found = found._replace(probability=chances)
+        if len(scores):
+            weights = chances / chances.sum()
+            variance = weights @ (scores - weights @ scores) ** 2 - 1  # less that of the noise
+            self.variance = max(variance, (WIDEST * self.model.height) ** 2)
 
 
 def find_spikes(
@@ -246,7 +275,7 @@ def find_spikes(
         whiten(relative(trace, model.brightness), model.response, fs)
         for trace, model in zip(traces.T, models.each, strict=True)
     ]
-    found, channels, scores = events(np.array(z), models, separation, margin(fs))
+    found, channels, scores = events(np.array(z), models, separation)
     chances = [
         pooled(model, scores[channels == n], found.frames[channels == n], probability[:, n])
         for n, model in enumerate(models.each)
@@ -272,12 +301,21 @@ def relative(trace: np.ndarray, brightness: float) -> np.ndarray:
 def whitener(response: np.ndarray, left: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Return the response that makes what a response has left white, and of unit variance."""
     num_samples = 2 * (len(response) - 1)
-    _, power = welch(left, sampling_frequency, nperseg=min(num_samples, len(left)))
     frequencies = np.fft.rfftfreq(num_samples, 1 / sampling_frequency)
-    power = np.interp(frequencies, np.linspace(0, frequencies[-1], len(power))[1:-1], power[1:-1])
-    power = np.maximum(power * sampling_frequency / 2, 1e-12 * power.max() + 1e-300)
+    power = spectrum(left, num_samples)
+    power[0], power[-1] = power[1], power[-2]
+    power = np.maximum(power, 1e-12 * power.max() + 1e-300)
     power /= highpass(frequencies) if np.all(response == 1) else 1
     return response / np.sqrt(power)
+
+
+def spectrum(x: np.ndarray, num_samples: int) -> np.ndarray:
+    """Return the power spectrum of noise by Welch's method, 1 at all frequencies if it is white of unit variance."""
+    x = np.pad(x, (0, max(0, num_samples - len(x))), mode="symmetric")
+    pieces = np.lib.stride_tricks.sliding_window_view(x, num_samples)[:: num_samples // 2]
+    window = np.hanning(num_samples + 1)[:-1]
+    windowed = (pieces - pieces.mean(axis=1, keepdims=True)) * window
+    return np.mean(np.abs(rfft(windowed)) ** 2, axis=0) / (window @ window)
 
 
 def highpass(frequencies: np.ndarray) -> np.ndarray:
@@ -298,7 +336,9 @@ def whiten(x: np.ndarray, response: np.ndarray, sampling_frequency: float) -> np
 def noise_level(z: np.ndarray, length: int) -> np.ndarray:
     """Return the running level of noise: medians of |z| over so many samples, smoothed, shape (T,)."""
     count = max(1, len(z) // length)
-    medians = np.array([np.median(part) for part in np.array_split(np.abs(z), count)]) / norm.ppf(0.75)
+    parts = np.abs(z[: len(z) // count * count]).reshape(count, -1)
+    middle = parts.shape[1] // 2
+    medians = np.partition(parts, middle, axis=1)[:, middle] / norm.ppf(0.75)
     smooth = uniform_filter1d(medians, min(NUM_LEVELS, 2 * count - 1), mode="nearest")
     return np.maximum(np.interp(np.arange(len(z)), (np.arange(count) + 0.5) * len(z) / count, smooth), 1e-12)
 
@@ -350,18 +390,19 @@ def map_template(z: np.ndarray, train: np.ndarray, response: np.ndarray, samplin
     return template
 
 
-def events(z: np.ndarray, models: Models, separation: int, sides: int) -> tuple[Found, np.ndarray, np.ndarray]:
+def events(z: np.ndarray, models: Models, separation: int) -> tuple[Found, np.ndarray, np.ndarray]:
     """Return the events of whitened traces (N, T), less their margins, that may be spikes, their channels and scores.
 
     An event's score is u = a + (a - A) / V if a is its amplitude, the maximiser of the log joint.
     """
-    before, after = reach(models.each[0].sampling_frequency)
+    fs = models.each[0].sampling_frequency
+    sides, (before, after) = margin(fs), reach(fs)
     inside = z[:, sides - before : z.shape[1] - sides + after].astype("float32")
     of_all = pursue(
         torch.from_numpy(inside),
         models.templates,
         models.prior,
-        max(1, separation),
+        separation,
         prepared=models.prepared,
     )
     of_all = of_all.select(of_all.times < z.shape[1] - 2 * sides)
