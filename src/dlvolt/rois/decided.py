@@ -73,7 +73,8 @@ class DecidedSpikes:
         )
 
         def of_some(channels: np.ndarray) -> tuple[list[TraceModel | None], list[Found]]:
-            return learn(signs[channels] * sample[:, channels], chances[:, channels], rate, self.separation)
+            some = signs[channels] * sample[:, channels]
+            return learn(some, chances[:, channels], rate, self.separation, self.block)
 
         rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)

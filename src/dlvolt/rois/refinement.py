@@ -159,7 +159,11 @@ def margin(sampling_frequency: float) -> int:
 
 
 def learn(
-    traces: np.ndarray, probability: np.ndarray, sampling_frequency: float, separation: int
+    traces: np.ndarray,
+    probability: np.ndarray,
+    sampling_frequency: float,
+    separation: int,
+    piece_samples: int | None = None,
 ) -> tuple[list[TraceModel | None], list[Found]]:
     """Learn the models of traces, starting from a network's probabilities.
 
@@ -173,6 +177,8 @@ def learn(
         In Hz.
     separation : int
         Spikes lie at least so many samples apart.
+    piece_samples : int, optional
+        If the traces are pieces of longer ones, put together, how long these are; the last may be shorter.
 
     Returns
     -------
@@ -182,7 +188,7 @@ def learn(
         The spikes in each trace, by its model; without one, none.
     """
     lessons = [
-        Lesson(trace, chances, sampling_frequency, separation)
+        Lesson(trace, chances, sampling_frequency, separation, piece_samples or len(traces))
         for trace, chances in zip(traces.T, probability.T, strict=True)
     ]
     for _ in range(ROUNDS):
@@ -199,11 +205,20 @@ def learn(
 class Lesson:
     """What is known of a trace while its model is learnt: the trace in units of its noise, its spikes, the model."""
 
-    def __init__(self, trace: np.ndarray, probability: np.ndarray, sampling_frequency: float, separation: int) -> None:
+    def __init__(
+        self,
+        trace: np.ndarray,
+        probability: np.ndarray,
+        sampling_frequency: float,
+        separation: int,
+        piece_samples: int,
+    ) -> None:
         self.probability, self.sampling_frequency = probability, sampling_frequency
         self.brightness = typical_brightness(trace)
         self.sides = margin(sampling_frequency)
-        self.x = np.pad(relative(trace, self.brightness), self.sides, mode="symmetric")
+        x = relative(trace, self.brightness)
+        pieces = np.split(x, range(piece_samples, len(x), piece_samples))
+        self.x = np.pad(np.concatenate([levelled(piece, self.sides) for piece in pieces]), self.sides, mode="symmetric")
         flat = np.ones(round(SEGMENT_S * sampling_frequency) // 2 + 1)
         self.response = whitener(flat, self.x, sampling_frequency)
         self.z = whiten(self.x, self.response, sampling_frequency)
@@ -298,6 +313,11 @@ def relative(trace: np.ndarray, brightness: float) -> np.ndarray:
     return np.sign(trace) * np.log(np.maximum(np.abs(trace) / brightness, 0.1))
 
 
+def levelled(x: np.ndarray, num_samples: int) -> np.ndarray:
+    """Return a trace less the line between the means of so many samples at either end, shape (T,)."""
+    return x - np.linspace(x[:num_samples].mean(), x[-num_samples:].mean(), len(x))
+
+
 def whitener(response: np.ndarray, left: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Return the response that makes what a response has left white, and of unit variance."""
     num_samples = 2 * (len(response) - 1)
@@ -327,7 +347,7 @@ def highpass(frequencies: np.ndarray) -> np.ndarray:
 def whiten(x: np.ndarray, response: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Return z, of a trace with its margins, shape (T + 2 margins,)."""
     length = next_fast_len(len(x), real=True)
-    spectrum = rfft(np.pad(x - x.mean(), (0, length - len(x)), mode="symmetric"))
+    spectrum = rfft(levelled(x, margin(sampling_frequency)), length)
     at = np.linspace(0, len(response) - 1, len(spectrum))
     z = irfft(spectrum * np.interp(at, np.arange(len(response)), response), length)[: len(x)]
     return z / noise_level(z, round(LEVEL_S * sampling_frequency))
