@@ -568,13 +568,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
     """Write no units beside `path` and throw them away: what will not do must show before the sorting, not after."""
-    from spikeinterface.core import NumpySorting
+    import numpy as np
+    from spikeinterface.core.base import minimum_spike_dtype
 
     from dlvolt.io import write_nwb_units
     from dlvolt.io.nwb_units import check_target
+    from dlvolt.stages import as_sorting
 
     check_target(path, destination["source"], destination["overwrite"])
-    empty = NumpySorting.from_unit_dict([{}] * recording.get_num_segments(), recording.sampling_frequency)
+    empty = as_sorting(np.zeros(0, minimum_spike_dtype), recording, np.arange(0))
     empty.register_recording(recording)
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
         write_nwb_units(empty, Path(folder) / "empty.nwb", **destination)
@@ -639,12 +641,14 @@ def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") ->
     from spikeinterface.core import BaseSorting, NumpySorting, load
     from spikeinterface.extractors import read_nwb_sorting
 
+    from dlvolt.io.nwb_units import into_segments
+
     if path.is_dir():
         known = any((path / name).is_file() for name in ("si_folder.json", "spikeinterface_log.json"))
         units = load(path) if known or path.suffix == ".zarr" else None
         if not isinstance(units, BaseSorting):
             raise ValueError(f"{flag}: {path} is not a sorting saved by SpikeInterface")
-        return NumpySorting.from_sorting(units)
+        return units
     if not path.is_file():
         raise FileNotFoundError(f"{flag}: there is no file {path}")
     if not h5py.is_hdf5(path):
@@ -659,6 +663,8 @@ def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") ->
         t_start=recording.get_start_time(segment_index=0),
         load_unit_properties=False,
     )
+    if recording.get_num_segments() > 1:
+        return into_segments(units, recording)
     return NumpySorting.from_sorting(units)
 
 
