@@ -3,17 +3,21 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 
 import numpy as np
+import pandas as pd
 import pytest
 import spikeinterface as si
+from probeinterface import write_probeinterface
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectricalSeries
 from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
 from spikeinterface.comparison import compare_sorter_to_ground_truth
-from spikeinterface.extractors import read_nwb_sorting
+from spikeinterface.extractors import read_nwb_sorting, read_phy
 
+import dlvolt
 from dlvolt import write_nwb_units
 from dlvolt.cli import ELECTRODE_PARAMETERS, ROI_PARAMETERS, main, make_parser
 from dlvolt.evaluation import event_scores
@@ -201,11 +205,17 @@ GOOD = ["sort", "recording", "--out", "out.nwb", *START_GIVEN]
         ([*GOOD, "--stream", "AP"], r"--stream: recording, saved by SpikeInterface, has only one"),
         ([*GOOD, "--probe", "nowhere.json"], r"--probe: no file nowhere.json; give a probeinterface JSON"),
         ([*GOOD, "--probe", "linear:x"], r"--probe: 'linear:x' needs a pitch in µm"),
-        ([*GOOD, "--folder", "empty"], r"--folder: empty exists; give the name of a new one"),
+        ([*GOOD, "--folder", "empty"], r"--folder: empty exists; give the name of a new folder"),
         ([*GOOD, "--compare", "nowhere.nwb"], r"--compare: there is no file nowhere.nwb"),
         ([*GOOD, "--compare", "there.nwb"], r"--compare: there.nwb is not an NWB file"),
         ([*GOOD, "--session-start-time", "noon"], r"--session-start-time: 'noon' is not a time like 20\d\d"),
-        ([*GOOD, "--detect-treshold", "6"], r"unknown arguments: --detect-treshold 6; 'dlvolt sort --help'"),
+        ([*GOOD, "--detect-treshold", "6"], r"unknown arguments: --detect-treshold 6; did you mean --detect-threshold"),
+        ([*GOOD, "--zzz", "6"], r"unknown arguments: --zzz 6; 'dlvolt sort --help'"),
+        ([*GOOD, "--reader", "tape"], r"--reader: there is no 'tape'; choose one of"),
+        ([*GOOD, "--phy", "empty"], r"--phy: empty exists; give the name of a new folder"),
+        ([*GOOD, "--csv", "no/csv"], r"--csv: there is no folder .*no to put csv in"),
+        ([*GOOD, "--params", "there.nwb"], r"--params: there.nwb is not a JSON file"),
+        (["info", "nowhere"], r"SOURCE: nowhere does not exist"),
         ([*GOOD, "--rank", "two"], r"--rank: invalid int value: 'two'"),
         ([*GOOD, "--rank", "0"], r"rank must be positive"),
         ([*GOOD, "--peak-sign", "up"], r"peak_sign must be 'neg', 'pos' or 'both', not 'up'"),
@@ -498,3 +508,134 @@ def test_detect_from_file_to_file(tmp_path, capsys):
         series = nwbfile.processing["ophys"]["DfOverF"].roi_response_series
         assert set(series) == {"delta_f_over_f", "subthreshold"}
         assert series["delta_f_over_f"].data.shape == (5000, 3)
+
+
+def test_a_run_is_kept_repeated_and_handed_on(tmp_path, capsys, simulated):
+    recording, _ = simulated
+    recording.save(folder=tmp_path / "recording", verbose=False)
+    command = ["sort", str(tmp_path / "recording"), *START_GIVEN, "--n-jobs", "1"]
+    out, run = tmp_path / "first.nwb", tmp_path / "run"
+    handed_on = [word for kind in ("phy", "csv", "npy") for word in (f"--{kind}", str(tmp_path / kind))]
+    given = ["--num-sweeps", "1", "--detect-threshold", "6", *handed_on]
+    main([*command, "--out", str(out), "--folder", str(run), *given])
+    said = capsys.readouterr().out
+    assert re.search(r"recording by load: 4 channels, 30000 Hz, 5.0 s", said)
+    log = (run / "log.txt").read_text()
+    assert "4 channels, 30000 Hz" in log
+    assert f"spikes: {out}" in log
+    assert "it/s" not in log
+
+    record = json.loads((run / "run.json").read_text())
+    assert record["parameters"]["detect_threshold"] == 6.0
+    assert {"dlvolt", "spikeinterface", "torch"} <= set(record["versions"])
+    main([*command, "--out", str(tmp_path / "again.nwb"), "--params", str(run / "run.json"), "--quiet"])
+    sortings = [
+        read_nwb_sorting(tmp_path / f"{name}.nwb", sampling_frequency=30_000.0, t_start=0)
+        for name in ("first", "again")
+    ]
+    np.testing.assert_array_equal(*[sorting.to_spike_vector() for sorting in sortings])
+
+    first, _ = sortings
+    spikes, units = (pd.read_csv(tmp_path / "csv" / f"{name}.csv") for name in ("spikes", "units"))
+    np.testing.assert_array_equal(spikes["sample"], first.to_spike_vector()["sample_index"])
+    np.testing.assert_allclose(spikes["time_s"], spikes["sample"] / 30_000.0)
+    assert list(units["label"].isin(["good", "mua"])) == [True] * len(first.unit_ids)
+    arrays = {path.stem: np.load(path) for path in (tmp_path / "npy").iterdir()}
+    np.testing.assert_array_equal(arrays["spike_times"], spikes["sample"])
+    assert arrays["templates"].shape[0] == arrays["unit_ids"].size == len(units)
+    assert arrays["amplitudes"].shape == arrays["spike_clusters"].shape
+    phy = read_phy(tmp_path / "phy", load_all_cluster_properties=False)
+    assert sorted(phy.count_num_spikes_per_unit(outputs="array")) == sorted(units["num_spikes"])
+    assert "dat_path = r'recording.dat'" in (tmp_path / "phy" / "params.py").read_text()
+
+
+def test_segments_some_without_spikes(tmp_path, capsys, simulated):
+    """A recording that was stopped and restarted, the last time without a cell."""
+    recording, _ = simulated
+    silent = si.generate_recording(num_channels=4, durations=[0.4], seed=0)
+    parts = [recording, silent, recording.frame_slice(0, 30_000), silent]
+    whole = si.append_recordings([part.astype("float32") for part in parts])
+    whole.set_probegroup(recording.get_probegroup())
+    whole.save(folder=tmp_path / "recording", verbose=False)
+    command = ["sort", str(tmp_path / "recording"), *START_GIVEN, *QUICK, "--detect-threshold", "6"]
+    main([*command, "--out", str(tmp_path / "one.nwb"), "--phy", str(tmp_path / "phy")])
+    main([*command, "--out", str(tmp_path / "two.nwb"), "--compare", str(tmp_path / "one.nwb")])
+    rows = re.findall(r"^ *(\d+) +(\d+) +(\w+) +(\d+) +([01]\.\d+)$", capsys.readouterr().out, re.MULTILINE)
+    assert {agreement for *_, agreement in rows} == {"1.000"}
+
+    phy = read_phy(tmp_path / "phy", load_all_cluster_properties=False)
+    with NWBHDF5IO(str(tmp_path / "one.nwb"), "r") as io:
+        units = io.read().units.to_dataframe()
+    np.testing.assert_allclose(units["obs_intervals"][0], [[0, 5], [5, 5.4], [5.4, 6.4], [6.4, 6.8]], atol=1e-9)
+    in_phy = np.sort(np.concatenate([phy.get_unit_spike_train(unit) for unit in phy.unit_ids])) / 30_000.0
+    np.testing.assert_allclose(in_phy, np.sort(np.concatenate(list(units["spike_times"]))), atol=1e-9)
+
+
+def test_unsigned_integers(tmp_path, simulated):
+    recording, truth = simulated
+    digits = np.round(recording.get_traces() / 0.2).astype(int) + 2**15
+    (tmp_path / "rec.json").write_text(
+        json.dumps(dict(sampling_frequency=30_000.0, num_channels=4, dtype="uint16", gain_to_uV=0.2, offset_to_uV=0.0))
+    )
+    digits.astype("uint16").tofile(tmp_path / "rec.dat")
+    write_probeinterface(tmp_path / "probe.json", recording.get_probegroup())
+    command = ["sort", str(tmp_path / "rec.dat"), "--probe", str(tmp_path / "probe.json"), *START_GIVEN, *QUICK]
+    main([*command, "--detect-threshold", "6", "--out", str(tmp_path / "out.nwb")])
+    found = read_nwb_sorting(tmp_path / "out.nwb", sampling_frequency=30_000.0, t_start=0)
+    accuracy = compare_sorter_to_ground_truth(truth, found, exhaustive_gt=True).get_performance()["accuracy"]
+    assert accuracy.astype(float).min() > 0.9
+
+
+def test_info(shared_data, tmp_path, capsys):
+    open_ephys = str(shared_data / "open_ephys" / "binary_16ch_40khz")
+    main(["info", open_ephys])
+    assert "'Record Node 118#File_Reader-114.0' (16 channels, 40000 Hz)" in capsys.readouterr().out
+    main(["info", open_ephys, "--stream", "File_Reader-114.0"])
+    printed = capsys.readouterr().out
+    for line in (
+        r"read by +read_open_ephys",
+        r"channels +16 \(",
+        r"duration +3\.\d+ s",
+        r"probe .*assumed: a vertical line",
+        r"session start +2021-03-22",
+        r"would be done +dlvolt sort",
+    ):
+        assert re.search(line, printed), (line, printed)
+    np.save(tmp_path / "traces.npy", np.zeros((1000, 3)))
+    main(["info", str(tmp_path / "traces.npy"), "--sampling-frequency", "500"])
+    assert "dlvolt detect: a unit for each of the 3 traces" in capsys.readouterr().out
+
+
+def test_version_and_completion(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"dlvolt {dlvolt.__version__}\n"
+    pytest.importorskip("shtab")
+    main(["completion", "bash"])
+    assert "--detect-threshold" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+@pytest.mark.parametrize("work", ["time.sleep(60)", "pool()"])
+def test_ctrl_c_is_one_line_within_two_seconds(tmp_path, work):
+    """Also where a pool of threads waits for all it was given, and a temporary folder would be left."""
+    script = f"""
+import os, signal, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from dlvolt.interrupt import in_one_line
+
+def pool():
+    with ThreadPoolExecutor(1) as executor:
+        list(executor.map(time.sleep, [60, 60]))
+
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+with in_one_line(), tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+    {work}
+"""
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert time.monotonic() - started < 10  # 0.5 s of work and 2 s to stop, on a busy machine
+    assert done.returncode == 130
+    assert done.stderr.split("\n") == ["", "dlvolt: stopped by Ctrl-C; what was there before is whole", ""]
+    assert in_folder(tmp_path) == []

@@ -21,6 +21,7 @@ def analyze(
     parameters: SorterParameters,
     *,
     folder: str | Path | None = None,
+    preprocessed: bool = False,
     job_kwargs: dict[str, Any] | None = None,
 ) -> SortingAnalyzer:
     """Compute waveforms, quality metrics and locations of sorted units.
@@ -35,6 +36,8 @@ def analyze(
         What it was sorted with.
     folder : path, optional
         Where to keep the result; by default in memory.
+    preprocessed : bool, default: False
+        The recording is filtered and referenced already.
     job_kwargs : dict, optional
         SpikeInterface's.
 
@@ -47,7 +50,8 @@ def analyze(
     job_kwargs = fix_job_kwargs({"pool_engine": "thread"} | (job_kwargs or {}))
     duration_s = recording.get_total_duration()
     metric_names = [*QUALITY_METRICS, "presence_ratio"] if duration_s >= PRESENCE_BIN_S else list(QUALITY_METRICS)
-    recording = filter_and_reference(set_aside(recording, parameters, job_kwargs), parameters)
+    if not preprocessed:
+        recording = filter_and_reference(set_aside(recording, parameters, job_kwargs), parameters)
 
     analyzer = create_sorting_analyzer(
         sorting,

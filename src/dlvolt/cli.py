@@ -1,4 +1,8 @@
-"""The command line: ``dlvolt sort``, ``detect``, ``train``, ``evaluate`` and ``demo``."""
+"""The command line: ``dlvolt sort``, ``detect``, ``train``, ``evaluate``, ``info``, ``demo`` and ``completion``.
+
+Exit codes: 0, done; 1, something that is no fault of the input went wrong; 2, the arguments or their files will not do,
+said in one line; 130, stopped by Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,22 @@ import argparse
 import json
 import sys
 import tempfile
+import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from datetime import datetime
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from dlvolt import __version__
+from dlvolt.interrupt import in_one_line
 from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
+from dlvolt.run_record import read_parameters
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ FLAGS = {  # what the Python functions call a flag
     "stream_name": "--stream",
     "sampling_frequency": "--sampling-frequency",
     "probe": "--probe",
+    "reader": "--reader",
     "path": "--out",
     "labels": "--labels",
     "series": "--stream",
@@ -57,6 +67,9 @@ Tested on the last 15 % of each trace. {scores}.
 
 class Parser(argparse.ArgumentParser):
     """Argument parser whose errors are one line."""
+
+    commands: Mapping[str, argparse.ArgumentParser]
+    verbose = False
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with exit code 2."""
@@ -79,18 +92,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}; 'dlvolt {args.command} --help' lists those there are")
+        parser.error(f"unknown arguments: {' '.join(unknown)}; {meant(parser, args.command, unknown)}")
+    parser.verbose = args.verbose
+    args.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if getattr(args, "params", None) is not None:
+        with one_line_errors(parser):
+            parser.commands[args.command].set_defaults(**read_parameters(args.params, ELECTRODE_PARAMETERS))
+        args = parser.parse_args(arguments, argparse.Namespace(arguments=args.arguments))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
+        if not args.verbose:
+            warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
         warnings.showwarning = lambda message, *_: print(f"dlvolt: warning: {in_flags(message)}", file=sys.stderr)
-        args.run(parser, args)
+        with in_one_line():
+            args.run(parser, args)
+
+
+def meant(parser: Parser, command: str, unknown: Sequence[str]) -> str:
+    """Tell which flags may have been meant by unknown ones."""
+    flags = [flag for action in parser.commands[command]._actions for flag in action.option_strings]
+    close = [get_close_matches(word.partition("=")[0], flags, n=1) for word in unknown if word.startswith("--")]
+    if any(close):
+        return f"did you mean {', '.join(flag for found in close for flag in found)}?"
+    return f"'dlvolt {command} --help' lists those there are"
 
 
 def make_parser() -> Parser:
     """Return the parser of the command line; each sorter parameter is a flag."""
     parser = Parser(
-        "dlvolt", description="Spike sorting and spike detection for SpikeInterface and NWB.", allow_abbrev=False
+        "dlvolt",
+        description="Spike sorting and spike detection for SpikeInterface and NWB.",
+        epilog="Exit codes: 0 done; 1 failed; 2 the arguments or their files will not do; 130 stopped by Ctrl-C.",
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"dlvolt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     command = commands.add_parser(
@@ -102,11 +136,18 @@ def make_parser() -> Parser:
     )
     command.set_defaults(run=sort)
     add = command.add_argument
-    add("source", metavar="SOURCE", type=Path, help="Open Ephys folder, NWB file, or folder saved by SpikeInterface")
-    add_stream_argument(command, "the stream or ElectricalSeries to sort")
-    add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
+    add_recording_arguments(command)
     add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
-    add("--folder", type=Path, help="keep SpikeInterface's sorter folder and SortingAnalyzer in this new folder")
+    add(
+        "--folder",
+        type=Path,
+        help="keep SpikeInterface's sorter folder and SortingAnalyzer, and the parameters, versions and log of the "
+        "run, in this new folder",
+    )
+    add("--params", type=Path, metavar="JSON", help="sort with the parameters in this run.json; flags override them")
+    add("--phy", type=Path, metavar="FOLDER", help="also write the units for curation in Phy")
+    add("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+    add("--npy", type=Path, metavar="FOLDER", help="also write arrays of NumPy, named as Kilosort's")
     add_nwb_arguments(command)
     add_job_arguments(command)
     add_sorter_parameters(command, ELECTRODE_PARAMETERS)
@@ -194,9 +235,7 @@ def make_parser() -> Parser:
     )
     command.set_defaults(run=evaluate)
     add = command.add_argument
-    add("source", metavar="SOURCE", type=Path, help="what 'dlvolt sort' sorts")
-    add_stream_argument(command, "the stream or ElectricalSeries to sort")
-    add("--probe", help="as for 'dlvolt sort'; default: the source's")
+    add_recording_arguments(command)
     add(
         "--truth", type=Path, metavar="UNITS", help="an NWB file or a sorting saved by SpikeInterface, with true spikes"
     )
@@ -217,6 +256,18 @@ def make_parser() -> Parser:
     add("--quiet", action="store_true", help="no progress, only results")
 
     command = commands.add_parser(
+        "info",
+        allow_abbrev=False,
+        help="tell what is in a file or folder and what would be done with it",
+        description="Tell the streams, channels, duration and probe of a recording, and what dlvolt would do with it.",
+    )
+    command.set_defaults(run=info)
+    add_recording_arguments(command)
+    command.add_argument(
+        "--sampling-frequency", type=positive(float), metavar="HZ", help="of traces in .npy, .npz, .csv and .mat files"
+    )
+
+    command = commands.add_parser(
         "demo",
         allow_abbrev=False,
         help="sort a simulated recording and show how right that is",
@@ -227,6 +278,21 @@ def make_parser() -> Parser:
     command.add_argument("--out", type=Path, default=Path("dlvolt_demo"), metavar="FOLDER", help="default: dlvolt_demo")
     command.add_argument("--duration", type=float, default=60.0, metavar="SECONDS", help="default: 60")
     add_job_arguments(command)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--verbose", action="store_true", help="also warnings of libraries, and where errors arose"
+        )
+
+    command = commands.add_parser(
+        "completion",
+        allow_abbrev=False,
+        help="print a script that completes commands and flags in a shell",
+        description="Print what a shell sources to complete dlvolt's commands and flags; needs the package shtab.",
+        epilog="Example: dlvolt completion bash > ~/.local/share/bash-completion/completions/dlvolt",
+    )
+    command.set_defaults(run=completion, verbose=False)
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.commands = commands.choices
     return parser
 
 
@@ -260,6 +326,21 @@ def _choice(words: dict[str, Any], text: str) -> Any:
 def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
     """Add the flag that chooses one of several streams."""
     command.add_argument("--stream", metavar="NAME", help=f"{what}, where there are several")
+
+
+def add_recording_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the recording of electrodes and what tells how to read it."""
+    add = command.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="Open Ephys folder, NWB file, folder saved by SpikeInterface, file or folder of SpikeGLX, Intan, "
+        "Blackrock, Plexon, Neuralynx, Maxwell, MEArec and others that Neo reads, or raw file with a JSON beside it",
+    )
+    add_stream_argument(command, "the stream or ElectricalSeries to sort, or how its name ends")
+    add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
+    add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
 
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
@@ -342,6 +423,8 @@ def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, *kinds) as error:
+        if parser.verbose:
+            traceback.print_exception(error)
         parser.error(in_flags(error))
 
 
@@ -350,6 +433,52 @@ def in_flags(message: Exception | Warning | str) -> str:
     name, colon, rest = str(message).partition(":")
     text = f"{FLAGS.get(name, name)}{colon}{rest}"
     return text.replace("probe=", "--probe").replace("overwrite=True", "--overwrite")
+
+
+def completion(parser: Parser, args: argparse.Namespace) -> None:
+    """Run ``dlvolt completion``."""
+    try:
+        import shtab
+    except ImportError:
+        parser.error("completion: needs the package shtab; pip install shtab")
+    print(shtab.complete(make_parser(), args.shell))
+
+
+def info(parser: Parser, args: argparse.Namespace) -> None:
+    """Run ``dlvolt info``: electrodes first, else traces."""
+    from dlvolt.info import describe
+    from dlvolt.io import read_recording, read_traces
+    from dlvolt.io.trace_files import TRACE_SUFFIXES
+
+    with warnings.catch_warnings(record=True) as caught, one_line_errors(parser):
+        warnings.simplefilter("always")
+        try:
+            if args.source.suffix.lower() in TRACE_SUFFIXES or of_rois_only(args.source):
+                recording = read_traces(
+                    args.source, stream_name=args.stream, sampling_frequency=args.sampling_frequency, probe=args.probe
+                )
+            else:
+                recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
+        except ValueError as error:
+            if args.stream is not None or not str(error).startswith("stream_name:"):
+                raise
+            print(in_flags(error))  # which lists the streams, as was asked for
+            return
+    print(describe(recording, args.source, any("No probe" in str(one.message) for one in caught)))
+
+
+def of_rois_only(source: Path) -> bool:
+    """Whether a source is an NWB file with no series of electrodes, but one of ROIs."""
+    import h5py
+
+    from dlvolt.io.voltage_imaging import find_groups, is_nwb, is_zarr
+
+    if not source.exists() or not is_nwb(source):
+        return False
+    if is_zarr(source):
+        return True
+    with h5py.File(source) as file:
+        return bool(find_groups(file, "RoiResponseSeries")) and not find_groups(file, "ElectricalSeries")
 
 
 def demo(parser: Parser, args: argparse.Namespace) -> None:
@@ -365,24 +494,32 @@ def demo(parser: Parser, args: argparse.Namespace) -> None:
 
 def sort(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt sort``: check everything that can be wrong, then sort, analyze, write and compare."""
+    from dlvolt.exports import check_new_folder
     from dlvolt.io import read_recording, write_nwb_units
 
+    started = time.monotonic()
     job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
     given = {name: getattr(args, name) for name in ELECTRODE_PARAMETERS}
     with one_line_errors(parser):
         parameters = SorterParameters(**given, modality="extracellular", job_kwargs=job_kwargs)
-        if args.folder is not None and args.folder.exists():
-            raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
-        recording = read_recording(args.source, stream_name=args.stream, probe=args.probe)
+        for flag in ("folder", "phy", "csv", "npy"):
+            if getattr(args, flag) is not None:
+                check_new_folder(getattr(args, flag), f"--{flag}")
+        recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
 
     from spikeinterface.sorters import run_sorter
 
+    from dlvolt import exports, run_record
     from dlvolt.analysis import analyze
 
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlvolt-")))
+        folder.mkdir(exist_ok=True)
+        stack.enter_context(run_record.logged(folder / "log.txt"))
+        if not args.quiet:
+            print(f"dlvolt: {what_is_read(args.source, recording)}")
         sorting = run_sorter(
             "dlvolt",
             recording,
@@ -394,9 +531,39 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         )
         analyzer = analyze(sorting, recording, parameters, folder=folder / "analyzer", job_kwargs=job_kwargs)
         write_nwb_units(analyzer, args.out, **destination)
+        if args.csv is not None:
+            exports.export_csv(analyzer, args.csv)
+        if args.npy is not None:
+            exports.export_npy(analyzer, args.npy)
+        if args.phy is not None and len(sorting.unit_ids):
+            exports.export_phy(analyzer, args.phy, parameters=parameters, job_kwargs=job_kwargs)
+        elif args.phy is not None:
+            warnings.warn(f"--phy: there are no units to curate, so {args.phy} is not written", stacklevel=1)
         print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
+        run_record.write_record(
+            folder,
+            command=["dlvolt", *args.arguments],
+            source=args.source,
+            stream=args.stream,
+            parameters=given,
+            seconds=round(time.monotonic() - started, 1),
+            reader=recording.get_annotation("reader"),
+            num_units=len(sorting.unit_ids),
+            set_aside=sorting.get_annotation("set_aside"),
+        )
     if other is not None:
         print(agreement(read_units(args.out, recording), other, args.compare))
+
+
+def what_is_read(source: Path, recording: BaseRecording) -> str:
+    """Tell in one line what was read by which reader."""
+    stream = recording.get_annotation("reader_stream")
+    of_segments = f", {recording.get_num_segments()} segments" if recording.get_num_segments() > 1 else ""
+    return (
+        f"{source} by {recording.get_annotation('reader')}{f', stream {stream!r}' if stream else ''}: "
+        f"{recording.get_num_channels()} channels, {recording.sampling_frequency:g} Hz, "
+        f"{recording.get_total_duration():.1f} s{of_segments}"
+    )
 
 
 def detect(parser: Parser, args: argparse.Namespace) -> None:
@@ -446,7 +613,7 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
     with one_line_errors(parser):
         sorters = check_sorters(args.sorters)
         check_outputs(args)
-        recording = read_recording(args.source, stream_name=args.stream, probe=args.probe)
+        recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         truth = None if args.truth is None else read_units(args.truth, recording, "--truth")
         if args.duration is not None:
             recording, truth = first_seconds(args.duration, recording, truth)
@@ -568,13 +735,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
     """Write no units beside `path` and throw them away: what will not do must show before the sorting, not after."""
-    from spikeinterface.core import NumpySorting
+    import numpy as np
+    from spikeinterface.core.base import minimum_spike_dtype
 
     from dlvolt.io import write_nwb_units
     from dlvolt.io.nwb_units import check_target
+    from dlvolt.stages import as_sorting
 
     check_target(path, destination["source"], destination["overwrite"])
-    empty = NumpySorting.from_unit_dict([{}] * recording.get_num_segments(), recording.sampling_frequency)
+    empty = as_sorting(np.zeros(0, minimum_spike_dtype), recording, np.arange(0))
     empty.register_recording(recording)
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
         write_nwb_units(empty, Path(folder) / "empty.nwb", **destination)
@@ -639,12 +808,14 @@ def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") ->
     from spikeinterface.core import BaseSorting, NumpySorting, load
     from spikeinterface.extractors import read_nwb_sorting
 
+    from dlvolt.io.nwb_units import into_segments
+
     if path.is_dir():
         known = any((path / name).is_file() for name in ("si_folder.json", "spikeinterface_log.json"))
         units = load(path) if known or path.suffix == ".zarr" else None
         if not isinstance(units, BaseSorting):
             raise ValueError(f"{flag}: {path} is not a sorting saved by SpikeInterface")
-        return NumpySorting.from_sorting(units)
+        return units
     if not path.is_file():
         raise FileNotFoundError(f"{flag}: there is no file {path}")
     if not h5py.is_hdf5(path):
@@ -659,6 +830,8 @@ def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") ->
         t_start=recording.get_start_time(segment_index=0),
         load_unit_properties=False,
     )
+    if recording.get_num_segments() > 1:
+        return into_segments(units, recording)
     return NumpySorting.from_sorting(units)
 
 

@@ -11,7 +11,7 @@ import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
-from spikeinterface.preprocessing import bandpass_filter, silence_periods
+from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
 from torch import Tensor
@@ -56,7 +56,9 @@ class Finite(NamedTuple):
 
 
 def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
-    """Fill what is not a number, and find what is not neural."""
+    """Make numbers signed, fill what is none, and find what is not neural."""
+    if recording.get_dtype().kind == "u":  # which SpikeInterface's filters refuse
+        recording = unsigned_to_signed(recording)
     if recording.get_dtype().kind == "f":
         recording = fill_nan(recording.astype("float32"))
     hum = find_hum(recording, p.freq_min) if p.apply_preprocessing else None

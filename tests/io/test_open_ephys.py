@@ -188,3 +188,40 @@ def test_wrong_probes(session, tmp_path):
     write_binary(tmp_path / "three" / "experiment1" / "recording1", ["CH1", "CH2", "CH3"])
     with pytest.raises(ValueError, match="probe: 'tetrode' needs a multiple of four channels"):
         read_open_ephys(tmp_path / "three", probe="tetrode")
+
+
+@pytest.mark.filterwarnings("ignore:No probe")
+def test_folders_of_a_damaged_rig(session):
+    oebin = session / "Record Node 101" / "experiment1" / "recording1" / "structure.oebin"
+    structure = json.loads(oebin.read_text())
+    del structure["events"]
+    oebin.write_text(json.dumps(structure))
+    assert read_open_ephys(session).get_num_channels() == 4  # without a folder of events nobody asks for them
+    (oebin.parent / "events").mkdir()
+    with pytest.raises(ValueError, match=r"folder: .*structure.oebin has no entry 'events', .*; add \"events\": \[\]"):
+        read_open_ephys(session)
+    oebin.write_text("{")
+    with pytest.raises(ValueError, match=r"folder: .*structure.oebin is no JSON"):
+        read_open_ephys(session)
+    oebin.write_text("{}")
+    with pytest.raises(ValueError, match=r"has no entry 'continuous'"):
+        read_open_ephys(session)
+    oebin.write_text(json.dumps(structure | {"events": []}))
+    (oebin.parent / "continuous" / "Board-100.0" / "sample_numbers.npy").unlink()
+    with pytest.raises(ValueError, match=r"folder: Neo cannot read .* FileNotFoundError"):
+        read_open_ephys(session)
+
+
+@pytest.mark.filterwarnings("ignore:No probe")
+def test_lost_timestamps_fall_back_to_sample_numbers(session):
+    for path in session.rglob("sample_numbers.npy"):
+        np.save(path, np.full(len(np.load(path)), -1))
+    with pytest.warns(UserWarning, match="where the rig lost its clock; its time is counted from its first sample"):
+        recording = read_open_ephys(session)
+    assert [recording.get_start_time(segment) for segment in range(2)] == [0.0, 0.0]
+
+
+def test_a_stream_may_be_named_by_its_end(shared_data):
+    folder = shared_data / "open_ephys" / "binary_16ch_40khz"
+    recording = read_open_ephys(folder, stream_name="File_Reader-106.0", probe="linear")
+    assert recording.stream_name == "Record Node 118#File_Reader-106.0"

@@ -7,7 +7,7 @@ import spikeinterface as si
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectricalSeries
 
-from dlvolt.io import read_recording
+from dlvolt.io import read_recording, read_traces
 
 TRACES = np.random.default_rng(0).integers(-500, 500, size=(200, 4)).astype("int16")
 LINE = np.column_stack([np.zeros(4), 30.0 * np.arange(4)])
@@ -64,8 +64,8 @@ def test_nwb_with_several_series(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", LINE, ["AP", "LFP"])
     with pytest.raises(ValueError, match=r"stream_name: .*'acquisition/AP', 'acquisition/LFP'"):
         read_recording(path)
-    with pytest.raises(ValueError, match=r"stream_name: there is no 'AP' .*'acquisition/AP'"):
-        read_recording(path, stream_name="AP")
+    with pytest.raises(ValueError, match=r"stream_name: there is no 'P' .*'acquisition/AP'"):
+        read_recording(path, stream_name="P")
     assert read_recording(path, stream_name="acquisition/AP").get_num_channels() == 4
 
 
@@ -106,3 +106,11 @@ def test_unknown_sources(tmp_path):
     (tmp_path / "not.nwb").write_text("not HDF5")
     with pytest.raises(ValueError, match=r"source: .* is not an NWB file"):
         read_recording(tmp_path / "not.nwb")
+
+
+def test_a_series_may_be_named_by_its_end(tmp_path):
+    path = write_nwb(tmp_path / "a.nwb", LINE, ["A", "B", "BB"])
+    assert read_recording(path, stream_name="B").get_annotation("reader") == "read_nwb_recording"
+    assert read_traces(path, stream_name="B").get_num_channels() == 4
+    with pytest.raises(ValueError, match=r"stream_name: there is no 'C' .*'acquisition/A', 'acquisition/B'"):
+        read_recording(path, stream_name="C")

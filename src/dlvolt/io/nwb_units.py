@@ -17,7 +17,8 @@ from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
 from pynwb import NWBHDF5IO
 from pynwb.ecephys import ElectrodesTable
 from pynwb.misc import Units
-from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, SortingAnalyzer
+from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, NumpySorting, SortingAnalyzer
+from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 
 from dlvolt.io.nwb_rois import (
     UNIT_DESCRIPTIONS,
@@ -182,6 +183,43 @@ def write_nwb_units(
     return path
 
 
+def into_segments(units: BaseSorting, recording: BaseRecording) -> NumpySorting:
+    """Cut units read from an NWB file, on its one time line, into the segments of their recording.
+
+    Parameters
+    ----------
+    units : BaseSorting
+        Of one segment; its clock is that of the file.
+    recording : BaseRecording
+        The recording of which the units are; see `write_nwb_units` for where its segments are on the time line.
+
+    Returns
+    -------
+    NumpySorting
+        With as many segments, some of them maybe without spikes; spikes outside of all are left out.
+    """
+    time_line = _lay_out(recording, recording, recording)
+    rate = units.sampling_frequency
+    trains = {unit: units.get_unit_spike_train_in_seconds(unit, segment_index=0) for unit in units.unit_ids}
+    per_segment = []
+    for segment, length in enumerate(time_line.num_samples):
+        first, last = (time_line.seconds(sample, segment) for sample in (0, length - 1))
+        margin = 0.5 / rate
+        per_segment.append(
+            {
+                unit: np.rint((train[(train >= first - margin) & (train <= last + margin)] - first) * rate).astype(int)
+                for unit, train in trains.items()
+            }
+        )
+    cut = NumpySorting.from_unit_dict(per_segment, rate)
+    vector = cut.to_spike_vector()
+    for segment in range(cut.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
+        cut.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, cut.unit_ids))
+    for segment in range(recording.get_num_segments()):
+        cut.segments[segment]._t_start = recording.get_start_time(segment_index=segment)
+    return cut
+
+
 def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
     """Raise what `write_nwb_units` raises where `path` or `source` will not do, before any work."""
     if source is not None and not (Path(source).is_file() or is_zarr(Path(source))):
@@ -288,17 +326,24 @@ def _time_line(sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording
             )
         return _TimeLine(clock, [0.0] * len(segments), [], np.empty((0, 2)))
 
+    return _lay_out(clock, samples_of, recording)
+
+
+def _lay_out(
+    clock: BaseRecording | BaseSorting, samples_of: BaseRecording | SortingAnalyzer, recording: BaseRecording | None
+) -> _TimeLine:
+    segments = range(samples_of.get_num_segments())
     shifts, intervals, end = [], [], -np.inf
     num_samples = [samples_of.get_num_samples(segment_index=segment) for segment in segments]
     for segment in segments:
         start = clock.sample_index_to_time(0, segment_index=segment)
         last = clock.sample_index_to_time(num_samples[segment] - 1, segment_index=segment)
         shifts.append(max(end - start, 0.0))
-        end = last + 1 / sorting.get_sampling_frequency() + shifts[segment]
+        end = last + 1 / samples_of.sampling_frequency + shifts[segment]
         before_gaps = _before_gaps(recording, segment)
         firsts, lasts = np.append(0, before_gaps + 1), np.append(before_gaps, num_samples[segment] - 1)
         starts, stops = (clock.sample_index_to_time(frames, segment_index=segment) for frames in (firsts, lasts))
-        stops = stops + 1 / sorting.get_sampling_frequency()
+        stops = stops + 1 / samples_of.sampling_frequency
         intervals.append(np.transpose([starts, stops]) + shifts[segment])
     return _TimeLine(clock, shifts, num_samples, np.concatenate(intervals))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from spikeinterface.extractors.extractor_classes import (
     OpenEphysLegacyRecordingExtractor,
 )
 
+from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
+from dlvolt.io.streams import find_stream
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -50,30 +54,63 @@ def read_open_ephys(
     FileNotFoundError
         If `folder` does not exist.
     ValueError
-        If `folder` is not an Open Ephys recording or holds several recordings or experiments, if there are
-        several neural streams and no `stream_name`, if there is no such stream, or if the `probe` does not
-        fit.
+        If `folder` is not an Open Ephys recording, cannot be read as one, or holds several recordings or experiments,
+        if there are several neural streams and no `stream_name`, if there is no such stream, or if the `probe` does
+        not fit.
     """
     extractor_class, folder = _locate(folder)
-    reader = extractor_class.get_neo_io_reader(
-        extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
-    )
+    _check_structure(folder)
+    with unreadable("folder", folder, "Neo"):
+        reader = extractor_class.get_neo_io_reader(
+            extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
+        )
     streams = _streams(reader.header)
     stream_name = _choose_stream(streams, stream_name, folder)
 
-    recording = extractor_class(folder, stream_name=stream_name)
+    with unreadable("folder", folder, "Neo"):
+        recording = extractor_class(folder, stream_name=stream_name)
     settings_file = _settings_file(reader, folder, stream_name)
     names = recording.get_property("channel_name")
     auxiliary = [i for i, name in zip(recording.channel_ids, names, strict=True) if _AUXILIARY.search(name)]
     if len(auxiliary) < recording.get_num_channels():  # a stream of ADC channels asked for by name stays whole
         recording = recording.remove_channels(auxiliary)
 
+    _start_at_zero(recording, folder)
     start = _start_of_recording(settings_file, folder)
     if start is not None:
         time_zero = start - timedelta(seconds=float(recording.get_start_time(segment_index=0)))
         recording.annotate(session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat())
     attach_probe(recording, probe)
     return recording
+
+
+def _check_structure(folder: Path) -> None:
+    """See to it that each ``structure.oebin`` has what Neo asks for."""
+    for oebin in sorted(folder.rglob("structure.oebin")):
+        try:
+            structure = json.loads(oebin.read_text(encoding="utf8"))
+        except ValueError as error:
+            raise ValueError(f"folder: {oebin} is no JSON, so it may not be whole: {error}.") from error
+        if not isinstance(structure, dict) or "continuous" not in structure:
+            raise ValueError(f"folder: {oebin} has no entry 'continuous', so it tells of no recorded channels.")
+        if "events" not in structure and (oebin.parent / "events").exists():
+            raise ValueError(
+                f"folder: {oebin} has no entry 'events', for which Neo looks as there is a folder of this name; add "
+                '"events": [] to the file, or take the folder away.'
+            )
+
+
+def _start_at_zero(recording: BaseRecording, folder: Path) -> None:
+    """Count time from the first sample where timestamps are negative, as those of -1 of a lost clock."""
+    for segment in range(recording.get_num_segments()):
+        start = recording.get_start_time(segment_index=segment)
+        if start < 0:
+            recording.shift_times(-start, segment_index=segment)
+            warnings.warn(
+                f"The timestamps of segment {segment} of {folder} start at {start:.3g} s, as where the rig lost its "
+                "clock; its time is counted from its first sample.",
+                stacklevel=3,
+            )
 
 
 def is_open_ephys(folder: Path) -> bool:
@@ -140,9 +177,9 @@ def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, fold
     }
     all_streams = "; ".join(listed.values()) or "none"
     if stream_name is not None:
-        if stream_name not in streams:
+        if (found := find_stream(stream_name, streams)) is None:
             raise ValueError(f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}.")
-        return stream_name
+        return found
     neural = [name for name, channels in streams.items() if _is_neural(name, channels)]
     if not neural:
         raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")

@@ -15,30 +15,44 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
+from dlvolt.io.rigs import find_readers, read_rig
+from dlvolt.io.streams import find_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
 
 
 def read_recording(
-    source: str | Path, *, stream_name: str | None = None, probe: ProbeLike | None = None
+    source: str | Path,
+    *,
+    stream_name: str | None = None,
+    probe: ProbeLike | None = None,
+    reader: str | None = None,
 ) -> BaseRecording:
     """Open a recording, whichever of the known kinds it is.
 
     Parameters
     ----------
     source : path
-        An Open Ephys folder, an NWB file with an ElectricalSeries, or a folder saved by SpikeInterface.
+        An Open Ephys folder, an NWB file with an ElectricalSeries, a folder saved by SpikeInterface, or what else its
+        readers and Neo read: files or folders of SpikeGLX, Intan, Blackrock, Plexon, Neuralynx, Maxwell, MEArec and
+        others, or a raw file (``.bin``, ``.dat``, ``.raw``) with a JSON file of the same name beside it that tells
+        ``sampling_frequency`` (Hz), ``num_channels`` and ``dtype`` and may tell ``gain_to_uV``, ``offset_to_uV``,
+        ``time_axis``, ``file_offset``, ``is_filtered`` and ``channel_ids``, as `spikeinterface.core.read_binary`
+        takes them.
     stream_name : str, optional
-        The continuous stream (Open Ephys) or the path of the ElectricalSeries (NWB, e.g.
-        ``"acquisition/ElectricalSeries"``) to read; needed only where there are several.
+        The continuous stream (Open Ephys and others) or the path of the ElectricalSeries (NWB, e.g.
+        ``"acquisition/ElectricalSeries"``) to read, or how it ends (``"ElectricalSeries"``); needed only where there
+        are several.
     probe : Probe, ProbeGroup, path or str, optional
         The probe, see `dlvolt.io.attach_probe`. By default the source's own; where it has none with usable
         locations, a vertical line is assumed, with a warning.
+    reader : str, optional
+        The reader to take, as in SpikeInterface's ``read_…``, e.g. ``"spikeglx"``; needed only where it is not clear.
 
     Returns
     -------
     BaseRecording
-        The recording, with a probe.
+        The recording, with a probe. The annotation ``reader`` tells what read it.
 
     Raises
     ------
@@ -51,12 +65,21 @@ def read_recording(
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"source: {source} does not exist.")
-    if source.is_file():
+    candidates = find_readers(source)
+    if reader is not None:
+        recording = read_rig(source, candidates, stream_name=stream_name, reader=reader)
+    elif source.is_dir() and is_open_ephys(source.absolute()):
+        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
+        recording.annotate(reader="read_open_ephys")
+        return recording
+    elif candidates:
+        recording = read_rig(source, candidates, stream_name=stream_name)
+    elif source.is_file():
         recording = _read_nwb(source, stream_name)
-    elif is_open_ephys(source.absolute()):
-        return read_open_ephys(source, stream_name=stream_name, probe=probe)
+        recording.annotate(reader="read_nwb_recording")
     else:
         recording = _load_spikeinterface(source, stream_name)
+        recording.annotate(reader="load")
     attach_probe(recording, probe)
     return recording
 
@@ -127,18 +150,29 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
     if stream_name is None and len(optical + electrical) > 1:
         raise ValueError(f"stream_name: {path} has several series; choose one of {listed}.")
-    if stream_name is not None and stream_name not in optical + electrical:
-        raise ValueError(f"stream_name: there is no '{stream_name}' in {path}; it has {listed}.")
-    stream_name = stream_name or (optical + electrical)[0]
+    stream_name = _choose_series(stream_name, optical + electrical, path)
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
     return read_voltage_imaging(path, stream_name)
 
 
+def _choose_series(wanted: str | None, series: list[str], path: Path) -> str:
+    """Give the path of the series which is asked for, else of the only one."""
+    if wanted is None:
+        return series[0]
+    if (found := find_stream(wanted, series)) is None:
+        listed = ", ".join(f"'{name}'" for name in series)
+        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {listed}.")
+    return found
+
+
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
     # SpikeInterface's load() takes any folder for one of its own and then trips over the file it misses.
     if not (folder / "si_folder.json").is_file() and folder.suffix != ".zarr":
-        raise ValueError(f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface.")
+        raise ValueError(
+            f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface, and no "
+            "file in it is of a kind that Neo reads."
+        )
     loaded = spikeinterface.load(folder)
     if not isinstance(loaded, BaseRecording):
         raise ValueError(f"source: {folder} holds a {type(loaded).__name__}, not a recording.")
@@ -149,7 +183,9 @@ def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording
 
 def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     if not h5py.is_hdf5(path):
-        raise ValueError(f"source: {path} is not an NWB file; give one, or an Open Ephys or SpikeInterface folder.")
+        raise ValueError(
+            f"source: {path} is not an NWB file, nor of another kind that is known; name its reader, e.g. 'spikeglx'."
+        )
     series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)
     if not series:
@@ -159,9 +195,7 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
         )
     if stream_name is None and len(series) > 1:
         raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
-    if stream_name is not None and stream_name not in series:
-        raise ValueError(f"stream_name: there is no '{stream_name}' in {path}; it has {listed}.")
-    stream_name = stream_name or series[0]
+    stream_name = _choose_series(stream_name, series, path)
 
     if _locations_repeat(path, stream_name):
         recording = _read_nwb_without_locations(path, stream_name)

@@ -1,0 +1,219 @@
+"""Sorted units as other programs take them: Phy, tables of CSV, arrays of NumPy."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from spikeinterface.core import BaseSorting, NumpySorting, SortingAnalyzer, concatenate_recordings
+
+from dlvolt.analysis import analyze
+from dlvolt.parameters import SorterParameters
+
+
+def export_phy(
+    analyzer: SortingAnalyzer,
+    folder: str | Path,
+    *,
+    parameters: SorterParameters | None = None,
+    job_kwargs: dict[str, Any] | None = None,
+) -> Path:
+    """Write units for curation in Phy.
+
+    Parameters
+    ----------
+    analyzer : SortingAnalyzer
+        Of `dlvolt.analysis.analyze`, with at least one unit. Phy knows one segment only: where there are several, they
+        are joined one after the other, and so are the spikes.
+    folder : path
+        A new folder.
+    parameters : SorterParameters, optional
+        What was sorted with; for joined segments, whose units are analyzed again.
+    job_kwargs : dict, optional
+        SpikeInterface's.
+
+    Returns
+    -------
+    Path
+        The folder; open it with ``phy template-gui params.py``.
+
+    Raises
+    ------
+    ValueError
+        If there are no units.
+    """
+    from spikeinterface.exporters import export_to_phy  # which waits for pandas and more
+
+    if analyzer.get_num_units() == 0:
+        raise ValueError("phy: there are no units to curate.")
+    job_kwargs = {"pool_engine": "thread"} | (job_kwargs or {})
+    if analyzer.get_num_segments() > 1:
+        lengths = [analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())]
+        joined = concatenate_recordings([analyzer.recording])
+        p = parameters or SorterParameters(modality="extracellular")
+        analyzer = analyze(
+            join_segments(analyzer.sorting, lengths), joined, p, preprocessed=True, job_kwargs=job_kwargs
+        )
+
+    def write(made: Path) -> None:
+        export_to_phy(analyzer, made, remove_if_exists=True, verbose=False, use_relative_path=True, **job_kwargs)
+
+    return _write(Path(folder), "phy", write)
+
+
+def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
+    """Put the spikes of the segments one after the other.
+
+    Parameters
+    ----------
+    sorting : BaseSorting
+        The K units.
+    lengths : list of int
+        Samples of each segment.
+
+    Returns
+    -------
+    NumpySorting
+        The same units with their properties, in one segment.
+    """
+    vector = sorting.to_spike_vector().copy()
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    vector["sample_index"] += starts[vector["segment_index"]]
+    vector["segment_index"] = 0
+    joined = NumpySorting(vector, sorting.sampling_frequency, sorting.unit_ids)
+    sorting.copy_metadata(joined)
+    return joined
+
+
+def unit_table(analyzer: SortingAnalyzer) -> pd.DataFrame:
+    """Gather what is known of each unit.
+
+    Parameters
+    ----------
+    analyzer : SortingAnalyzer
+        Of K units.
+
+    Returns
+    -------
+    DataFrame
+        A row for each unit, with ``unit``, its properties of one value each, its quality metrics, and ``x_um`` and
+        ``y_um``, where they were computed.
+    """
+    sorting = analyzer.sorting
+    columns: dict[str, Any] = {"unit": sorting.unit_ids}
+    for name in sorting.get_property_keys():
+        if np.ndim(values := sorting.get_property(name)) == 1 and values.dtype != object:
+            columns[name] = values
+    if analyzer.has_extension("quality_metrics"):
+        metrics = analyzer.get_extension("quality_metrics").get_data().loc[sorting.unit_ids]
+        columns |= {name: metrics[name].to_numpy() for name in metrics.columns if name not in columns}
+    if analyzer.has_extension("unit_locations"):
+        locations = analyzer.get_extension("unit_locations").get_data()  # (K, 2 or 3), µm
+        columns |= {"x_um": locations[:, 0], "y_um": locations[:, 1]}
+    if "num_spikes" not in columns:
+        columns["num_spikes"] = sorting.count_num_spikes_per_unit(outputs="array")
+    return pd.DataFrame(columns)
+
+
+def export_csv(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
+    """Write ``units.csv``, a row for each unit, and ``spikes.csv``, a row for each spike.
+
+    Parameters
+    ----------
+    analyzer : SortingAnalyzer
+        Of K units.
+    folder : path
+        A new folder. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
+        recording's clock) and, where it was computed, ``amplitude`` in µV.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    sorting = analyzer.sorting
+    spikes = sorting.to_spike_vector()
+    table = pd.DataFrame(
+        {
+            "unit": sorting.unit_ids[spikes["unit_index"]],
+            "segment": spikes["segment_index"],
+            "sample": spikes["sample_index"],
+            "time_s": np.empty(len(spikes)),
+        }
+    )
+    for segment in range(sorting.get_num_segments()):
+        here = table["segment"] == segment
+        table.loc[here, "time_s"] = sorting.sample_index_to_time(
+            table.loc[here, "sample"].to_numpy(), segment_index=segment
+        )
+    if analyzer.has_extension("spike_amplitudes"):
+        table["amplitude"] = analyzer.get_extension("spike_amplitudes").get_data()
+
+    def write(made: Path) -> None:
+        table.to_csv(made / "spikes.csv", index=False)
+        unit_table(analyzer).to_csv(made / "units.csv", index=False)
+
+    return _write(Path(folder), "csv", write)
+
+
+def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
+    """Write arrays named as Kilosort names them.
+
+    Parameters
+    ----------
+    analyzer : SortingAnalyzer
+        Of K units on N channels.
+    folder : path
+        A new folder for ``spike_times.npy`` (samples from 0 in the segment), ``spike_clusters.npy`` (index of the
+        unit, 0 to K - 1), ``spike_segments.npy``, ``unit_ids.npy`` (K,), ``channel_positions.npy`` (N, 2), µm, and,
+        where they were computed, ``amplitudes.npy``, one for each spike in µV, and ``templates.npy``
+        (K, D samples, N), µV.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    spikes = analyzer.sorting.to_spike_vector()
+    unit_ids = analyzer.unit_ids
+    arrays = {
+        "spike_times": spikes["sample_index"].astype(np.int64),
+        "spike_clusters": spikes["unit_index"].astype(np.int32),
+        "spike_segments": spikes["segment_index"].astype(np.int32),
+        "unit_ids": unit_ids.astype(str) if unit_ids.dtype.kind not in "iu" else unit_ids,
+        "channel_positions": analyzer.get_channel_locations(),
+    }
+    if analyzer.has_extension("spike_amplitudes"):
+        arrays["amplitudes"] = analyzer.get_extension("spike_amplitudes").get_data()
+    if analyzer.has_extension("templates"):
+        arrays["templates"] = analyzer.get_extension("templates").get_data("average").astype(np.float32)
+
+    def write(made: Path) -> None:
+        for name, values in arrays.items():
+            np.save(made / f"{name}.npy", values, allow_pickle=False)
+
+    return _write(Path(folder), "npy", write)
+
+
+def check_new_folder(folder: Path, argument: str) -> None:
+    """Raise where a folder is there already or cannot be made, before any work."""
+    if folder.exists():
+        raise FileExistsError(f"{argument}: {folder} exists; give the name of a new folder")
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{argument}: there is no folder {folder.absolute().parent} to put {folder.name} in")
+
+
+def _write(folder: Path, argument: str, write: Callable[[Path], None]) -> Path:
+    """Write a folder beside its place and rename it, so that there is never half of it."""
+    check_new_folder(folder, argument)
+    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder.absolute().parent) as beside:
+        made = Path(beside) / folder.name
+        made.mkdir()
+        write(made)
+        os.replace(made, folder)
+    return folder

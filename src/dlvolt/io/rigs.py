@@ -1,0 +1,241 @@
+"""Recordings as the acquisition systems write them: which reader of SpikeInterface is for a file or folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+from spikeinterface.core import BaseRecording, read_binary
+from spikeinterface.extractors import read_split_intan_files
+from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
+
+from dlvolt.io.errors import unreadable
+from dlvolt.io.streams import find_stream
+
+MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
+NOT_NEURAL = re.compile(
+    r"nidq|\blf\b|sync|aux|adc|dac|analog|digital|supply|temperature|\bDC\b|stim|event|accel|gyro|magn", re.IGNORECASE
+)
+
+
+class Candidate(NamedTuple):
+    """A reader that knows a file or folder."""
+
+    reader: str  # as in SpikeInterface's read_…
+    path: Path  # what it takes
+
+
+# ending -> the reader, and whether that takes the folder of the file
+ENDINGS = {
+    ".rhd": ("intan", False),
+    ".rhs": ("intan", False),
+    **{f".ns{number}": ("blackrock", False) for number in range(1, 7)},
+    ".plx": ("plexon", False),
+    ".pl2": ("plexon2", False),
+    ".ncs": ("neuralynx", True),
+    ".ap.meta": ("spikeglx", True),
+    ".lf.meta": ("spikeglx", True),
+    ".ap.bin": ("spikeglx", True),
+    ".lf.bin": ("spikeglx", True),
+    ".brw": ("biocam", False),
+    ".smr": ("ced", False),
+    ".smrx": ("ced", False),
+    ".edf": ("edf", False),
+    ".rec": ("spikegadgets", False),
+    ".tsq": ("tdt", True),
+    ".mpx": ("alphaomega", True),
+    ".set": ("axona", False),
+    ".nix": ("nix", False),
+    ".xdat.json": ("neuronexus", False),
+    ".nex": ("neuroexplorer", False),
+    ".nex5": ("neuroexplorer", False),
+}
+HDF5_ENDINGS = (".h5", ".hdf5")
+RAW_ENDINGS = (".bin", ".dat", ".raw")
+READERS = tuple(sorted({reader for reader, _ in ENDINGS.values()} | {"maxwell", "mearec", "binary"}))
+NEEDED = {"sampling_frequency", "num_channels", "dtype"}
+KNOWN = NEEDED | {"gain_to_uV", "offset_to_uV", "time_axis", "file_offset", "is_filtered", "channel_ids"}
+
+
+def find_readers(source: Path) -> list[Candidate]:
+    """List the readers that know a file or folder, by its ending or by the files right in it.
+
+    Parameters
+    ----------
+    source : Path
+        A file or folder that exists.
+
+    Returns
+    -------
+    list of Candidate
+        None if it is of no kind that is known; more than one if the files of several recordings are there.
+    """
+    if source.is_file():
+        found = [_known(source)]
+    else:
+        files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+        found = [_known(path) for path in files]
+        if not any(found):  # SpikeGLX has a folder for each probe
+            found = [Candidate("spikeglx", source) for _ in source.glob("*/*.ap.meta")]
+    return sorted({candidate for candidate in found if candidate is not None})
+
+
+def _known(path: Path) -> Candidate | None:
+    name = path.name.lower()
+    for ending, (reader, takes_folder) in ENDINGS.items():
+        if name.endswith(ending):
+            return Candidate(reader, path.parent if takes_folder else path)
+    if name.endswith(HDF5_ENDINGS) and h5py.is_hdf5(path):
+        try:
+            with h5py.File(path) as file:
+                if "nwb_version" in file.attrs:
+                    return None
+                if "version" in file and ("mapping" in file or "wells" in file):
+                    return Candidate("maxwell", path)
+                if "recordings" in file and "channel_positions" in file:
+                    return Candidate("mearec", path)
+        except OSError:
+            return None
+    if name.endswith(RAW_ENDINGS) and path.with_suffix(".json").is_file():
+        return Candidate("binary", path)
+    return None
+
+
+def read_rig(
+    source: Path, candidates: list[Candidate], *, stream_name: str | None = None, reader: str | None = None
+) -> BaseRecording:
+    """Read a recording with the reader of SpikeInterface that is for it.
+
+    Parameters
+    ----------
+    source : Path
+        A file or folder.
+    candidates : list of Candidate
+        What `find_readers` found there.
+    stream_name : str, optional
+        The stream; needed only where there are several that can be sorted.
+    reader : str, optional
+        The reader to take, as in SpikeInterface's ``read_…``; needed only where several are possible.
+
+    Returns
+    -------
+    BaseRecording
+        Annotated with ``reader`` (and ``reader_stream`` where the format has streams), and with
+        ``session_start_time`` where the file tells.
+
+    Raises
+    ------
+    ValueError
+        If several recordings or streams are possible, if there is no such stream or reader, or if the reader cannot
+        read the files.
+    """
+    if reader is not None:
+        if reader not in READERS:
+            raise ValueError(f"reader: there is no {reader!r}; choose one of {', '.join(READERS)}.")
+        candidates = [each for each in candidates if each.reader == reader] or [Candidate(reader, source)]
+    several = source.is_dir() and len(candidates) > 1
+    if several and {each.reader for each in candidates} == {"intan"}:  # a file for each minute
+        return _read(source, "split_intan_files", lambda: read_split_intan_files(source, mode="concatenate"))
+    if len(candidates) > 1:
+        listed = ", ".join(f"{each.reader}: '{each.path}'" for each in candidates)
+        raise ValueError(f"source: {source} holds several recordings; give one of {listed}, or the reader.")
+    (candidate,) = candidates
+    if candidate.reader == "binary":
+        return _read(source, "binary", lambda: _read_binary(candidate.path))
+    extractor = neo_recording_class_dict[candidate.reader]
+    header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
+    if header["nb_block"] > 1:
+        raise ValueError(f"source: {candidate.path} holds {header['nb_block']} recordings (blocks); give one of them.")
+    channels = header["signal_channels"]
+    streams = {each["name"]: channels[channels["stream_id"] == each["id"]] for each in header["signal_streams"]}
+    stream = choose_stream(streams, stream_name, source)
+    kwargs = {} if candidate.reader == "mearec" else {"stream_name": stream}
+    if candidate.reader == "maxwell":  # its decompressor is not to be fetched from the network unasked
+        kwargs["install_maxwell_plugin"] = False
+    recording = _read(source, candidate.reader, lambda: extractor(candidate.path, **kwargs))
+    recording._kwargs |= kwargs  # SpikeInterface forgets some, which a worker needs
+    recording.annotate(reader_stream=stream)
+    if isinstance(start := block.get("rec_datetime"), datetime):
+        recording.annotate(session_start_time=start.isoformat())
+    return recording
+
+
+def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
+    with unreadable("source", source, f"SpikeInterface's read_{reader}"):
+        result = read()
+        if isinstance(result, BaseRecording):
+            result.get_traces(segment_index=0, start_frame=0, end_frame=1)
+    if isinstance(result, BaseRecording):
+        result.annotate(reader=f"read_{reader}")
+    return result
+
+
+def _header(extractor: type, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give Neo's header of a recording, and its annotations."""
+    neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
+    return neo.header, neo.raw_annotations["blocks"][0]
+
+
+def choose_stream(streams: dict[str, Any], stream_name: str | None, source: Path) -> str:
+    """Choose the stream that is asked for, or the only one of electrodes.
+
+    Parameters
+    ----------
+    streams : dict
+        Name to the channels, as in Neo's header.
+    stream_name : str, optional
+        What is asked for.
+    source : Path
+        For the error.
+
+    Raises
+    ------
+    ValueError
+        If there is no such stream, or none or several of electrodes.
+    """
+    listed = {
+        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
+        for name, channels in streams.items()
+        if len(channels)
+    }
+    all_streams = "; ".join(listed.values())
+    if stream_name is not None and listed:
+        if (found := find_stream(stream_name, listed)) is None:
+            raise ValueError(f"stream_name: there is no '{stream_name}' in {source}; its streams are {all_streams}.")
+        return found
+    if not listed:
+        raise ValueError(f"source: {source} has no stream of signals; it may be damaged or not whole.")
+    neural = [
+        name
+        for name in listed
+        if streams[name]["sampling_rate"][0] >= MIN_SAMPLING_FREQUENCY
+        and not NOT_NEURAL.search(re.sub(r"[._]", " ", name))
+    ]
+    if len(neural) != 1:
+        what = "several streams" if neural else "no stream that is sure to be of electrodes"
+        choices = "; ".join(listed[name] for name in neural) or all_streams
+        raise ValueError(f"stream_name: {source} has {what}; choose one of {choices}.")
+    return neural[0]
+
+
+def _read_binary(path: Path) -> BaseRecording:
+    """Read a raw file which a JSON file of the same name describes."""
+    described = path.with_suffix(".json")
+    if not described.is_file():
+        raise ValueError(f"there is no {described.name} beside it that tells {', '.join(sorted(NEEDED))}")
+    given = json.loads(described.read_text(encoding="utf-8"))
+    if not isinstance(given, dict) or NEEDED - set(given):
+        raise ValueError(f"{described.name} must tell {', '.join(sorted(NEEDED))}")
+    if unknown := set(given) - KNOWN:
+        raise ValueError(f"{described.name} tells {', '.join(sorted(unknown))}; it may tell {', '.join(sorted(KNOWN))}")
+    if ("gain_to_uV" in given) != ("offset_to_uV" in given):
+        given = {"gain_to_uV": 1.0, "offset_to_uV": 0.0} | given
+    recording = read_binary([path], **given)
+    if recording.get_num_samples(segment_index=0) == 0:
+        raise ValueError(f"it has no whole sample of {given['num_channels']} channels")
+    return recording

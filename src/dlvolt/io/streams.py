@@ -1,0 +1,27 @@
+"""Which of several streams is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def find_stream(wanted: str, streams: Iterable[str]) -> str | None:
+    """Find a stream by its name or by how the name ends.
+
+    Parameters
+    ----------
+    wanted : str
+        The name, or what follows a ``/`` or ``#`` in it: ``"B"`` for ``"acquisition/B"``.
+    streams : iterable of str
+        The names there are.
+
+    Returns
+    -------
+    str or None
+        The name in full, None if no stream or more than one is meant.
+    """
+    streams = list(streams)
+    if wanted in streams:
+        return wanted
+    meant = [name for name in streams if name.endswith((f"/{wanted}", f"#{wanted}"))]
+    return meant[0] if len(meant) == 1 else None

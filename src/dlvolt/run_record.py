@@ -1,0 +1,130 @@
+"""What is to be known to do a run again: ``run.json``, and what it said: ``log.txt``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import dlvolt
+
+PACKAGES = ("spikeinterface", "neo", "probeinterface", "numpy", "scipy", "torch", "pynwb", "numba")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of dlvolt, of Python and of the packages whose results are in those of dlvolt."""
+    return {"dlvolt": dlvolt.__version__, "python": platform.python_version()} | {
+        package: version(package) for package in PACKAGES
+    }
+
+
+class Tee:
+    """A stream that writes to two: what goes to the screen goes to the log as well, progress bars left out."""
+
+    def __init__(self, screen: TextIO, log: TextIO) -> None:
+        self.screen, self.log, self.in_line = screen, log, False
+
+    def write(self, text: str) -> int:
+        """Write to both."""
+        if "\r" not in text and "\x1b" not in text and (text.strip() or self.in_line):
+            self.log.write(text)
+            self.in_line = not text.endswith("\n")
+        return self.screen.write(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self.log.flush()
+        self.screen.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.screen, name)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what is printed to a file, too.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder exists.
+    """
+    with (
+        path.open("w", encoding="utf-8") as log,
+        redirect_stdout(Tee(sys.stdout, log)),
+        redirect_stderr(Tee(sys.stderr, log)),
+    ):
+        yield
+
+
+def write_record(
+    folder: Path, *, command: list[str], source: Path, stream: str | None, parameters: dict[str, Any], **more: Any
+) -> Path:
+    """Write ``run.json``, by which ``dlvolt sort --params`` does a run again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    command : list of str
+        The arguments of the command.
+    source : Path
+        What was sorted.
+    stream : str, optional
+        Which stream of it.
+    parameters : dict
+        Of the sorter.
+    **more
+        What else is to be known; all of what JSON can hold.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = folder / "run.json"
+    record = {
+        "command": command,
+        "source": str(source.absolute()),
+        "stream": stream,
+        "parameters": parameters,
+        "versions": versions(),
+        "platform": platform.platform(),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    path.write_text(json.dumps(record | more, indent=2), encoding="utf-8")
+    return path
+
+
+def read_parameters(path: Path, known: list[str]) -> dict[str, Any]:
+    """Read the parameters of a ``run.json``, or of a plain JSON object of parameters.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    known : list of str
+        Names of the parameters there are.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read or has others.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--params: {path} is not a JSON file that can be read: {error}") from error
+    if isinstance(given, dict) and isinstance(given.get("parameters"), dict):
+        given = given["parameters"]
+    if not isinstance(given, dict):
+        raise ValueError(f"--params: {path} must hold an object of parameters, as the run.json of a run's folder")
+    if unknown := set(given) - set(known):
+        raise ValueError(f"--params: {path} has {', '.join(sorted(unknown))}; the parameters are {', '.join(known)}")
+    return given
