@@ -48,7 +48,8 @@ def test_chunks_segments_and_channels_do_not_matter():
     whole = recording.get_traces(segment_index=0)
     pieces = [recording.get_traces(0, start, min(start + 777, len(whole))) for start in range(0, len(whole), 777)]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    np.testing.assert_array_equal(recording.get_traces(0, 100, 9000, channel_ids=[2, 0]), whole[100:9000, [2, 0]])
+    some = recording.get_traces(0, 100, 9000, channel_ids=[2, 0])
+    np.testing.assert_allclose(some, whole[100:9000, [2, 0]], rtol=1e-5)
     assert recording.get_traces(segment_index=1).shape == traces[1].shape
 
 

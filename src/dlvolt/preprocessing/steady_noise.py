@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_data_chunks
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 WINDOW_MS = 50.0  # half of it is twice as long as the bursts of spikes that neurons fire
+BLOCKS = 50  # of a window
 NUM_CHUNKS = 40  # of five windows tell the usual level
 LOUD = 2.0  # times the usual level: neurons that fire fast, or together, make less
 
@@ -19,8 +19,8 @@ class SteadyNoiseRecording(BasePreprocessor):
     """Divide each channel by its noise level in the windows in which this is more than twice the usual one.
 
     Detection and matching take noise for steady. Where it is not, a threshold of so many standard deviations lets
-    noise pass. The level in a window of 50 ms is the larger one of its two halves, told by the median size of samples,
-    which spikes hardly change. Elsewhere traces stay as they are.
+    noise pass. The level in a window of 50 ms is that of its louder half, told by what most milliseconds of it have in
+    common, which spikes do not change. Elsewhere traces stay as they are.
 
     Parameters
     ----------
@@ -80,12 +80,20 @@ def window_width(sampling_frequency: float) -> int:
 def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
     """Return the standard deviation of noise in windows of so many samples, an even number, shape (windows, N).
 
-    It is that of the louder half of each window, and of the traces, (T, N), that are left for the last one.
+    It is that of the louder half of each window, and of the traces, (T, N), that are left for the last one. In each
+    half it is the median over blocks of a millisecond of their root mean square. (The median size of samples would
+    not do where digits are coarse and most samples are the same.)
     """
-    half, quartile = width // 2, norm.ppf(0.75)
-    halves = [np.median(np.abs(traces[start : start + half]), axis=0) for start in range(0, len(traces), half)]
+    half, block = width // 2, max(1, width // BLOCKS)
+    halves = [_level(traces[start : start + half], block) for start in range(0, len(traces), half)]
     halves += [np.zeros(traces.shape[1])] * (len(halves) % 2)
-    return (np.reshape(halves, (-1, 2, traces.shape[1])).max(axis=1) / quartile).astype("float32")
+    return np.reshape(halves, (-1, 2, traces.shape[1])).max(axis=1).astype("float32")
+
+
+def _level(traces: np.ndarray, block: int) -> np.ndarray:
+    block = min(block, len(traces))
+    whole = traces[: len(traces) // block * block].reshape(-1, block, traces.shape[1])
+    return np.median(np.sqrt(np.square(whole).mean(axis=1)), axis=0)
 
 
 def usual_levels(recording: BaseRecording, seed: int = 0) -> tuple[np.ndarray, bool]:
