@@ -59,7 +59,6 @@ LEAST_HEIGHT = 2.0  # of a spike, in standard deviations of its score in noise
 CONSIDERED = 0.02  # least probability, by the trace alone, of an event that is explained away
 SMALLEST, WIDEST = 0.3, 0.1  # amplitude of a spike, and least standard deviation of amplitudes, relative to A
 FIRST_SPREAD = 0.2  # that standard deviation, before it is learnt
-FIRST_CERTAINTY = 30.0  # of the prior in the first round, so that no burst is taken for what a single spike is like
 MISFIT = 0.02  # share of the prior's variance that is any waveform's
 NETWORK_REACH_MS = 2.0  # the network may mean a spike that it has so far away
 NETWORK_RANGE = 0.001  # its probabilities are taken to lie within this and one minus this
@@ -234,14 +233,12 @@ class Lesson:
         self.model = None
         if self.found.probability.sum() >= FEWEST:
             train = impulses(self.found, len(self.z), self.sides)
-            certainty = 1.0
             if self.template is None:
-                certainty = FIRST_CERTAINTY
-                self.template = map_template(self.z, train, self.response, self.sampling_frequency, certainty)
+                self.template = map_template(self.z, train, self.response, self.sampling_frequency)
             left = self.z - convolved(train, self.template, reach(self.sampling_frequency)[0])
             self.response = whitener(self.response, left[self.sides : -self.sides], self.sampling_frequency)
             self.z = whiten(self.x, self.response, self.sampling_frequency)
-            self.template = map_template(self.z, train, self.response, self.sampling_frequency, certainty)
+            self.template = map_template(self.z, train, self.response, self.sampling_frequency)
             height = float(np.linalg.norm(self.template))
             if height >= LEAST_HEIGHT:
                 self.model = TraceModel(
@@ -383,13 +380,11 @@ def convolved(train: np.ndarray, template: np.ndarray, before: int) -> np.ndarra
     return irfft(rfft(train, length) * rfft(template, length), length)[before : before + len(train)]
 
 
-def map_template(
-    z: np.ndarray, train: np.ndarray, response: np.ndarray, sampling_frequency: float, certainty: float = 1.0
-) -> np.ndarray:
+def map_template(z: np.ndarray, train: np.ndarray, response: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Return the maximum a posteriori template g, shape (D,).
 
     Its normal equations are those of a regression of z on the lagged train: (C + (α² K)⁻¹) g = c + (α² K)⁻¹ α m, with C
-    the autocorrelation of the train, a Toeplitz matrix, and c its correlation with z. The certainty multiplies K⁻¹.
+    the autocorrelation of the train, a Toeplitz matrix, and c its correlation with z.
     """
     before, after = reach(sampling_frequency)
     lags = np.arange(-before, after)
@@ -405,7 +400,7 @@ def map_template(
     mean, components = white[0], white[1:]
     covariance = components.T @ components
     covariance += MISFIT * np.trace(covariance) / len(lags) * np.eye(len(lags))
-    precision = certainty * np.linalg.inv(covariance)
+    precision = np.linalg.inv(covariance)
     pulled = precision @ mean
     height = mean @ seen / (mean @ information @ mean)
     for _ in range(3):
