@@ -6,6 +6,7 @@ from scipy.signal import fftconvolve, find_peaks
 
 from dlvolt.evaluation import event_scores
 from dlvolt.rois import Models, TraceModel, expected_waveforms, find_spikes, learn
+from dlvolt.rois.decided import gone_astray
 from dlvolt.rois.refinement import margin
 
 RATE = 1000.0
@@ -142,3 +143,11 @@ def test_expected_waveforms_are_spikes_of_unit_height(rate):
     np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-8)
     assert np.all(np.diff(np.diag(gram)) < 0)
     assert np.diag(gram)[-1] < 1e-2 * np.trace(gram)
+
+
+def test_a_model_that_loses_the_spikes_of_an_unsure_network_is_not_believed():
+    probability = np.zeros(10_000)
+    probability[50:10_000:100] = 0.4
+    assert gone_astray(np.full(20, 0.9), probability, SEPARATION)
+    assert not gone_astray(np.full(40, 0.9), probability, SEPARATION)
+    assert not gone_astray(np.full(20, 0.9), 2 * probability, SEPARATION)  # a sure network may see spikes of a burst

@@ -19,6 +19,7 @@ BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depen
 SAMPLE_S = 40.0  # that models are learnt from, in blocks
 BATCH = 32  # traces that are learnt together
 SIGNS = {"positive": 1.0, "negative": -1.0}
+LOST, UNSURE = 0.65, 0.65  # share of the spikes that a network proposes, and F1 that is to be expected of it
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
 
 Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
@@ -79,6 +80,9 @@ class DecidedSpikes:
         rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)
         models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
+        for n, chance in enumerate(chances.T):
+            if gone_astray(found[n].probability, chance, self.separation):
+                models[n] = None
         self.channels = np.flatnonzero([model is not None for model in models])
         self.signs = signs[self.channels]
         self.models = Models.of([models[n] for n in self.channels]) if len(self.channels) else None
@@ -125,6 +129,25 @@ class DecidedSpikes:
         frames, rows, probability = find_spikes(traces, chances[:, self.channels], self.models, self.separation)
         kept = probability > CANDIDATE
         return start + frames[kept], self.channels[rows[kept]], probability[kept]
+
+
+def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
+    """Tell whether a model has lost most of the spikes of a trace in which the network was not sure of any.
+
+    In much noise a few maxima that look alike can make a template of their own.
+
+    Parameters
+    ----------
+    decided : np.ndarray, shape (E,)
+        Probabilities of the events of the model.
+    probability : np.ndarray, shape (T,)
+        By the network.
+    separation : int
+        Spikes lie at least so many samples apart.
+    """
+    peaks = find_peaks(np.pad(probability, 1), height=CANDIDATE, distance=separation)[0] - 1
+    proposed = probability[peaks]
+    return bool(decided.sum() < LOST * proposed.sum() and best_expected_f1(proposed) < UNSURE)
 
 
 def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:

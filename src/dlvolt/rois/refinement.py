@@ -63,7 +63,7 @@ MISFIT = 0.02  # share of the prior's variance that is any waveform's
 NETWORK_REACH_MS = 2.0  # the network may mean a spike that it has so far away
 NETWORK_RANGE = 0.001  # its probabilities are taken to lie within this and one minus this
 HEIGHTS = ("height", "variance")
-POOL = (0.35, 0.9, -2.9)  # weights of the log odds by the trace and by the network, and what is added
+POOL = (0.35, 0.8, -2.5)  # weights of the log odds by the trace and by the network, and what is added
 
 
 class TraceModel(NamedTuple):
