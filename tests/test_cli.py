@@ -554,7 +554,7 @@ def test_segments_some_without_spikes(tmp_path, capsys, simulated):
     recording, _ = simulated
     silent = si.generate_recording(num_channels=4, durations=[0.4], seed=0)
     parts = [recording, silent, recording.frame_slice(0, 30_000), silent]
-    whole = si.append_recordings([part.astype("float32") for part in parts])
+    whole = si.NumpyRecording([part.get_traces() for part in parts], 30_000.0)
     whole.set_probegroup(recording.get_probegroup())
     whole.save(folder=tmp_path / "recording", verbose=False)
     command = ["sort", str(tmp_path / "recording"), *START_GIVEN, *QUICK, "--detect-threshold", "6"]
