@@ -13,6 +13,7 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
 from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
+from dlvolt.io.errors import unreadable
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import find_readers, read_rig
@@ -142,7 +143,10 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     if path.is_file() and not h5py.is_hdf5(path):
         kinds = ", ".join(TRACE_SUFFIXES)
         raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
-    with h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r")) as file:
+    with (
+        unreadable("source", path, "HDF5"),
+        h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r")) as file,
+    ):
         optical = list(find_groups(file, "RoiResponseSeries"))
         electrical = list(find_groups(file, "ElectricalSeries")) if path.is_file() else []  # of Zarr not read here
     listed = ", ".join(f"'{name}'" for name in optical + electrical)
@@ -186,7 +190,8 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
         raise ValueError(
             f"source: {path} is not an NWB file, nor of another kind that is known; name its reader, e.g. 'spikeglx'."
         )
-    series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+    with unreadable("source", path, "HDF5"):
+        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)
     if not series:
         raise ValueError(
@@ -196,18 +201,61 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     if stream_name is None and len(series) > 1:
         raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
     stream_name = _choose_series(stream_name, series, path)
+    check_electrical_series(path, stream_name)
 
-    if _locations_repeat(path, stream_name):
-        recording = _read_nwb_without_locations(path, stream_name)
-    else:
-        recording = read_nwb_recording(path, electrical_series_path=stream_name)
-    num_columns = recording.get_traces(segment_index=0, start_frame=0, end_frame=1).shape[1]
-    if num_columns != recording.get_num_channels():
-        raise ValueError(
-            f"source: '{stream_name}' in {path} has {num_columns} columns of data for "
-            f"{recording.get_num_channels()} electrodes; its data may be transposed."
-        )
+    with unreadable("source", f"'{stream_name}' in {path}", "SpikeInterface"):
+        if _locations_repeat(path, stream_name):
+            recording = _read_nwb_without_locations(path, stream_name)
+        else:
+            recording = read_nwb_recording(path, electrical_series_path=stream_name)
+        recording.get_traces(segment_index=0, start_frame=0, end_frame=1)
     return recording
+
+
+def check_electrical_series(path: Path, name: str) -> None:
+    """Raise where an ElectricalSeries is not as NWB has it.
+
+    Parameters
+    ----------
+    path : Path
+        An HDF5 file.
+    name : str
+        Path of the series in it.
+
+    Raises
+    ------
+    ValueError
+        Naming the series: without data, or data that are no numbers of shape (time, electrode); with neither a rate
+        nor timestamps, or a rate that is no positive number; or with electrodes that are not those of the data.
+    """
+    where = f"source: '{name}' in {path}"
+    with unreadable("source", f"'{name}' in {path}", "HDF5"), h5py.File(path) as file:
+        series = file[name]
+        data, electrodes = (series.get(part) for part in ("data", "electrodes"))
+        start, timestamps = (series.get(part) for part in ("starting_time", "timestamps"))
+        table = file.get("general/extracellular_ephys/electrodes/id")
+        shape = data.shape if isinstance(data, h5py.Dataset) and data.dtype.kind in "iuf" else ()
+        rows = electrodes[()] if isinstance(electrodes, h5py.Dataset) and electrodes.dtype.kind in "iu" else None
+        num_rows = table.shape[0] if isinstance(table, h5py.Dataset) and table.ndim == 1 else 0
+        rate = start.attrs.get("rate") if isinstance(start, h5py.Dataset) else None
+        has_times = isinstance(timestamps, h5py.Dataset) and timestamps.dtype.kind in "iuf"
+        num_times = len(timestamps) if has_times and timestamps.ndim == 1 else None
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(f"{where} has no data of shape (time, electrode), or none that are numbers; mend the file.")
+    if rows is None or rows.ndim != 1 or not num_rows or rows.min(initial=0) < 0 or rows.max(initial=0) >= num_rows:
+        raise ValueError(f"{where} does not tell which rows of the electrodes table it is of; mend the file.")
+    num_columns = shape[1] if len(shape) == 2 else 1
+    if num_columns != len(rows):
+        raise ValueError(
+            f"{where} has {num_columns} columns of data for {len(rows)} electrodes; its data may be transposed."
+        )
+    is_number = np.ndim(rate) == 0 and isinstance(rate, np.number | float | int)
+    if start is not None and not (is_number and 0 < rate < np.inf):
+        raise ValueError(f"{where} has a rate which is no positive number, {rate!r:.60}; mend the file.")
+    if start is None and num_times != shape[0]:
+        raise ValueError(
+            f"{where} has neither a rate nor a timestamp for each of its {shape[0]} samples; mend the file."
+        )
 
 
 def _locations_repeat(path: Path, series_path: str) -> bool:
