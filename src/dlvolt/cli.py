@@ -573,7 +573,8 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         if args.report is not None:
             if len(sorting.unit_ids):
                 analyzer.compute("spike_locations", method="center_of_mass", **job_kwargs)
-            page = dlvolt.report(analyzer, args.report, run=read_json(record), warnings=args.warned, overwrite=True)
+            run = json.loads(record.read_text(encoding="utf-8"))
+            page = dlvolt.report(analyzer, args.report, run=run, warnings=args.warned, overwrite=True)
             print(f"report: {page}")
     if other is not None:
         print(agreement(read_units(args.out, recording), other, args.compare))
