@@ -302,7 +302,9 @@ def test_train_then_detect(voltage, tmp_path, capsys):
     assert units["obs_intervals"][2].tolist() == [[0, 20]]
     assert in_folder(tmp_path) == ["spikes.nwb"]
 
-    main([*command, "--traces", "subthreshold", "--overwrite", "--out", str(out), *START_GIVEN, *PLAIN])
+    shown = ["--report", str(tmp_path / "page")]
+    main([*command, "--traces", "subthreshold", "--overwrite", "--out", str(out), *START_GIVEN, *PLAIN, *shown])
+    assert "upside_down.npy" in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     with NWBHDF5IO(str(out), "r") as io:
         nwbfile = io.read()
         assert "voltage imaging" in nwbfile.units.description
@@ -516,7 +518,7 @@ def test_a_run_is_kept_repeated_and_handed_on(tmp_path, capsys, simulated):
     command = ["sort", str(tmp_path / "recording"), *START_GIVEN, "--n-jobs", "1"]
     out, run = tmp_path / "first.nwb", tmp_path / "run"
     handed_on = [word for kind in ("phy", "csv", "npy") for word in (f"--{kind}", str(tmp_path / kind))]
-    given = ["--num-sweeps", "1", "--detect-threshold", "6", *handed_on]
+    given = ["--num-sweeps", "1", "--detect-threshold", "6", "--report", str(tmp_path / "report"), *handed_on]
     main([*command, "--out", str(out), "--folder", str(run), *given])
     said = capsys.readouterr().out
     assert re.search(r"recording by load: 4 channels, 30000 Hz, 5.0 s", said)
@@ -524,6 +526,8 @@ def test_a_run_is_kept_repeated_and_handed_on(tmp_path, capsys, simulated):
     assert "4 channels, 30000 Hz" in log
     assert f"spikes: {out}" in log
     assert "it/s" not in log
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "located spike by spike" in page
 
     record = json.loads((run / "run.json").read_text())
     assert record["parameters"]["detect_threshold"] == 6.0
@@ -554,7 +558,7 @@ def test_segments_some_without_spikes(tmp_path, capsys, simulated):
     recording, _ = simulated
     silent = si.generate_recording(num_channels=4, durations=[0.4], seed=0)
     parts = [recording, silent, recording.frame_slice(0, 30_000), silent]
-    whole = si.append_recordings([part.astype("float32") for part in parts])
+    whole = si.NumpyRecording([part.get_traces() for part in parts], 30_000.0)
     whole.set_probegroup(recording.get_probegroup())
     whole.save(folder=tmp_path / "recording", verbose=False)
     command = ["sort", str(tmp_path / "recording"), *START_GIVEN, *QUICK, "--detect-threshold", "6"]

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "optical",
         "plotting",
         "preprocessing",
+        "reporting",
         "simulation",
         "training",
     ],
@@ -31,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "io.trace_files": ["traces_to_recording"],
         "io.voltage_imaging": ["read_voltage_imaging"],
         "optical": ["roi_traces"],
+        "reporting.page": ["report"],
     },
 )
 

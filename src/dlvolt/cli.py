@@ -22,10 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
+import dlvolt
 from dlvolt import __version__
 from dlvolt.interrupt import in_one_line
 from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
-from dlvolt.run_record import read_parameters
+from dlvolt.run_record import read_parameters, versions
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ FLAGS = {  # what the Python functions call a flag
     "names": "--traces",
     "sorters": "--sorters",
     "truth": "--truth",
+    "report": "--report",
 }
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
 
@@ -102,9 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         if not args.verbose:
             warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
-        warnings.showwarning = lambda message, *_: print(f"dlvolt: warning: {in_flags(message)}", file=sys.stderr)
+        args.warned = []
+        warnings.showwarning = partial(warn, args.warned)
         with in_one_line():
             args.run(parser, args)
+
+
+def warn(warned: list[str], message: Warning | str, *_: Any) -> None:
+    """Show a warning in a line, and remember it."""
+    warned.append(in_flags(message))
+    print(f"dlvolt: warning: {warned[-1]}", file=sys.stderr)
 
 
 def meant(parser: Parser, command: str, unknown: Sequence[str]) -> str:
@@ -148,6 +157,7 @@ def make_parser() -> Parser:
     add("--phy", type=Path, metavar="FOLDER", help="also write the units for curation in Phy")
     add("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
     add("--npy", type=Path, metavar="FOLDER", help="also write arrays of NumPy, named as Kilosort's")
+    add_report_argument(command)
     add_nwb_arguments(command)
     add_job_arguments(command)
     add_sorter_parameters(command, ELECTRODE_PARAMETERS)
@@ -180,6 +190,7 @@ def make_parser() -> Parser:
         help="also write these traces of each ROI to the NWB file",
     )
     add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
+    add_report_argument(command)
     add_sorter_parameters(command, ROI_PARAMETERS)
     add_nwb_arguments(command)
     add_job_arguments(command)
@@ -341,6 +352,13 @@ def add_recording_arguments(command: argparse.ArgumentParser) -> None:
     add_stream_argument(command, "the stream or ElectricalSeries to sort, or how its name ends")
     add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
     add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
+
+
+def add_report_argument(command: argparse.ArgumentParser) -> None:
+    """Add the page that shows what was found."""
+    command.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found"
+    )
 
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
@@ -505,6 +523,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         for flag in ("folder", "phy", "csv", "npy"):
             if getattr(args, flag) is not None:
                 check_new_folder(getattr(args, flag), f"--{flag}")
+        check_report(args)
         recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
@@ -540,7 +559,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         elif args.phy is not None:
             warnings.warn(f"--phy: there are no units to curate, so {args.phy} is not written", stacklevel=1)
         print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
-        run_record.write_record(
+        record = run_record.write_record(
             folder,
             command=["dlvolt", *args.arguments],
             source=args.source,
@@ -551,6 +570,12 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
             num_units=len(sorting.unit_ids),
             set_aside=sorting.get_annotation("set_aside"),
         )
+        if args.report is not None:
+            if len(sorting.unit_ids):
+                analyzer.compute("spike_locations", method="center_of_mass", **job_kwargs)
+            run = json.loads(record.read_text(encoding="utf-8"))
+            page = dlvolt.report(analyzer, args.report, run=run, warnings=args.warned, overwrite=True)
+            print(f"report: {page}")
     if other is not None:
         print(agreement(read_units(args.out, recording), other, args.compare))
 
@@ -577,6 +602,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     given["probability_threshold"] = "auto" if args.threshold is None else args.threshold
     given["shadow_ms"] = "auto" if args.shadow_ms is None else args.shadow_ms
     with one_line_errors(parser):
+        check_report(args)
         recording = read_trace_source(args)
         electrodes = choose_modality(recording) == "extracellular"
         if electrodes:
@@ -600,6 +626,9 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     traces = optical.roi_traces(recording, sorting, args.traces, parameters)
     write_nwb_units(sorting, args.out, traces=traces, **destination)
     print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
+    if args.report is not None:
+        run = dict(source=str(args.source), parameters=given, versions=versions(), command=["dlvolt", *args.arguments])
+        print(f"report: {dlvolt.report(sorting, args.report, run=run, warnings=args.warned, overwrite=True)}")
     if other is not None:
         print(agreement(sorting, other, args.compare, comparison_tolerance_ms(sorting, other)))
 
@@ -833,6 +862,17 @@ def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") ->
     if recording.get_num_segments() > 1:
         return into_segments(units, recording)
     return NumpySorting.from_sorting(units)
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """Check that the page can be written where it is asked for."""
+    if args.report is None:
+        return
+    from dlvolt.reporting.page import NAME, check_page
+
+    check_page(args.report, args.overwrite)
+    if not args.report.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--report: there is no folder {args.report.absolute().parent} to write {NAME} in")
 
 
 def agreement(sorting: BaseSorting, other: BaseSorting, path: Path, tolerance_ms: float = 0.4) -> str:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 
+import neo
 import numpy as np
 import nwbinspector
 import pynwb
@@ -370,3 +371,67 @@ def test_importing_dlvolt_stays_light():
     code = f"import sys, dlvolt.io; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def sorted_late():
+    """What the sorter returns: units with fdr and label, of two segments, the first of which starts at 1,000.5 s."""
+    recording, sorting = si.generate_ground_truth_recording(durations=[4.0, 3.0], num_channels=4, num_units=3, seed=1)
+    recording.shift_times(1000.5, segment_index=0)
+    sorting.register_recording(recording)
+    sorting.set_property("fdr", np.array([0.0, 0.02, 0.2], dtype="float32"))
+    sorting.set_property("label", np.array(["good", "good", "mua"]))
+    sorting.set_property("few", np.array([0, 1, 1]))
+    sorting.annotate(set_aside=[[0, 1.0, 1.25, "saturation"], [1, 0.5, 0.75, "movement"]])
+    return recording, sorting
+
+
+def test_what_the_sorter_says_of_units_and_times(sorted_late, tmp_path):
+    _, sorting = sorted_late
+    path = write_nwb_units(sorting, tmp_path / "units.nwb", metadata=METADATA)
+    nwbfile, _, values, descriptions, _ = read(path)
+    np.testing.assert_allclose(values["fdr"], [0.0, 0.02, 0.2])
+    assert list(values["label"]) == ["good", "good", "mua"]
+    assert "decoys" in descriptions["fdr"]
+    assert "no single neuron" in descriptions["label"]
+    with pynwb.NWBHDF5IO(str(path), "r") as io:
+        invalid = io.read().invalid_times.to_dataframe()
+    np.testing.assert_allclose(invalid["start_time"], [1001.5, 1005.0])  # segments follow each other
+    np.testing.assert_allclose(invalid["stop_time"], [1001.75, 1005.25])
+    assert [list(tags) for tags in invalid["tags"]] == [["saturation"], ["movement"]]
+    found = nwbinspector.inspect_nwbfile(nwbfile_path=str(path))
+    assert "check_column_binary_capability" not in {message.check_function_name for message in found}
+    assert serious_messages(path) == set()
+    assert nwbfile is not None
+
+
+def seconds(sorting, segments, starts):
+    """The spike times of each unit (s), where its segments start at these times."""
+    fs = sorting.sampling_frequency
+    return [
+        np.concatenate([sorting.get_unit_spike_train(unit, segment) / fs + starts[segment] for segment in segments])
+        for unit in sorting.unit_ids
+    ]
+
+
+def test_pandas_reads_segments_to_the_sample(sorted_late, tmp_path):
+    _, sorting = sorted_late
+    path = write_nwb_units(sorting, tmp_path / "units.nwb", metadata=METADATA)
+    with pynwb.NWBHDF5IO(str(path), "r") as io:
+        table = io.read().units.to_dataframe()
+    for found, times in zip(table["spike_times"], seconds(sorting, (0, 1), (1000.5, 1004.5)), strict=True):
+        np.testing.assert_allclose(found, times, rtol=0, atol=1e-9)
+
+
+def test_neo_reads_one_segment_to_the_sample(sorted_late, tmp_path):
+    """Of several it says that it cannot yet handle several observation intervals."""
+    recording, sorting = sorted_late
+    trains = {unit: sorting.get_unit_spike_train(unit, segment_index=0) for unit in sorting.unit_ids}
+    first = si.NumpySorting.from_unit_dict([trains], sorting.sampling_frequency)
+    first.set_property("label", sorting.get_property("label"))
+    first.register_recording(recording.select_segments([0]))
+    path = write_nwb_units(first, tmp_path / "units.nwb", metadata=METADATA)
+    (block,) = neo.NWBIO(str(path), mode="r").read_all_blocks()
+    found = block.segments[0].spiketrains
+    for train, times in zip(found, seconds(sorting, (0,), (1000.5,)), strict=True):
+        np.testing.assert_allclose(train.rescale("s").magnitude, times, rtol=0, atol=1e-9)

@@ -1,6 +1,7 @@
 import warnings
 from datetime import datetime, timezone
 
+import h5py
 import numpy as np
 import pytest
 import spikeinterface as si
@@ -114,3 +115,47 @@ def test_a_series_may_be_named_by_its_end(tmp_path):
     assert read_traces(path, stream_name="B").get_num_channels() == 4
     with pytest.raises(ValueError, match=r"stream_name: there is no 'C' .*'acquisition/A', 'acquisition/B'"):
         read_recording(path, stream_name="C")
+
+
+def replaced(group, name, value):
+    del group[name]
+    group[name] = value
+
+
+MALFORMED = {
+    "a group where data should be": (lambda s: (s.pop("data"), s.create_group("data")), "has no data of shape"),
+    "no data": (lambda s: s.pop("data"), "has no data of shape"),
+    "text as data": (lambda s: replaced(s, "data", ["a", "b"]), "has no data of shape"),
+    "no samples": (lambda s: replaced(s, "data", np.zeros((0, 4))), "has no data of shape"),
+    "too many axes": (lambda s: replaced(s, "data", np.zeros((9, 4, 2))), "has no data of shape"),
+    "transposed": (lambda s: replaced(s, "data", TRACES.T), "has 200 columns of data for 4 electrodes; .* transposed"),
+    "a rate of text": (lambda s: s["starting_time"].attrs.create("rate", "fast"), "has a rate which is no positive"),
+    "several rates": (lambda s: s["starting_time"].attrs.create("rate", [1.0, 2.0]), "has a rate which is no positive"),
+    "no rate": (lambda s: s["starting_time"].attrs.pop("rate"), "has a rate which is no positive number, None"),
+    "a rate of 0": (lambda s: s["starting_time"].attrs.create("rate", 0.0), "has a rate which is no positive"),
+    "no time": (lambda s: s.pop("starting_time"), "has neither a rate nor a timestamp"),
+    "no electrodes": (lambda s: s.pop("electrodes"), "does not tell which rows of the electrodes table"),
+    "other electrodes": (lambda s: s["electrodes"].write_direct(np.arange(4) + 9), "does not tell which rows"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_nwb_is_one_line_that_names_the_series(tmp_path, kind):
+    path = write_nwb(tmp_path / "a.nwb", LINE)
+    spoil, error = MALFORMED[kind]
+    with h5py.File(path, "a") as file:
+        spoil(file["acquisition/ElectricalSeries"])
+    for read in (read_recording, read_traces):
+        with pytest.raises(ValueError, match=rf"source: 'acquisition/ElectricalSeries' in .*a.nwb {error}") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.1])
+def test_truncated_nwb_is_one_line(tmp_path, kept):
+    path = write_nwb(tmp_path / "a.nwb", LINE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    for read in (read_recording, read_traces):
+        with pytest.raises(ValueError, match=r"source: HDF5 cannot read .*a.nwb, which may be damaged or not whole"):
+            read(path)

@@ -188,7 +188,10 @@ def _carry_electrodes(source_file: NWBFile, nwbfile: NWBFile) -> None:
         device = nwbfile.devices[group.device.name]
         nwbfile.add_electrode_group(copy_container(group, ElectrodeGroup, device=device))
     if source_file.electrodes is not None:
-        groups = [nwbfile.electrode_groups[group.name] for group in source_file.electrodes["group"].data[:]]
+        names = [str(name) for name in source_file.electrodes["group_name"].data[:]]
+        if not set(names) <= set(nwbfile.electrode_groups):  # as schema says they are; references of Zarr are pickles
+            names = [group.name for group in source_file.electrodes["group"].data[:]]
+        groups = [nwbfile.electrode_groups[name] for name in names]
         nwbfile.electrodes = ElectrodesTable(**copy_rows(source_file.electrodes, group=groups))
 
 

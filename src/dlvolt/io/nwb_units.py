@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
-from pynwb import NWBHDF5IO
+from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectrodesTable
 from pynwb.misc import Units
 from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, NumpySorting, SortingAnalyzer
@@ -33,6 +33,14 @@ from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, 
 from dlvolt.io.voltage_imaging import is_zarr
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
+SORTED_DESCRIPTIONS = {  # of the properties which `run_sorter("dlvolt")` gives units of electrodes
+    "fdr": "false-discovery rate: estimated fraction (0 to 1) of the unit's spikes which noise gives, by decoys",
+    "label": "'good' for a single neuron; 'mua' for what is no single neuron, as its false-discovery rate or its "
+    "contamination within the refractory period is too high",
+    "snr": "largest value of the unit's template, in standard deviations of the noise",
+    "amplitude": "norm of the unit's template over samples and channels, in standard deviations of the noise",
+    "main_channel_id": "identifier of the channel on which the unit's template is largest",
+}
 METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
 GAP = 1.5  # frames: a longer step of the recording's clock is a gap
 MAX_ELECTRODES = 8  # of a unit whose analyzer is dense
@@ -124,6 +132,9 @@ def write_nwb_units(
     property ``roi_row``. Without such a table, ``roi_x``, ``roi_y``, ``roi_num_pixels`` and ``roi_plane`` tell what
     the recording knows of its ROIs. No imaging plane is made up.
 
+    What the sorter set aside as artefacts (its annotation ``set_aside``) is in ``invalid_times``, with its reason as
+    tag.
+
     `traces` are in the processing module "ophys", a column for each unit: RoiResponseSeries of the unit's ROIs,
     with "delta_f_over_f" and "subthreshold" in "DfOverF", "fluorescence" in "Fluorescence" and others in the
     module itself; without a table of ROIs, which RoiResponseSeries need, plain TimeSeries in the module.
@@ -168,9 +179,10 @@ def write_nwb_units(
                 nwbfile.electrodes,
                 electrode_rows,
                 roi_columns(rois, channels),
-                UNIT_DESCRIPTIONS if optical else {},
+                UNIT_DESCRIPTIONS if optical else SORTED_DESCRIPTIONS if "fdr" in sorting.get_property_keys() else {},
             ),
         )
+        _add_set_aside(nwbfile, sorting, time_line)
         if traces:
             add_traces(nwbfile, traces, time_line.all_times(), rois)
 
@@ -373,6 +385,15 @@ def _time_columns(sorting: BaseSorting, time_line: _TimeLine) -> list[VectorData
     return columns
 
 
+def _add_set_aside(nwbfile: NWBFile, sorting: BaseSorting, time_line: _TimeLine) -> None:
+    """Write the stretches in which no spikes were looked for as invalid times."""
+    for segment, start_s, end_s, reason in sorting.get_annotation("set_aside") or []:
+        first, last = (round(time * sorting.sampling_frequency) for time in (start_s, end_s))
+        start = float(time_line.seconds(first, segment))
+        stop = float(time_line.seconds(max(last - 1, first), segment)) + 1 / sorting.sampling_frequency
+        nwbfile.add_invalid_time_interval(start_time=start, stop_time=stop, tags=[str(reason)])
+
+
 def _unit_channels(analyzer: SortingAnalyzer) -> list[np.ndarray]:
     """List the channel indices of each unit, in channel order."""
     if analyzer.is_sparse():
@@ -454,14 +475,16 @@ def _scalars(
 
 
 def _plain(values: np.ndarray | pd.Series) -> np.ndarray | list[str] | None:
-    """Give values as bool, int64, float64 or str, whatever holds them; None if they are no such scalars."""
+    """Give values as bool, int64 (int8 if 0 and 1 only), float64 or str, whatever holds them; None if nothing does."""
     if np.ndim(values) != 1:
         return None
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "boolean" and not pd.isna(values).any():
         return np.asarray(values, dtype=bool)
     if kind == "integer" and not pd.isna(values).any():
-        return np.asarray(values, dtype=np.int64)
+        whole = np.asarray(values, dtype=np.int64)
+        # Archives take 64 bits of which only one is used for a mistake; counts may be so few.
+        return whole.astype(np.int8) if np.isin(whole, (0, 1)).all() else whole
     if kind in ("integer", "floating", "mixed-integer-float", "boolean"):
         return pd.Series(values).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     if kind in ("string", "empty"):

@@ -91,16 +91,13 @@ def _known(path: Path) -> Candidate | None:
         if name.endswith(ending):
             return Candidate(reader, path.parent if takes_folder else path)
     if name.endswith(HDF5_ENDINGS) and h5py.is_hdf5(path):
-        try:
-            with h5py.File(path) as file:
-                if "nwb_version" in file.attrs:
-                    return None
-                if "version" in file and ("mapping" in file or "wells" in file):
-                    return Candidate("maxwell", path)
-                if "recordings" in file and "channel_positions" in file:
-                    return Candidate("mearec", path)
-        except OSError:
-            return None
+        with unreadable("source", path, "HDF5"), h5py.File(path) as file:
+            if "nwb_version" in file.attrs:
+                return None
+            if "version" in file and ("mapping" in file or "wells" in file):
+                return Candidate("maxwell", path)
+            if "recordings" in file and "channel_positions" in file:
+                return Candidate("mearec", path)
     if name.endswith(RAW_ENDINGS) and path.with_suffix(".json").is_file():
         return Candidate("binary", path)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
 from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
+from dlvolt.io.errors import unreadable
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import find_readers, read_rig
@@ -74,7 +76,7 @@ def read_recording(
         return recording
     elif candidates:
         recording = read_rig(source, candidates, stream_name=stream_name)
-    elif source.is_file():
+    elif source.is_file() or is_nwb(source):
         recording = _read_nwb(source, stream_name)
         recording.annotate(reader="read_nwb_recording")
     else:
@@ -142,9 +144,9 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     if path.is_file() and not h5py.is_hdf5(path):
         kinds = ", ".join(TRACE_SUFFIXES)
         raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
-    with h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r")) as file:
+    with unreadable("source", path, "HDF5"), _opened(path) as file:
         optical = list(find_groups(file, "RoiResponseSeries"))
-        electrical = list(find_groups(file, "ElectricalSeries")) if path.is_file() else []  # of Zarr not read here
+        electrical = list(find_groups(file, "ElectricalSeries"))
     listed = ", ".join(f"'{name}'" for name in optical + electrical)
     if not listed:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
@@ -182,11 +184,12 @@ def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording
 
 
 def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
-    if not h5py.is_hdf5(path):
+    if not path.is_dir() and not h5py.is_hdf5(path):
         raise ValueError(
             f"source: {path} is not an NWB file, nor of another kind that is known; name its reader, e.g. 'spikeglx'."
         )
-    series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+    with unreadable("source", path, "HDF5"):
+        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)
     if not series:
         raise ValueError(
@@ -196,23 +199,75 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     if stream_name is None and len(series) > 1:
         raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
     stream_name = _choose_series(stream_name, series, path)
+    check_electrical_series(path, stream_name)
 
-    if _locations_repeat(path, stream_name):
-        recording = _read_nwb_without_locations(path, stream_name)
-    else:
-        recording = read_nwb_recording(path, electrical_series_path=stream_name)
-    num_columns = recording.get_traces(segment_index=0, start_frame=0, end_frame=1).shape[1]
-    if num_columns != recording.get_num_channels():
-        raise ValueError(
-            f"source: '{stream_name}' in {path} has {num_columns} columns of data for "
-            f"{recording.get_num_channels()} electrodes; its data may be transposed."
-        )
+    with unreadable("source", f"'{stream_name}' in {path}", "SpikeInterface"):
+        if _locations_repeat(path, stream_name):
+            recording = _read_nwb_without_locations(path, stream_name)
+        else:
+            recording = read_nwb_recording(path, electrical_series_path=stream_name)
+        recording.get_traces(segment_index=0, start_frame=0, end_frame=1)
     return recording
+
+
+def check_electrical_series(path: Path, name: str) -> None:
+    """Raise where an ElectricalSeries is not as NWB has it.
+
+    Parameters
+    ----------
+    path : Path
+        An HDF5 file.
+    name : str
+        Path of the series in it.
+
+    Raises
+    ------
+    ValueError
+        Naming the series: without data, or data that are no numbers of shape (time, electrode); with neither a rate
+        nor timestamps, or a rate that is no positive number; or with electrodes that are not those of the data.
+    """
+    where = f"source: '{name}' in {path}"
+    with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), _opened(path) as file:
+        series = file[name]
+        data, electrodes = (series.get(part) for part in ("data", "electrodes"))
+        start, timestamps = (series.get(part) for part in ("starting_time", "timestamps"))
+        table = file.get("general/extracellular_ephys/electrodes/id")
+        shape = data.shape if _kind(data) in tuple("iuf") else ()
+        rows = electrodes[()] if _kind(electrodes) in tuple("iu") else None
+        num_rows = table.shape[0] if _kind(table) and table.ndim == 1 else 0
+        rate = start.attrs.get("rate") if _kind(start) else None
+        num_times = len(timestamps) if _kind(timestamps) in tuple("iuf") and timestamps.ndim == 1 else None
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(f"{where} has no data of shape (time, electrode), or none that are numbers; mend the file.")
+    if rows is None or rows.ndim != 1 or not num_rows or rows.min(initial=0) < 0 or rows.max(initial=0) >= num_rows:
+        raise ValueError(f"{where} does not tell which rows of the electrodes table it is of; mend the file.")
+    num_columns = shape[1] if len(shape) == 2 else 1
+    if num_columns != len(rows):
+        raise ValueError(
+            f"{where} has {num_columns} columns of data for {len(rows)} electrodes; its data may be transposed."
+        )
+    is_number = np.ndim(rate) == 0 and isinstance(rate, np.number | float | int)
+    if start is not None and not (is_number and 0 < rate < np.inf):
+        raise ValueError(f"{where} has a rate which is no positive number, {rate!r:.60}; mend the file.")
+    if start is None and num_times != shape[0]:
+        raise ValueError(
+            f"{where} has neither a rate nor a timestamp for each of its {shape[0]} samples; mend the file."
+        )
+
+
+def _opened(path: Path) -> Any:
+    """Open HDF5 or Zarr, to use in a with statement."""
+    return h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r"))
+
+
+def _kind(item: Any) -> str:
+    """Tell the kind of a dataset's numbers as NumPy does, of a group or nothing that it has none."""
+    return item.dtype.kind if hasattr(item, "dtype") else ""
 
 
 def _locations_repeat(path: Path, series_path: str) -> bool:
     """Whether two electrodes of one group have the same location, as where all are 0 for want of a value."""
-    with h5py.File(path) as file:
+    with _opened(path) as file:
         electrodes = file["general/extracellular_ephys/electrodes"]
         if "rel_x" not in electrodes or "rel_y" not in electrodes:
             return False
@@ -226,14 +281,15 @@ def _locations_repeat(path: Path, series_path: str) -> bool:
 def _read_nwb_without_locations(path: Path, series_path: str) -> BaseRecording:
     """Read an ElectricalSeries as a plain time series, as SpikeInterface refuses equal locations."""
     recording = read_nwb_timeseries(path, timeseries_path=series_path)
-    with h5py.File(path) as file:
+    with _opened(path) as file:
         series = file[series_path]
         attributes = series["data"].attrs
         channel_conversion = series["channel_conversion"][:] if "channel_conversion" in series else 1.0
         gain_to_volts = attributes.get("conversion", 1.0) * channel_conversion
         offset_to_volts = attributes.get("offset", 0.0)
         electrodes = file["general/extracellular_ephys/electrodes"]
-        names = electrodes["channel_name"].asstr() if "channel_name" in electrodes else electrodes["id"]
+        names = electrodes["channel_name"] if "channel_name" in electrodes else electrodes["id"]
+        names = names.asstr() if isinstance(names, h5py.Dataset) and names.dtype.kind == "O" else names
         channel_ids = names[:][series["electrodes"][:]]
     recording = recording.rename_channels(channel_ids)
     recording.set_channel_gains(gain_to_volts * 1e6)

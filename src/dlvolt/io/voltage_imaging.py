@@ -17,6 +17,7 @@ from scipy.stats import trim_mean
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.extractors.nwbextractors import read_file_from_backend
 
+from dlvolt.io.errors import unreadable
 from dlvolt.io.rois import set_roi_probe
 
 STREAM_MODES = ("fsspec", "remfile", "zarr")
@@ -101,14 +102,20 @@ def read_voltage_imaging(
             raise ValueError(f"path: {path} is not an NWB file: a folder must be Zarr; give the file.")
     elif stream_mode not in STREAM_MODES:
         raise ValueError(f"stream_mode: must be one of {', '.join(STREAM_MODES)}, or None, not {stream_mode!r}.")
-    return VoltageImagingRecording(
-        str(path),
-        series,
-        stream_mode=stream_mode,
-        cache=cache,
-        stream_cache_path=None if stream_cache_path is None else str(Path(stream_cache_path).absolute()),
-        storage_options=storage_options,
-    )
+    try:
+        return VoltageImagingRecording(
+            str(path),
+            series,
+            stream_mode=stream_mode,
+            cache=cache,
+            stream_cache_path=None if stream_cache_path is None else str(Path(stream_cache_path).absolute()),
+            storage_options=storage_options,
+        )
+    except (ValueError, ImportError, FileNotFoundError):
+        raise
+    except Exception:  # of a damaged file: of any kind
+        with unreadable("path", path, "HDF5 or Zarr"):
+            raise
 
 
 def is_zarr(folder: Path) -> bool:

@@ -1,0 +1,5 @@
+"""A page to open in a browser that shows what was found, and how."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"page": ["report"]})

@@ -1,0 +1,153 @@
+"""What a report shows of units of electrodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from spikeinterface.core import SortingAnalyzer
+from spikeinterface.postprocessing import compute_correlograms
+
+from dlvolt.exports import unit_table
+
+MAX_DRIFT_SPIKES = 40_000
+MAX_AMPLITUDES = 2_000  # of one unit
+MAX_CHANNELS = 12  # of one unit's waveforms
+WINDOW_MS, BIN_MS = 100.0, 1.0
+
+COLUMNS = {  # column of `unit_table`: heading, what it means
+    "unit": ("unit", "identifier in the sorting"),
+    "label": ("label", "good: a single neuron; mua: no single one"),
+    "num_spikes": ("spikes", "number of spikes"),
+    "firing_rate": ("rate (Hz)", "spikes per second"),
+    "amplitude_median": ("amplitude (µV)", "median over the spikes"),
+    "snr": ("SNR", "largest template value over the noise"),
+    "isi_violations_ratio": ("ISI violations", "as a ratio of what independent spikes would give"),
+    "rp_contamination": ("contamination", "estimated from spikes within the refractory period"),
+    "fdr": ("FDR", "fraction of the spikes which noise gives, estimated by decoys"),
+    "presence_ratio": ("presence", "fraction of the time in which it fires"),
+    "y_um": ("depth y (µm)", "location of the unit along the probe"),
+}
+
+
+def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
+    """Gather what is shown of an analyzer's units.
+
+    Parameters
+    ----------
+    analyzer : SortingAnalyzer
+        With ``templates``; what else is computed is shown, too.
+
+    Returns
+    -------
+    dict
+        Of numbers, texts, lists and arrays.
+
+    Raises
+    ------
+    ValueError
+        If there are no templates.
+    """
+    if not analyzer.has_extension("templates"):
+        raise ValueError('analyzer: has no templates; call analyzer.compute(["random_spikes", "templates"]) first.')
+    sorting = analyzer.sorting
+    table = unit_table(analyzer)
+    names = [name for name in COLUMNS if name in table]
+    starts = np.cumsum([0, *(analyzer.get_num_samples(s) for s in range(analyzer.get_num_segments()))])
+    fs = analyzer.sampling_frequency
+    spikes = sorting.to_spike_vector()
+    seconds = (spikes["sample_index"] + starts[spikes["segment_index"]]) / fs  # segments one after the other
+    amplitudes = _extension(analyzer, "spike_amplitudes")
+    depths = table["y_um"].to_numpy() if "y_um" in table else _main_depths(analyzer)
+    return {
+        "kind": "electrodes",
+        "facts": {
+            "channels": analyzer.get_num_channels(),
+            "sampling frequency": f"{fs:g} Hz",
+            "duration": f"{starts[-1] / fs:.1f} s"
+            + (f" in {analyzer.get_num_segments()} segments" if analyzer.get_num_segments() > 1 else ""),
+            "units": len(analyzer.unit_ids),
+            "spikes": len(spikes),
+        }
+        | ({"good units": int((table["label"] == "good").sum())} if "label" in table else {}),
+        "columns": [{"name": name, "title": COLUMNS[name][0], "meaning": COLUMNS[name][1]} for name in names],
+        "rows": table[names].astype(object).to_numpy().tolist(),
+        "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
+        "segment_starts": starts[:-1] / fs,
+        "probe": analyzer.get_channel_locations()[:, :2],
+        "locations": table[["x_um", "y_um"]].to_numpy() if "x_um" in table else None,
+        "drift": _drift(seconds, spikes["unit_index"], depths, amplitudes, analyzer),
+        "units": _units(analyzer, spikes, seconds, amplitudes),
+        "bin_ms": BIN_MS,
+        "in_microvolts": bool(analyzer.return_in_uV),
+    }
+
+
+def _extension(analyzer: SortingAnalyzer, name: str) -> np.ndarray | None:
+    return analyzer.get_extension(name).get_data() if analyzer.has_extension(name) else None
+
+
+def _main_depths(analyzer: SortingAnalyzer) -> np.ndarray:
+    if len(analyzer.unit_ids) == 0:
+        return np.empty(0)
+    return analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
+
+
+def _drift(
+    seconds: np.ndarray, units: np.ndarray, depths: np.ndarray, amplitudes: np.ndarray | None, analyzer: SortingAnalyzer
+) -> dict[str, Any]:
+    """Give when and where spikes are: where each was located, if that was computed, else where its unit is."""
+    if analyzer.has_extension("spike_locations"):
+        y, told = analyzer.get_extension("spike_locations").get_data()["y"], "located spike by spike"
+    else:
+        y, told = depths[units], "at the location of their unit"
+    taken = np.arange(len(seconds))
+    if len(taken) > MAX_DRIFT_SPIKES:
+        taken = np.sort(np.random.default_rng(0).choice(taken, MAX_DRIFT_SPIKES, replace=False))
+    return {
+        "seconds": np.round(seconds[taken], 3),
+        "y": np.round(y[taken], 1),
+        "unit": units[taken],
+        "amplitude": None if amplitudes is None else np.round(np.abs(amplitudes[taken]), 1),
+        "told": f"{len(taken)} of {len(seconds)} spikes, {told}",
+    }
+
+
+def _units(
+    analyzer: SortingAnalyzer, spikes: np.ndarray, seconds: np.ndarray, amplitudes: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """Give waveforms, autocorrelogram and amplitudes of each unit."""
+    extension = analyzer.get_extension("templates")
+    templates = extension.get_data("average")  # (K, D, N)
+    deviations = extension.get_data("std") if "std" in extension.params["operators"] else None
+    before = extension.params["ms_before"] if "ms_before" in extension.params else extension.nbefore / fs_khz(analyzer)
+    correlograms = None
+    if len(analyzer.unit_ids):
+        correlograms, _ = compute_correlograms(analyzer.sorting, window_ms=WINDOW_MS, bin_ms=BIN_MS)
+    locations = analyzer.get_channel_locations()
+    rng = np.random.default_rng(0)
+    units = []
+    for index in range(len(analyzer.unit_ids)):
+        height = np.ptp(templates[index], axis=0)
+        channels = np.sort(np.argsort(-height)[: min(MAX_CHANNELS, max(1, int((height > 0).sum())))])
+        mine = np.flatnonzero(spikes["unit_index"] == index)
+        if len(mine) > MAX_AMPLITUDES:
+            mine = np.sort(rng.choice(mine, MAX_AMPLITUDES, replace=False))
+        units.append(
+            {
+                "ms": np.round(np.arange(templates.shape[1]) / fs_khz(analyzer) - before, 4),
+                "channels": [str(channel) for channel in analyzer.channel_ids[channels]],
+                "places": locations[channels, :2],
+                "waveforms": np.round(templates[index][:, channels].T, 2),
+                "deviations": None if deviations is None else np.round(deviations[index][:, channels].T, 2),
+                "autocorrelogram": correlograms[index, index],
+                "seconds": np.round(seconds[mine], 3),
+                "amplitudes": None if amplitudes is None else np.round(amplitudes[mine], 1),
+            }
+        )
+    return units
+
+
+def fs_khz(analyzer: SortingAnalyzer) -> float:
+    """Return samples per millisecond."""
+    return analyzer.sampling_frequency / 1000.0

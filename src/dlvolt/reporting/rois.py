@@ -1,0 +1,112 @@
+"""What a report shows of ROIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from spikeinterface.core import BaseRecording, BaseSorting
+
+from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
+
+WINDOW_S = 10.0  # of each trace, where it fires most
+MAX_POINTS = 4_000  # of one trace
+MAX_TRACES = 300
+
+COLUMNS = {  # property: heading, what it means
+    "unit": ("ROI", "identifier of the ROI"),
+    "polarity": ("polarity", "which way its spikes point"),
+    "num_spikes": ("spikes", "number of spikes"),
+    "firing_rate": ("rate (Hz)", "spikes per second"),
+    "expected_precision": ("expected precision", "fraction of the spikes which are expected to be true"),
+    "snr": ("SNR", "height of its spikes over the noise"),
+    "threshold": ("threshold", "least spike probability"),
+    "num_bursts": ("bursts", "number of bursts"),
+    "num_complex_spikes": ("complex spikes", "number of complex spikes"),
+    "crosstalk_fraction": ("cross-talk", "fraction of the spikes which leak in from another ROI"),
+    "crosstalk_from": ("from", "the ROI from which they leak"),
+    "flag": ("flag", "what is wrong with the trace"),
+}
+
+
+def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
+    """Gather what is shown of the spikes of ROIs.
+
+    Parameters
+    ----------
+    sorting : BaseSorting
+        Of K units, named after the channels of its registered recording.
+
+    Returns
+    -------
+    dict
+        Of numbers, texts, lists and arrays.
+
+    Raises
+    ------
+    ValueError
+        If it has no recording, no units, or units which are no channels of it.
+    """
+    recording = sorting._recording  # SpikeInterface has no public way to it
+    if recording is None:
+        raise ValueError(
+            "analyzer_or_sorting: has no recording; call sorting.register_recording(recording), or, for units of "
+            "electrodes, give a SortingAnalyzer."
+        )
+    rois = rois_of(sorting, recording)
+    counts = sorting.count_num_spikes_per_unit(outputs="array")
+    columns: dict[str, Any] = {"unit": [str(unit) for unit in sorting.unit_ids], "num_spikes": counts}
+    columns["firing_rate"] = counts / recording.get_total_duration()
+    for name in sorting.get_property_keys():
+        if name in COLUMNS:
+            columns[name] = sorting.get_property(name)
+    names = [name for name in COLUMNS if name in columns]
+    positions, length_unit = roi_positions(recording, rois)
+    models = sorting.get_property("model_name")
+    return {
+        "kind": "rois",
+        "facts": {
+            "ROIs": len(rois),
+            "sampling frequency": f"{recording.sampling_frequency:g} Hz",
+            "duration": f"{recording.get_total_duration():.1f} s",
+            "spikes": int(counts.sum()),
+        }
+        | ({"model": ", ".join(sorted({str(model) for model in models}))} if models is not None else {}),
+        "columns": [{"name": name, "title": COLUMNS[name][0], "meaning": COLUMNS[name][1]} for name in names],
+        "rows": [[columns[name][row] for name in names] for row in range(len(rois))],
+        "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
+        "positions": positions,
+        "length_unit": UNITS.get(length_unit, length_unit),
+        "units": [_trace(sorting, recording, row, roi) for row, roi in enumerate(rois[:MAX_TRACES])],
+        "told": f"the {WINDOW_S:g} s in which it fires most"
+        + (f"; of the first {MAX_TRACES} ROIs" if len(rois) > MAX_TRACES else ""),
+    }
+
+
+def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -> dict[str, Any]:
+    """Give the trace of an ROI where it fires most, and the spikes there."""
+    unit, fs = sorting.unit_ids[row], recording.sampling_frequency
+    trains = [sorting.get_unit_spike_train(unit, segment_index=s) for s in range(recording.get_num_segments())]
+    segment = int(np.argmax([len(train) for train in trains]))
+    train, length = trains[segment], recording.get_num_samples(segment)
+    width = min(length, round(WINDOW_S * fs), MAX_POINTS)
+    first = 0
+    if len(train):
+        within = np.searchsorted(train, train + width) - np.arange(len(train))
+        first = int(np.clip(train[np.argmax(within)] - width // 20, 0, length - width))
+    trace = recording.get_traces(segment, first, first + width, recording.channel_ids[[roi]])[:, 0]
+    inside = train[(train >= first) & (train < first + width)]
+    probability = sorting.get_property("spike_probability")
+    known = None
+    if probability is not None and len(probability[row]) == sum(map(len, trains)):
+        before = sum(map(len, trains[:segment]))
+        known = np.asarray(probability[row])[before : before + len(train)][(train >= first) & (train < first + width)]
+    start = recording.get_start_time(segment_index=segment)
+    return {
+        "seconds": np.round(start + np.arange(first, first + width) / fs, 4),
+        "trace": trace.astype(float),
+        "spike_seconds": np.round(start + inside / fs, 4),
+        "spike_heights": trace[inside - first].astype(float),
+        "probability": known,
+        "all_spike_seconds": np.round(start + train[:5000] / fs, 3),
+    }
