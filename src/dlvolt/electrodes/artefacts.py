@@ -11,6 +11,8 @@ from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from dlvolt.preprocessing.highpass_reference import row_medians
+
 BLOCK_MS = 1.0  # the recording is judged in blocks of this length, half as long as a spike
 LAG_MS = 0.2  # x(t + lag) - x(t) keeps the band of spikes and little of field potentials
 MOST = 0.75  # of the channels: no neuron is seen by so many
@@ -169,7 +171,7 @@ class _Measure(NamedTuple):
         traces = traces.astype("float32", copy=False)
         signed = traces[self.lag :] - traces[: -self.lag]
         some = signed[:, :: -(-signed.shape[1] // MOST_IN_COMMON)]
-        signed = np.concatenate([signed, np.median(some, axis=1, keepdims=True)], axis=1)
+        signed = np.concatenate([signed, row_medians(some)[:, None]], axis=1)
         change = np.concatenate([np.abs(signed), np.zeros((self.lag, signed.shape[1]), "float32")])  # as long as traces
         if self.hum_period and len(traces) > self.hum_period + self.lag:
             change = self._without_hum(signed, change)
