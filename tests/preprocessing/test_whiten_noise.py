@@ -8,12 +8,13 @@ from probeinterface import generate_linear_probe, generate_tetrode
 from scipy.linalg import toeplitz
 from scipy.ndimage import maximum_filter1d
 from scipy.signal import fftconvolve, lfilter
+from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.preprocessing import common_reference, highpass_filter
 
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import WhitenNoiseRecording, whiten_noise
 from dlvolt.preprocessing.whiten_noise import _inverse_root_filter, estimate_whitening_filters
-from dlvolt.stages import preprocess
+from dlvolt.stages import preprocess, set_aside
 
 RATE = 25000.0
 COLOUR = np.array([1.0, 0.7, 0.3, 0.1])  # impulse response that colours the noise
@@ -202,7 +203,8 @@ def test_the_estimate_is_of_quiet_samples_only(noise, spikes):
 def test_the_sorter_whitens_in_one_pass_what_takes_three(num_channels, dtype):
     probe = generate_linear_probe(num_channels, ypitch=25)
     recording = recording_of(long_probe_noise(num_channels, 4.0).astype(dtype), probe)
-    white = preprocess(recording, SorterParameters())
+    p = SorterParameters()
+    white = preprocess(set_aside(recording, p, fix_job_kwargs({"pool_engine": "thread"})), p)
     filtered = highpass_filter(recording, filter_order=3, dtype="float32")
     by_steps = whiten_noise(common_reference(filtered) if num_channels == 80 else filtered)
     middle = slice(1000, -1000)
