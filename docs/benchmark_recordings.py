@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import spikeinterface.full as si
-from probeinterface import generate_tetrode
+from probeinterface import generate_linear_probe, generate_tetrode
 from spikeinterface.generation import generate_drifting_recording
 
 FS = 30_000.0  # Hz
@@ -64,7 +64,23 @@ def si_neuropixels(duration_s, seed, drifts):
     return (drifting if drifts else static), truth
 
 
-def mearec(duration_s, seed, templates, min_dist_um, **num_cells):
+def si_weak(duration_s, seed, num_channels, num_units, noise_uv):
+    """Return units along a tetrode or a row of contacts in noise that hides some of them."""
+    probe = generate_tetrode() if num_channels == 4 else generate_linear_probe(num_channels, ypitch=20.0)
+    probe.set_device_channel_indices(np.arange(num_channels))
+    return si.generate_ground_truth_recording(
+        durations=[duration_s],
+        sampling_frequency=FS,
+        num_channels=num_channels,
+        num_units=num_units,
+        probe=probe,
+        generate_sorting_kwargs=dict(firing_rates=(2.0, 12.0), refractory_period_ms=4.0),
+        noise_kwargs=dict(noise_levels=noise_uv, strategy="on_the_fly"),
+        seed=seed,
+    )
+
+
+def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, **num_cells):
     """Return simulated cells in noise that is coloured and correlated over distance."""
     import MEArec
 
@@ -73,7 +89,7 @@ def mearec(duration_s, seed, templates, min_dist_um, **num_cells):
     params["templates"].update(min_amp=40, max_amp=300, min_dist=min_dist_um)
     params["recordings"].update(
         noise_mode="distance-correlated",
-        noise_level=10.0,
+        noise_level=noise_uv,
         noise_color=True,
         filter=False,
         modulation="electrode",
@@ -92,6 +108,9 @@ RECORDINGS = {  # how it is made, s, seed, and what else that takes
     "si_tetrode": (si_tetrode, 300.0, 11, {}),
     "si_probe32": (si_probe, 300.0, 11, {}),
     "mea_nn32": (mearec, 240.0, 31, dict(n_exc=16, n_inh=4, min_dist_um=20)),
+    "mea_nn32_weak": (mearec, 90.0, 77, dict(n_exc=10, n_inh=3, min_dist_um=20, noise_uv=20.0)),
+    "si_weak4": (si_weak, 120.0, 3, dict(num_channels=4, num_units=6, noise_uv=14.0)),
+    "si_weak16": (si_weak, 120.0, 5, dict(num_channels=16, num_units=14, noise_uv=16.0)),
     "si_np_static": (si_neuropixels, 240.0, 11, dict(drifts=False)),
     "si_np_drift": (si_neuropixels, 240.0, 11, dict(drifts=True)),
 }
@@ -101,7 +120,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=RECORDINGS)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--templates", help="file of MEArec templates, for mea_tetrode and mea_nn32")
+    parser.add_argument("--templates", help="file of MEArec templates, for mea_…")
     parser.add_argument("--duration", type=float, help="s; default: that of the page")
     parser.add_argument("--seed", type=int, help="default: that of the page")
     args = parser.parse_args()

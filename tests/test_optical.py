@@ -138,7 +138,8 @@ def test_same_result_however_the_work_is_cut(recording, sorting, tmp_path, job_k
         np.testing.assert_array_equal(again.get_property(name), sorting.get_property(name))
 
 
-def test_traces_between_fluorescence_and_spikes(recording, sorting):
+def test_traces_between_fluorescence_and_spikes(recording, tmp_path):
+    sorting = run(recording, tmp_path, refine=False)
     made = dlvolt.roi_traces(recording, sorting)
     assert list(made) == ["delta_f_over_f", "spike_probability", "subthreshold"]
     for traces in made.values():
@@ -301,7 +302,7 @@ def test_hardly_anything_there(tmp_path, num_channels, seconds, kind):
 def test_segments(neurons, tmp_path):
     traces = neurons[0]
     pieces = [traces[:2500], traces[2500:2600], traces[2600:]]
-    settings = dict(polarity="positive", probability_threshold=0.4)
+    settings = dict(polarity="positive", probability_threshold=0.4, refine=False)  # each learns from all it has
     together = run(si.NumpyRecording(pieces, RATE), tmp_path, **settings)
     assert together.get_num_segments() == 3
     for segment, piece in enumerate(pieces):

@@ -24,12 +24,13 @@ from dlvolt.preprocessing import delta_f_over_f, fill_nan, spike_probability, su
 from dlvolt.preprocessing.finite import check_polarity, drop_units
 from dlvolt.preprocessing.spike_probability import draw_pieces, infer_polarity, load_model, locate_model, rate_ratio
 from dlvolt.preprocessing.survey import Survey, survey
+from dlvolt.rois.decided import BLOCK_S
 from dlvolt.stages import as_sorting
 
 BRIDGED_MS = 50.0  # missing samples are interpolated over gaps as long as this
 BESIDE_GAP_MS = 5.0  # what is found so close to missing samples is no spike
 SAMPLES_PER_CHUNK = 15_000_000  # of all ROIs together; bounds the memory
-LONGEST_CHUNK_S, SHORTEST_CHUNK_S = 30.0, 4.0  # a network reads whole windows of 2 s, also where a chunk ends
+MOST_BLOCKS = 16  # of a chunk: the longer it is, the fewer windows of the network are read for two
 CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
 
 
@@ -84,9 +85,9 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
         return sort_calcium(recording, _without_gaps(recording, seen, p), seen, p, job_kwargs["n_jobs"])
     if seen.dead.all():
         spikes, events, none = (np.zeros(0, dtype) for dtype in (base_peak_dtype, EVENT_DTYPE, "int64"))
-        return _collect(recording, seen, [], none, none, spikes, none, events, p)
+        return _collect(recording, seen, [], none, none.astype("U7"), none, spikes, none, events, p)
     traces, polarity = _prepare(recording, seen, p, job_kwargs["n_jobs"])
-    spikes, thresholds = _detect(traces, polarity, seen, p, job_kwargs)
+    spikes, detector = _detect(traces, polarity, seen, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
     upward = _upward(polarity)
     leaked = _crosstalk(traces, spikes, upward, p, job_kwargs)
@@ -94,7 +95,9 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
         spikes, leaked = spikes[leaked < 0], leaked[leaked < 0]
     events = label_events(traces, spikes, upward, burst_interval_ms=p.burst_interval_ms, job_kwargs=job_kwargs)
     noise = noise_levels(traces, p.seed)
-    return _collect(recording, seen, polarity, thresholds, noise, spikes, leaked, events, p)
+    return _collect(
+        recording, seen, polarity, detector.threshold, detector.decided_by, noise, spikes, leaked, events, p
+    )
 
 
 def _job_kwargs(recording: BaseRecording, p: SorterParameters, verbose: bool) -> dict[str, Any]:
@@ -106,7 +109,8 @@ def _job_kwargs(recording: BaseRecording, p: SorterParameters, verbose: bool) ->
         of_each_worker = recording.get_total_duration() / job_kwargs["n_jobs"]
         in_memory = SAMPLES_PER_CHUNK / recording.get_num_channels() / recording.sampling_frequency
         job_kwargs = {key: value for key, value in job_kwargs.items() if key not in CHUNK_KEYS}
-        job_kwargs["chunk_duration"] = max(SHORTEST_CHUNK_S, min(LONGEST_CHUNK_S, of_each_worker, in_memory))
+        blocks = int(min(MOST_BLOCKS, of_each_worker / BLOCK_S, in_memory / BLOCK_S))
+        job_kwargs["chunk_size"] = max(1, blocks) * round(BLOCK_S * recording.sampling_frequency)
     return job_kwargs
 
 
@@ -165,16 +169,24 @@ def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray,
 
 def _detect(
     traces: BaseRecording, polarity: list[str], seen: Survey, p: SorterParameters, job_kwargs: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the spikes by segment and sample, their probability as amplitude, and the threshold of each trace."""
+) -> tuple[np.ndarray, NetworkPeakDetector]:
+    """Return the spikes by segment and sample, their probability as amplitude, and what has found them."""
     threshold, shadow_ms = (None if value == "auto" else value for value in (p.probability_threshold, p.shadow_ms))
     given = "auto" if "any" in polarity else polarity
     detector = NetworkPeakDetector(
-        traces, p.model, threshold, shadow_ms, given, p.device, p.seed, job_kwargs["n_jobs"], (True, True)
+        traces,
+        p.model,
+        threshold,
+        shadow_ms,
+        given,
+        p.device,
+        p.seed,
+        num_workers=job_kwargs["n_jobs"],
+        refine=p.refine,
+        return_output=(True, True),
     )
     spikes, probability = run_node_pipeline(traces, [detector], job_kwargs, job_name="detect spikes")
     spikes["amplitude"] = probability
-    thresholds = np.broadcast_to(detector.threshold, len(polarity))
 
     reach = round(BESIDE_GAP_MS / 1000 * traces.sampling_frequency)
     genuine = np.ones(len(spikes), dtype=bool)
@@ -182,7 +194,7 @@ def _detect(
     for segment, channel in ((s, c) for s, gaps in enumerate(seen.gaps) for c in gaps):
         here = np.flatnonzero((spikes["segment_index"] == segment) & (live[spikes["channel_index"]] == channel))
         genuine[here] = ~seen.near_gap(segment, channel, spikes["sample_index"][here], reach)
-    return spikes[genuine], thresholds
+    return spikes[genuine], detector
 
 
 def _crosstalk(
@@ -210,6 +222,7 @@ def _collect(
     seen: Survey,
     polarity: list[str],
     thresholds: np.ndarray,
+    decided_by: np.ndarray,
     noise: np.ndarray,
     spikes: np.ndarray,
     leaked: np.ndarray,
@@ -246,6 +259,7 @@ def _collect(
         "polarity": of_live(np.array(polarity, dtype="U8"), ""),
         "model_name": np.full(num_rois, network.name),
         "model_version": np.full(num_rois, network.version),
+        "decided_by": of_live(decided_by, ""),
         "threshold": of_live(thresholds.astype("float64"), np.nan),
         "flag": np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""),
         "firing_rate": np.array([len(one) for one in probability]) / observed_s,

@@ -91,6 +91,11 @@ class SorterParameters:
         "Network that finds spikes: weights of dlvolt, or the folder of a saved model; 'calcium' for fluorescence of "
         "calcium, also by default where the recording is annotated with modality='calcium'",
     )
+    refine: bool = of_rois(
+        True,
+        "Let a model of each trace, learnt from the trace itself, decide on the spikes that the network proposes; "
+        "False: the network alone",
+    )
     polarity: str | list = of_rois(
         "auto",
         "Which way spikes go: 'positive', 'negative', a list of these for all channels, or 'auto': inferred",

@@ -40,6 +40,7 @@ for class_name, function_name in (
     ("NotchCombRecording", "notch_comb"),
     ("SpikeProbabilityRecording", "spike_probability"),
     ("SpikeRateRecording", "spike_rate"),
+    ("SteadyNoiseRecording", "steady_noise"),
     ("SubthresholdRecording", "subthreshold"),
     ("WhitenNoiseRecording", "whiten_noise"),
 ):

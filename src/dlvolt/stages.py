@@ -31,7 +31,8 @@ from dlvolt.learning import (
 from dlvolt.left_over import LeftOverRecording
 from dlvolt.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, whiten_noise
+from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
+from dlvolt.preprocessing.steady_noise import usual_levels
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.refractory import contamination, same_neuron
 from dlvolt.threads import map_in_threads
@@ -94,12 +95,15 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
 
 
 def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
-    """Filter, reference and whiten."""
+    """Filter, reference, bring loud noise to its usual level where there is any, and whiten."""
     filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
     spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
     filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
+    levels, is_steady = usual_levels(filtered, p.seed)
+    if not is_steady:
+        filtered = steady_noise(filtered, levels)
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 

@@ -60,7 +60,7 @@ def test_spikes_are_found_where_they_are(model, rate, threshold):
 
 
 def test_peaks_are_those_of_the_probability(recording, model):
-    peaks = find(recording, model)
+    peaks = find(recording, model, refine=False)
     probability = spike_probability(recording, model=model)
     for segment in (0, 1):
         frames, channels = shadow(probability.get_traces(segment), 0.5, 2)
@@ -70,17 +70,18 @@ def test_peaks_are_those_of_the_probability(recording, model):
 
 
 def test_threshold_shadow_and_polarity_can_be_said(recording, model, tmp_path):
-    everything = find(recording, model, threshold=1e-3, shadow_ms=0)
-    assert len(everything) > len(find(recording, model, threshold=1e-3)) > len(find(recording, model)) > 0
+    everything = find(recording, model, threshold=1e-3, shadow_ms=0, refine=False)
+    fewer, fewest = (find(recording, model, refine=False, **at) for at in (dict(threshold=1e-3), {}))
+    assert len(everything) > len(fewer) > len(fewest) > 0
     probability = spike_probability(recording, model=model, polarity="positive")
     frames, channels = shadow(probability.get_traces(1), 0.99, 50)
-    peaks = find(recording, model, threshold=0.99, shadow_ms=50.0, polarity="positive")
+    peaks = find(recording, model, threshold=0.99, shadow_ms=50.0, polarity="positive", refine=False)
     peaks = peaks[peaks["segment_index"] == 1]
     np.testing.assert_array_equal(peaks["sample_index"], frames)
     np.testing.assert_array_equal(peaks["channel_index"], channels)
 
     strict = save_matched_network(tmp_path / "strict", threshold=0.999)
-    assert NetworkPeakDetector(recording, strict).threshold == 0.999
+    assert np.all(NetworkPeakDetector(recording, strict, refine=False).threshold == 0.999)
 
 
 def test_polarity_is_recorded(recording, model):
@@ -100,11 +101,11 @@ def test_polarity_is_recorded(recording, model):
     ],
     ids=["small chunks", "one chunk", "threads", "fork"],
 )
-def test_same_peaks_however_the_work_is_cut(recording, model, job_kwargs):
-    expected = find(recording, model, threshold=0.01)
-    np.testing.assert_array_equal(
-        find(recording, model, dict(progress_bar=False, **job_kwargs), threshold=0.01), expected
-    )
+@pytest.mark.parametrize("refine", [True, False])
+def test_same_peaks_however_the_work_is_cut(recording, model, job_kwargs, refine):
+    expected = find(recording, model, threshold=0.05, refine=refine)
+    again = find(recording, model, dict(progress_bar=False, **job_kwargs), threshold=0.05, refine=refine)
+    np.testing.assert_array_equal(again, expected)
 
 
 def test_a_pickled_detector_knows_its_polarity(recording, model, monkeypatch):
@@ -124,7 +125,7 @@ def test_exact_under_chunking_even_where_everything_is_a_detection(recording, mo
     if seed % 3 == 0:
         probability.sort(axis=0)  # a chain of stronger and stronger neighbours
         probability[::2] /= 2
-    detector = NetworkPeakDetector(recording, model, threshold=0.1, polarity="positive")
+    detector = NetworkPeakDetector(recording, model, threshold=0.1, polarity="positive", refine=False)
     detector.scores = si.NumpyRecording(probability, RATE)
     detector.shadow_samples = shadow_samples
     frames, channels = shadow(probability, 0.1, shadow_samples)

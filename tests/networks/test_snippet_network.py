@@ -7,7 +7,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.metrics import f1_score
 
 from dlvolt.networks import create, load, save
-from dlvolt.networks.snippets import LOWEST, channel_threshold
+from dlvolt.networks.snippets import channel_threshold, outlines, settled
 from dlvolt.preprocessing import spike_probability
 
 ARCHITECTURES = ["waveform_cnn", "waveform_gru"]
@@ -55,7 +55,7 @@ def test_probabilities_do_not_depend_on_company_but_labels_may(fitted):
     np.testing.assert_array_equal(fitted.predict(X[:10]), probability[:10] >= 0.5)  # few: no company to look at
     order = np.random.default_rng(0).permutation(len(X))
     np.testing.assert_array_equal(fitted.predict(X[order]), fitted.predict(X)[order])
-    np.testing.assert_array_equal(fitted.predict(X), probability >= channel_threshold(probability))
+    np.testing.assert_array_equal(fitted.predict(X), fitted.label(probability, outlines(X)))
 
 
 def test_parameters_are_those_of_the_published_settings():
@@ -77,16 +77,32 @@ def test_the_weight_of_rare_spikes_does_not_change_what_a_probability_means():
         assert model.predict_proba(X).mean() == pytest.approx(0.1, abs=0.05)
 
 
-def test_the_threshold_of_a_channel_lies_below_its_spikes():
+def test_the_threshold_of_a_channel_lies_in_the_valley_before_its_spikes():
     rng = np.random.default_rng(0)
-    for spikes in (-3.0, 0.0, 1.0):
+    for spikes in (-3.0, 0.0, 1.0, 5.0):  # wherever that is
         log_odds = np.concatenate([rng.normal(-15, 1, 3000), rng.normal(-10, 2, 1000), rng.normal(spikes, 0.7, 400)])
-        threshold = channel_threshold(expit(log_odds))
+        threshold, told_by = channel_threshold(expit(log_odds))
+        assert told_by == "valley"
         assert spikes - 3.5 < logit(threshold) < spikes - 1
-    two_neurons = np.concatenate([log_odds, rng.normal(8, 0.5, 400)])
-    assert logit(channel_threshold(expit(two_neurons))) == pytest.approx(0)  # not between the two
-    assert logit(channel_threshold(expit(rng.normal(-12, 1, 3000)))) == pytest.approx(LOWEST)  # noise alone
-    assert channel_threshold(np.full(500, 0.3)) == channel_threshold(expit(rng.normal(size=10))) == 0.5
+    slope = -8 + rng.exponential(2, 3000)
+    for log_odds in (slope, rng.normal(-12, 1, 3000)):
+        assert channel_threshold(expit(log_odds)) == (0.5, "one mode")
+    assert channel_threshold(np.full(500, 0.3)) == (0.5, "one mode")
+    assert channel_threshold(expit(rng.normal(size=10))) == (0.5, "too few")
+
+
+def test_a_channel_says_where_the_cluster_of_its_spikes_ends():
+    snippets, truth = labelled_snippets(2000)
+    shapes = outlines(snippets)
+    cautious = truth.astype(bool) & (shapes[:, 4] < np.quantile(shapes[truth == 1, 4], 0.85))
+    bold = truth.astype(bool) | (shapes[:, 4] < np.quantile(shapes[truth == 0, 4], 0.05))
+    for guess in (cautious, bold):
+        assert np.mean(guess == truth) < 0.98
+        assert np.mean(settled(shapes, guess) == truth) > 0.98
+    few = np.arange(2000) < 5
+    np.testing.assert_array_equal(settled(shapes, few), few)
+    assert shapes.shape == (2000, 14)
+    np.testing.assert_allclose(shapes[:, 1], snippets[:, 3:6].mean(axis=1), rtol=1e-5)
 
 
 TWO_OF_EACH = "y: there must be two spikes and two others at least; label more of both classes"

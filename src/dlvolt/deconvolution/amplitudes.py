@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-PER_UNIT = ("event_cost", "typical", "precision", "minimum", "maximum", "noise_variance")
+PER_UNIT = ("event_cost", "typical", "precision", "minimum", "maximum")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class AmplitudePrior:
     ----------
     rate : float
         λ, one over the amplitude.
-    noise_variance : float or Tensor, shape (K,)
-        σ²; of each unit, the variance of its scores where it has no events, if the noise is not quite white.
+    noise_variance : float
+        σ².
     event_cost : float or Tensor, shape (K,)
         Nats by which an event must raise the log joint; a²/2σ² admits amplitudes above a. 0 is the plain
         exponential prior.
@@ -37,7 +37,7 @@ class AmplitudePrior:
     """
 
     rate: float = 0.0
-    noise_variance: float | Tensor = 1.0
+    noise_variance: float = 1.0
     event_cost: float | Tensor = 0.0
     minimum: float | Tensor = 0.0
     maximum: float | Tensor = math.inf
@@ -100,15 +100,15 @@ def least_scores(prior: AmplitudePrior, like: Tensor) -> Tensor:
     The gain of the best amplitude rises with the score. With p = σ²π it is zero where the score less σ²λ is
     √((1 + p) (2σ² cost + p A²)) − p A, or, if amplitudes end below that, where the largest one is worth its cost.
     """
-    cost, typical, precision, minimum, maximum, variance = (
+    cost, typical, precision, minimum, maximum = (
         torch.as_tensor(getattr(prior, name), dtype=like.dtype, device=like.device) for name in PER_UNIT
     )
-    cost, precision = variance * cost, variance * precision
+    cost, precision = prior.noise_variance * cost, prior.noise_variance * precision
     pull = precision * typical
     unbounded = ((1 + precision) * (2 * cost + pull * typical)).sqrt() - pull
     bounded = (cost + precision * (maximum - typical) ** 2 / 2) / maximum + maximum / 2
     least = torch.where(maximum * (1 + precision) - pull < unbounded, bounded, unbounded)
-    return variance * prior.rate + torch.maximum(least, minimum * (1 + precision) - pull)
+    return prior.noise_variance * prior.rate + torch.maximum(least, minimum * (1 + precision) - pull)
 
 
 def separated_maxima(gain: Tensor, separation: int) -> Tensor:

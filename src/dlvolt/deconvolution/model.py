@@ -154,6 +154,6 @@ def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | T
     of_event = prior.select(events.units)
     if torch.any((events.amplitudes < of_event.minimum) | (events.amplitudes > of_event.maximum)):
         return recording.new_tensor(-math.inf)
-    error = residual(recording, events, templates).square().sum()  # σ² is one number here
+    error = residual(recording, events, templates).square().sum()
     cost = (prior.rate * events.amplitudes + of_event.event_cost).sum()
     return -error / (2 * prior.noise_variance) - cost

@@ -11,6 +11,7 @@ from scipy.interpolate import CubicSpline
 from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
+from dlvolt.networks.snippets import outlines
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class SpikeProbabilityOfPeaks(PipelineNode):
         Weights that come with dlvolt, or the folder of a saved model of snippets.
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
-    return_output : bool, default: True
-        Whether the pipeline returns the probabilities.
+    return_output : bool or (bool, bool), default: True
+        Whether the pipeline returns the probabilities; of two, the second is for the outlines of the snippets, see
+        `dlvolt.networks.snippets.outlines`.
 
     Raises
     ------
@@ -54,7 +56,7 @@ class SpikeProbabilityOfPeaks(PipelineNode):
         noise_levels: np.ndarray,
         model: str | Path = "waveform_cnn",
         device: str = "auto",
-        return_output: bool = True,
+        return_output: bool | tuple[bool, bool] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output, parents=[peaks])
         self.network = check_peak_model(recording, model, device)
@@ -73,14 +75,16 @@ class SpikeProbabilityOfPeaks(PipelineNode):
         """Return the type of a probability."""
         return np.dtype("float32")
 
-    def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-        """Return the probability of each of the peaks in a chunk, shape (P,), float32."""
+    def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the probability of each of the peaks in a chunk, shape (P,), float32, and, if wanted, the outlines."""
         samples, channels = peaks["sample_index"][:, None] + self.window, peaks["channel_index"]
         downward = np.where(peaks["amplitude"] > 0, -self.scale[channels], self.scale[channels])
         snippets = traces[samples, channels[:, None]].astype("float32") @ self.resample  # P×D
         if not np.isfinite(snippets).all():
             raise ValueError("recording: traces around a peak are NaN or infinite; put fill_nan(recording) before this")
-        return self.network.predict_proba(snippets * downward[:, None])
+        snippets *= downward[:, None]
+        probability = self.network.predict_proba(snippets)
+        return (probability, outlines(snippets)) if isinstance(self.return_output, tuple) else probability
 
 
 def classify_peaks(
@@ -95,7 +99,8 @@ def classify_peaks(
 ) -> np.ndarray:
     """Say which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
 
-    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has.
+    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has; ``threshold="predict"`` keeps a
+    third of each.
 
     Parameters
     ----------
@@ -108,8 +113,8 @@ def classify_peaks(
     threshold : float, "noise" or "predict"
         Probability from which on a peak is a spike. "noise" takes what one in a hundred peaks of noise reaches
         (`SnippetNetwork.noise_threshold`), so small and distant neurons stay. "predict" labels the peaks of each
-        channel as the model's `predict` does: those in the package keep the cluster that stands apart most, as labels
-        drawn by hand did.
+        channel as the model's `predict` does: those in the package keep the cluster that stands apart, as labels drawn
+        by hand did.
     device : str
         Torch device; "auto" takes CUDA where there is one.
     seed : int
@@ -147,14 +152,16 @@ def classify_peaks(
     )
     by_time = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
     source = PeakRetriever(recording, peaks[by_time])
-    score = SpikeProbabilityOfPeaks(recording, source, noise_levels, model, device)
-    probability = run_node_pipeline(recording, [source, score], job_kwargs or {}, job_name="dlvolt: classify peaks")
+    wanted = (True, True) if threshold == "predict" else True
+    score = SpikeProbabilityOfPeaks(recording, source, noise_levels, model, device, wanted)
+    scored = run_node_pipeline(recording, [source, score], job_kwargs or {}, job_name="dlvolt: classify peaks")
     if threshold != "predict":
-        labels[by_time] = probability >= (network.noise_threshold() if threshold == "noise" else threshold)
+        labels[by_time] = scored >= (network.noise_threshold() if threshold == "noise" else threshold)
         return labels
+    probability, shapes = scored
     for channel in np.unique(peaks["channel_index"]):
         members = peaks["channel_index"][by_time] == channel
-        labels[by_time[members]] = network.label(probability[members])
+        labels[by_time[members]] = network.label(probability[members], shapes[members])
     return labels
 
 

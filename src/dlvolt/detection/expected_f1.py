@@ -32,7 +32,7 @@ def expected_f1_thresholds(
     shadow_samples : int
         As for `shadow`.
     seed : int, default: 0
-        Of the sample, 20 s in pieces of 5 s.
+        Of the sample, see `draw_pieces`.
     num_workers : int, default: 1
         Threads that read it.
 

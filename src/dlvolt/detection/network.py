@@ -1,4 +1,4 @@
-"""Peak detector: ``detect_peaks(method="dlvolt")`` finds spikes with a network."""
+"""Peak detector: ``detect_peaks(method="dlvolt")``: a network proposes spikes, the model of each trace decides."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from spikeinterface.core import BaseRecording
 from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.preprocessing.spike_probability import load_model, spike_probability
+from dlvolt.rois.decided import DecidedSpikes
 
 from .expected_f1 import expected_f1_thresholds
 from .shadowing import shadow_chunk
 
+ELECTRODES_HZ = 6000.0  # from here on traces are those of electrodes, whose spikes are another matter
 MARGIN = 8  # shadows, read beside a chunk where its borders are not sure; more if that is not enough
 
 
@@ -44,15 +46,21 @@ class ShadowingPeakDetector(PeakDetector):
         return (peaks, scores) if isinstance(self.return_output, tuple) else (peaks,)
 
     def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the frames, channels and scores of the detections of a chunk.
+        """Return the frames, channels and scores of the detections of a chunk, by frame."""
+        return self.shadowed(segment_index, start_frame, end_frame, np.arange(self.scores.get_num_channels()))
+
+    def shadowed(
+        self, segment_index: int, start_frame: int, end_frame: int, undecided: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the frames, channels and scores of the detections of a chunk, in some channels, at least one.
 
         Whether a detection stays may depend on a stronger one beside it, and that on the next. So, of channels whose
         detections at the borders of the chunk are not sure, more is read, until all are.
         """
         segment = self.scores.segments[segment_index]
         num_samples = segment.get_num_samples()
-        undecided, margin, found = np.arange(self.scores.get_num_channels()), 0, []
-        thresholds = np.broadcast_to(self.threshold, len(undecided))
+        margin, found = 0, []
+        thresholds = np.broadcast_to(self.threshold, self.scores.get_num_channels())
         while len(undecided) or not found:
             low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
             scores = segment.get_traces(low, high, undecided)
@@ -70,9 +78,13 @@ class ShadowingPeakDetector(PeakDetector):
 
 
 class NetworkPeakDetector(ShadowingPeakDetector):
-    """Detect spikes where the probability that a network gives peaks.
+    """Detect spikes: a network proposes them, and the trace itself decides.
 
-    Stronger detections suppress weaker ones within the shadow, strongest first (see `dlvolt.detection.shadow`).
+    From what the network sees, a model of each trace is learnt: what its spikes look like, how high they are, how often
+    they come, and what its noise is like (`dlvolt.rois.refinement`). It gives each spike a probability. Where a trace
+    has too few spikes to learn from, and with ``refine=False``, the network alone decides: spikes are where its
+    probability peaks, and stronger ones suppress weaker ones within the shadow, strongest first (see
+    `dlvolt.detection.shadow`).
     Which way spikes go is inferred per channel unless given, and recorded: as `polarity` here, and as the channel
     property "polarity" of the recording. Peaks do not depend on how the recording is cut into chunks.
 
@@ -84,7 +96,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         Weights that come with dlvolt (`dlvolt.networks.available`), or the folder of a saved model.
     threshold : float or "auto", optional
         Least probability of a detection. "auto" chooses it for each channel, see `expected_f1_thresholds`. By default
-        the model's own.
+        the network's own where it decides alone, else "auto".
     shadow_ms : float, optional
         By default the model's own.
     polarity : str or list of str, default: "auto"
@@ -92,9 +104,11 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     seed : int, default: 0
-        Of the sample from which polarity and thresholds are inferred.
+        Of the samples from which polarity, models and thresholds are inferred.
     num_workers : int, default: 1
-        Threads that read the sample for the thresholds.
+        Threads that read the sample for models and thresholds.
+    refine : bool, default: True
+        Let the model of each trace decide. Traces of 6 kHz or more, as of electrodes, are left to the network.
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the peaks; of two, the second is for the probability at each of them.
 
@@ -102,8 +116,10 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     ----------
     polarity : list of str
         "positive", "negative" or, for a model that does not care, "any", of each channel.
-    probability : BaseRecording
+    scores : BaseRecording
         What the network says at every sample.
+    decided_by : np.ndarray, shape (N,)
+        "model" or "network", for each channel.
     threshold : float or np.ndarray, shape (N,)
         Of all channels, or of each.
 
@@ -122,7 +138,8 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     model : str or path, default: "voltage"
         Weights that come with dlvolt, or the folder of a saved model.
     threshold : float, "auto" or None, default: None
-        Least probability of a detection; "auto" chooses it for each channel; None takes the model's own.
+        Least probability of a detection; "auto" chooses it for each channel; None takes the network's own where it
+        decides alone, else "auto".
     shadow_ms : float or None, default: None
         A detection suppresses less confident ones so close; None takes the model's own.
     polarity : "auto" | "positive" | "negative" | list, default: "auto"
@@ -131,9 +148,9 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     seed : int, default: 0
-        Of the sample from which polarity and thresholds are inferred.
+        Of the samples from which polarity, models and thresholds are inferred.
     num_workers : int, default: 1
-        Threads that read the sample for the thresholds.
+        Threads that read the sample for models and thresholds.
     """
 
     def __init__(
@@ -146,6 +163,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         device: str = "auto",
         seed: int = 0,
         num_workers: int = 1,
+        refine: bool = True,
         return_output: bool | tuple[bool, bool] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
@@ -156,11 +174,37 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         self.scores = spike_probability(recording, model, polarity, device, seed)
         network = load_model(self.scores._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
+        self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
+        num_channels = recording.get_num_channels()
+        self.decided_by, self.decided = np.full(num_channels, "network"), None
+        if refine and recording.sampling_frequency < ELECTRODES_HZ:
+            self.decided = DecidedSpikes(recording, self.scores, self.shadow_samples, seed, num_workers)
+            self.decided_by[self.decided.channels] = "model"
+        alone = np.flatnonzero(self.decided_by == "network")
         if threshold is None:
             threshold = network.threshold if network.detection_threshold is None else network.detection_threshold
-        self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
-        if threshold == "auto":
-            threshold = expected_f1_thresholds(self.scores, self.shadow_samples, seed, num_workers)
-        self.threshold = threshold
+            given = False
+        else:
+            given = threshold != "auto"
+        thresholds = np.full(num_channels, np.nan if threshold == "auto" else threshold)
+        if threshold == "auto" and len(alone):
+            some = self.scores.select_channels(self.scores.channel_ids[alone])
+            thresholds[alone] = expected_f1_thresholds(some, self.shadow_samples, seed, num_workers)
+        if self.decided is not None and not given:
+            thresholds[self.decided.channels] = self.decided.thresholds
+        self.threshold = thresholds
         self.polarity = self.scores.get_property("polarity").tolist()
         recording.set_property("polarity", self.polarity)
+
+    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the frames, channels and probabilities of the spikes of a chunk, by frame."""
+        parts = []
+        if len(alone := np.flatnonzero(self.decided_by == "network")):
+            parts.append(self.shadowed(segment_index, start_frame, end_frame, alone))
+        if len(alone) < len(self.decided_by):
+            frames, channels, probability = self.decided.find(segment_index, start_frame, end_frame)
+            spikes = probability >= self.threshold[channels]
+            parts.append((frames[spikes], channels[spikes], probability[spikes]))
+        frames, channels, probability = (np.concatenate(part) for part in zip(*parts, strict=True))
+        by_time = np.lexsort((channels, frames))
+        return frames[by_time], channels[by_time], probability[by_time]

@@ -11,11 +11,14 @@ from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from dlvolt.preprocessing.highpass_reference import row_medians
+
 BLOCK_MS = 1.0  # the recording is judged in blocks of this length, half as long as a spike
 LAG_MS = 0.2  # x(t + lag) - x(t) keeps the band of spikes and little of field potentials
 MOST = 0.75  # of the channels: no neuron is seen by so many
 HIGH = 3.0  # times a channel's typical block, some nine noise standard deviations: noise never gets there
 SUSTAINED_MS, SUSTAINED = 20.0, 0.6  # blocks that are high for so much of so long are no spikes, but movement
+MOST_IN_COMMON = 32  # channels, spread over the probe, tell what all have in common
 OUTSIZE = 10.0  # times a channel's typical block: on most channels of a probe no spike gets there,
 OUTSIZE_OF_FEW, FEW_CHANNELS = 25.0, 16  # and on most of so few, which may all be beside one neuron, not here
 CONSTANT_MS = 3.0  # a recording that does not change for so long is blanked, saturated or has lost packets,
@@ -79,8 +82,9 @@ def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_per
 
     The recording is cut into blocks of a millisecond. A block is measured by the largest change of each channel over
     0.2 ms, and compared with the channel's own typical block. An artefact is a block that is outsize on most channels,
-    a time of 20 ms in which most blocks are high on most channels, or 3 ms in which most channels do not change. What
-    only some channels show may be a spike, and is left to the sorter.
+    a time of 20 ms in which most blocks are high on most channels, or in what all of them have in common (as when
+    muscles are heard), or 3 ms in which most channels do not change. What only some channels show may be a spike, and
+    is left to the sorter.
 
     Parameters
     ----------
@@ -125,8 +129,9 @@ def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_per
 class _Measure(NamedTuple):
     """How blocks are measured: their length, the lag and the hum's period in samples, and the channels' typical block.
 
-    `typical`, shape (N,), is the median of the largest change in blocks that change at all; channels that are
-    not alive are not asked. `coarse` tells whether a typical block changes by one step of the digitiser.
+    `typical`, shape (N + 1,), is the median of the largest change in blocks that change at all, the last one that of
+    the median over channels; channels that are not alive, (N,), are not asked. `coarse` tells whether a typical block
+    changes by one step of the digitiser.
     """
 
     block: int
@@ -151,28 +156,32 @@ class _Measure(NamedTuple):
             seed=0,
         )
         measure = cls(block, lag, hum_period, np.ones(recording.get_num_channels()), np.ones(0), False)
-        changes = np.concatenate([measure.largest_changes(chunk, 0, 0) for chunk in chunks])  # blocks×N
+        changes = np.concatenate([measure.largest_changes(chunk, 0, 0) for chunk in chunks])  # blocks×(N+1)
         typical = np.array([np.median(own[own > 0]) if own.any() else 0.0 for own in changes.T])
         smallest = np.array([own[own > 0].min() if own.any() else 0.0 for own in changes.T])
-        is_alive = typical > 0
-        coarse = bool(np.median((typical <= smallest)[is_alive])) if is_alive.any() else False
-        return measure._replace(typical=np.where(is_alive, typical, 1), is_alive=is_alive, coarse=coarse)
+        is_alive = typical[:-1] > 0
+        coarse = bool(np.median((typical <= smallest)[:-1][is_alive])) if is_alive.any() else False
+        return measure._replace(typical=np.where(typical > 0, typical, np.inf), is_alive=is_alive, coarse=coarse)
 
     def largest_changes(self, traces: np.ndarray, before: int, after: int) -> np.ndarray:
-        """Return the largest change of each channel in each block, of traces with so many samples more on each side."""
+        """Return the largest changes in each block, of each channel and of the median over channels, (B, N + 1).
+
+        The traces, (T, N), have so many samples more on each side.
+        """
         traces = traces.astype("float32", copy=False)
-        change = np.abs(traces[self.lag :] - traces[: -self.lag])
-        change = np.concatenate([change, np.zeros((self.lag, traces.shape[1]), dtype="float32")])  # as long as traces
+        signed = traces[self.lag :] - traces[: -self.lag]
+        some = signed[:, :: -(-signed.shape[1] // MOST_IN_COMMON)]
+        signed = np.concatenate([signed, row_medians(some)[:, None]], axis=1)
+        change = np.concatenate([np.abs(signed), np.zeros((self.lag, signed.shape[1]), "float32")])  # as long as traces
         if self.hum_period and len(traces) > self.hum_period + self.lag:
-            change = self._without_hum(traces, change)
+            change = self._without_hum(signed, change)
         change = change[before : len(change) - after]
         num_blocks = -(-len(change) // self.block)
         padded = np.pad(change, ((0, num_blocks * self.block - len(change)), (0, 0)))
         return padded.reshape(num_blocks, self.block, -1).max(axis=1)
 
-    def _without_hum(self, traces: np.ndarray, change: np.ndarray) -> np.ndarray:
-        period, lag = self.hum_period, self.lag
-        signed = traces[lag:] - traces[:-lag]
+    def _without_hum(self, signed: np.ndarray, change: np.ndarray) -> np.ndarray:
+        period = self.hum_period
         repeated = np.abs(signed[period:] - signed[:-period])
         later, earlier = change.copy(), change.copy()
         later[: len(repeated)] = repeated
@@ -187,7 +196,10 @@ def _to_worker(recording: BaseRecording, measure: _Measure) -> dict[str, Any]:
 def _judge_chunk(
     segment_index: int, start_frame: int, end_frame: int, worker_context: dict[str, Any]
 ) -> tuple[int, int, np.ndarray]:
-    """Return the first block of a chunk, and how many channels are constant, high and outsize in each, shape (B, 3)."""
+    """Return the first block of a chunk, and its verdicts, shape (B, 4).
+
+    Shares of the channels that are constant, high and outsize in each block, and whether what they share is high.
+    """
     recording, measure = worker_context["recording"], worker_context["measure"]
     first, last = -(-start_frame // measure.block), -(-end_frame // measure.block)  # blocks that begin in the chunk
     margin = measure.hum_period + measure.lag
@@ -195,19 +207,20 @@ def _judge_chunk(
     low, high = max(0, start - margin), min(end + margin, recording.get_num_samples(segment_index))
     traces = recording.get_traces(segment_index, low, high)
     largest = measure.largest_changes(traces, start - low, high - end)
-    relative = (largest / measure.typical)[:, measure.is_alive]
+    relative = largest / measure.typical
+    in_common, relative = relative[:, -1] > HIGH, relative[:, :-1][:, measure.is_alive]
     few = relative.shape[1] < FEW_CHANNELS
     kinds = (relative == 0, relative > HIGH, relative > (OUTSIZE_OF_FEW if few else OUTSIZE))
-    return segment_index, first, np.stack([kind.mean(axis=1) for kind in kinds], axis=1)
+    return segment_index, first, np.stack([*(kind.mean(axis=1) for kind in kinds), in_common], axis=1)
 
 
 def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, str]]:
-    """Return the stretches of blocks, (start, end, reason), that are set aside, given shares of channels, (B, 3)."""
-    constant, high, outsize = verdicts.T
+    """Return the stretches of blocks, (start, end, reason), that are set aside, given verdicts, (B, 4)."""
+    constant, high, outsize, in_common = verdicts.T
     many = np.count_nonzero(measure.is_alive) > 1  # one channel alone may see outsize spikes
     is_outsize = (outsize >= MOST) & many
     width = round(SUSTAINED_MS / BLOCK_MS)
-    is_high = high >= MOST
+    is_high = (high >= MOST) | (in_common > 0) & many
     enough = np.convolve(is_high, np.ones(width), mode="full")[width - 1 :] >= SUSTAINED * width  # from here on
     is_sustained = np.convolve(enough, np.ones(width), mode="full")[: len(high)] > 0
     is_sustained &= np.convolve(is_high, np.ones(5), mode="same") > 0  # up to where it is high for the last time

@@ -15,7 +15,7 @@ from .alignment import alignment
 from .sample import casts_shadow, shadows_of
 from .units import LearningSettings, Matchers, Units
 
-MAX_FALSE_DISCOVERY_RATE = 0.3  # units are not reported in which the share of events that noise gives is larger
+MAX_FALSE_DISCOVERY_RATE = 0.2  # units are not reported in which the share of events that noise gives is larger
 SINGLE = 0.1  # and those with more than this are no single neuron's
 CONFIDENCE = 0.9  # that a unit's rate is above the bound, before it is dropped while units are still learnt
 TOO_ALIKE = 0.85  # cosine: what looks like a unit so much takes a part of its spikes, and tells nothing

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlvolt.deconvolution import AmplitudePrior, Events, LowRankTemplates, PreparedTemplates, low_rank, pursue
+from dlvolt.deconvolution import (
+    AmplitudePrior,
+    Events,
+    LowRankTemplates,
+    PreparedTemplates,
+    least_scores,
+    low_rank,
+    map_amplitudes,
+    pursue,
+)
 
 SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit,
 SUPPORT_RELATIVE = 0.15  # unless it is this much of the largest: weak units may be seen by many
@@ -79,8 +88,12 @@ class Units(NamedTuple):
             precision=1 / variance,
             minimum=low * typical,
             maximum=high * typical,
-            noise_variance=self.deviations.square(),
         )
+
+    def least_amplitudes(self, prior: AmplitudePrior) -> Tensor:
+        """Return the amplitudes at which an event is worth its cost, given how far scores deviate in noise, (K,)."""
+        strict = replace(prior, event_cost=self.deviations.square() * prior.event_cost)
+        return map_amplitudes(least_scores(strict, prior.typical), strict)
 
     def to(self, device: torch.device) -> Units:
         """Return the units on another device."""
@@ -129,6 +142,7 @@ class Matcher:
         units = units.to(self.device)
         self.templates: LowRankTemplates = low_rank(on_support(units.waveforms), settings.rank)
         self.prior = units.amplitude_prior(settings.amplitude_range)
+        self.least = units.least_amplitudes(self.prior)
         self.separation = min(max(1, settings.separation), units.waveforms.shape[2])
         self.prepared = PreparedTemplates.of(self.templates)
 
@@ -136,6 +150,8 @@ class Matcher:
         """Return the events in a chunk, shape (N, T), on the chunk's own device."""
         on_device = chunk.to(self.device)
         events = pursue(on_device, self.templates, self.prior, self.separation, prepared=self.prepared)
+        # Not before: what is too small to tell from noise is still closer to this unit than to another.
+        events = events.select(events.amplitudes >= self.least[events.units])
         return Events(*(field.to(chunk.device) for field in events))
 
 

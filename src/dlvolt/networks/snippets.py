@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, find_peaks, sosfiltfilt
 from scipy.special import expit, logit
 from sklearn.base import ClassifierMixin
+from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
@@ -17,10 +19,16 @@ from torch import nn
 from .estimator import Network, check_windows, choose_device
 
 ENOUGH = 200  # snippets of a channel, from which on they tell its threshold
-COMPONENTS = range(2, 5)  # of a channel's log odds: spikes, and one or more for the rest
-AT_MOST = 2_000  # of them are looked at
-LOWEST = -6.0  # log odds of a threshold
+WIDTH = 0.6  # of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
+FINE = 6  # points of the grid in that width
+SIGNIFICANT = 2.5  # standard deviations by which a valley is deeper than by chance
+AS_DEEP = 0.8  # as the deepest valley
+ASCENT = 0.1  # of the way up from a valley to the mode of the spikes is where these begin
 CERTAIN = 1e-8  # log odds end here
+AVERAGED = 3  # samples; shapes of snippets need no more
+NUM_COMPONENTS, NUM_OTHERS = 3, 3  # principal components of a channel's snippets, Gaussians of what is no spike
+FEWEST = 20  # spikes, to tell what spikes of the channel are like
+ROUNDS = 3
 BAND_HZ = (300.0, 8000.0)  # of the noise that is held against a network
 NOISE_SAMPLES, NOISE_SEED = 2_000_000, 0  # a minute of it
 CROSSING = 3.0  # standard deviations that its peaks reach
@@ -32,9 +40,9 @@ class SnippetNetwork(ClassifierMixin, Network):
 
     Probabilities are those of each snippet by itself. Where a cluster of spikes ends is another matter: labels drawn
     by hand around a cluster depend on what else there is on the channel. So with ``threshold="auto"`` `predict` takes
-    the snippets that it is given for those of one channel, and chooses a threshold that suits them
-    (`channel_threshold`). Training is that of `TraceNetwork`, a label for each snippet instead of each sample. Make
-    one with `dlvolt.networks.create`.
+    the snippets that it is given for those of one channel, chooses a threshold that suits their probabilities
+    (`channel_threshold`), and lets the snippets above it tell what the channel's spikes are like (`settled`). Training
+    is that of `TraceNetwork`, a label for each snippet instead of each sample. Make one with `dlvolt.networks.create`.
 
     Parameters
     ----------
@@ -158,12 +166,23 @@ class SnippetNetwork(ClassifierMixin, Network):
         With ``threshold="auto"`` they must be the snippets of one channel: the label of one depends on the others,
         though not on their order. Fewer than 200 are held against 0.5.
         """
-        return self.label(self.predict_proba(X))
+        return self.label(self.predict_proba(X), outlines(np.asarray(X)))
 
-    def label(self, probability: np.ndarray) -> np.ndarray:
-        """Return 1 where the probabilities of the snippets of a channel reach its threshold, else 0, shape (B,)."""
-        threshold = channel_threshold(probability) if self.threshold == "auto" else self.threshold
-        return (probability >= threshold).astype(int)
+    def label(self, probability: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+        """Return 1 for spikes and 0 for the rest, shape (B,), of the snippets of a channel; see `predict`.
+
+        Parameters
+        ----------
+        probability : np.ndarray, shape (B,)
+            From `predict_proba`.
+        shapes : np.ndarray, shape (B, F)
+            `outlines` of the snippets.
+        """
+        if self.threshold != "auto":
+            return (probability >= self.threshold).astype(int)
+        threshold, told_by = channel_threshold(probability)
+        spikes = probability >= threshold
+        return (settled(shapes, spikes) if told_by == "valley" else spikes).astype(int)
 
     def noise_threshold(self) -> float:
         """Return the probability that one in a hundred peaks of noise reaches.
@@ -205,13 +224,29 @@ class SnippetNetwork(ClassifierMixin, Network):
         return X, y
 
 
-def channel_threshold(probability: np.ndarray) -> float:
+class ChannelThreshold(NamedTuple):
+    """From which probability on the snippets of a channel are spikes, and what has told so.
+
+    Attributes
+    ----------
+    threshold : float
+        The probability.
+    told_by : {"valley", "one mode", "too few"}
+        The valley between the log odds of the rest and of spikes; if there is none, or if there are fewer than 200
+        snippets, the threshold is 0.5.
+    """
+
+    threshold: float
+    told_by: Literal["valley", "one mode", "too few"]
+
+
+def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
     """Return the probability from which on the snippets of a channel are spikes.
 
-    The log odds of a channel's snippets are a mixture: a heap of noise, the slope of what is small or far away, and
-    spikes. Gaussians are fitted to them, as many as Schwarz's criterion wants, and spikes are what more likely belongs
-    to the highest. But what is rather a spike than not stays one, and a channel of noise has no spikes: log odds of
-    0 and `LOWEST` bound the threshold.
+    The log odds of a channel's snippets have a mode where noise is, and one where spikes are, if there is a valley
+    between them that is deeper than counts vary by chance. Of several valleys the deepest is taken, the first if some
+    are about as deep. Spikes begin a tenth of the way up from it. Where it lies is the channel's affair, so the
+    threshold may be far from 0.5.
 
     Parameters
     ----------
@@ -220,15 +255,60 @@ def channel_threshold(probability: np.ndarray) -> float:
 
     Returns
     -------
-    float
-        0.5 where there are too few snippets to tell, or all are alike.
+    ChannelThreshold
+        With what has told it.
     """
-    if len(probability) < ENOUGH or np.ptp(probability) == 0:
-        return 0.5
-    log_odds = np.sort(logit(np.clip(probability.astype("float64"), CERTAIN, 1 - CERTAIN)))
-    log_odds = log_odds[:: -(-len(log_odds) // AT_MOST), None]  # some quantiles tell as much
-    floor = 1e-3 * log_odds.var()  # of a variance
-    mixtures = [GaussianMixture(k, random_state=0, reg_covar=floor).fit(log_odds) for k in COMPONENTS]
-    mixture = min(mixtures, key=lambda mixture: mixture.bic(log_odds))
-    is_highest = mixture.predict(log_odds) == mixture.means_.argmax()
-    return float(expit(np.clip(log_odds[is_highest].min(initial=np.inf), LOWEST, 0.0)))
+    if len(probability) < ENOUGH:
+        return ChannelThreshold(0.5, "too few")
+    log_odds = logit(np.clip(probability.astype("float64"), CERTAIN, 1 - CERTAIN))
+    width = WIDTH * log_odds.std() * len(log_odds) ** -0.2
+    if width == 0:
+        return ChannelThreshold(0.5, "one mode")
+    edges = np.arange(log_odds.min() - 4 * width, log_odds.max() + 4 * width, width / FINE)
+    within = 2 * np.sqrt(np.pi) * FINE  # the kernel sees as much as a window so wide
+    counts = within * gaussian_filter1d(np.histogram(log_odds, edges)[0].astype("float64"), FINE)
+    lower = np.minimum(np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1])  # mode on either side
+    valleys = find_peaks(-counts)[0]
+    top, bottom = lower[valleys], counts[valleys]
+    depth = np.where(top - bottom > SIGNIFICANT * np.sqrt(top + bottom + 1), 1 - bottom / top, 0.0)
+    if depth.any():
+        valley = valleys[np.argmax(depth >= AS_DEEP * depth.max())]
+        begin = counts[valley] + ASCENT * (counts[valley:].max() - counts[valley])
+        first = valley + np.argmax(counts[valley:] >= begin)
+        return ChannelThreshold(float(expit(edges[first : first + 2].mean())), "valley")
+    return ChannelThreshold(0.5, "one mode")
+
+
+def outlines(snippets: np.ndarray) -> np.ndarray:
+    """Return the shapes of snippets (B, D): means of three samples each, shape (B, D // 3)."""
+    count = snippets.shape[1] // AVERAGED
+    return snippets[:, : count * AVERAGED].reshape(len(snippets), count, AVERAGED).mean(axis=2)
+
+
+def settled(shapes: np.ndarray, spikes: np.ndarray) -> np.ndarray:
+    """Let a channel's own snippets say where the cluster of its spikes ends.
+
+    On the channel's first three principal components, spikes are one Gaussian and the rest is three; what is more
+    likely one of the spikes is a spike, three times over.
+
+    Parameters
+    ----------
+    shapes : np.ndarray, shape (B, F)
+        `outlines` of the snippets of one channel.
+    spikes : np.ndarray, shape (B,), bool
+        Which of them are spikes, as a first guess.
+
+    Returns
+    -------
+    np.ndarray, shape (B,), bool
+        The guess itself, if there are too few of either kind.
+    """
+    points = PCA(NUM_COMPONENTS, random_state=0).fit_transform(shapes.astype("float64"))
+    floor = 1e-3 * points.var() + 1e-12  # of a variance
+    for _ in range(ROUNDS):
+        if min(spikes.sum(), (~spikes).sum()) < FEWEST:
+            break
+        of_spikes = GaussianMixture(1, reg_covar=floor).fit(points[spikes]).score_samples(points)
+        of_others = GaussianMixture(NUM_OTHERS, reg_covar=floor, random_state=0).fit(points[~spikes])
+        spikes = of_spikes + np.log(spikes.mean()) > of_others.score_samples(points) + np.log(1 - spikes.mean())
+    return spikes

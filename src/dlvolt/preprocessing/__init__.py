@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "notch_comb": ["NotchCombRecording", "notch_comb"],
         "spike_probability": ["SpikeProbabilityRecording", "infer_polarity", "spike_probability"],
         "spike_rate": ["SpikeRateRecording", "spike_rate"],
+        "steady_noise": ["SteadyNoiseRecording", "steady_noise"],
         "subthreshold": ["SubthresholdRecording", "subthreshold"],
         "whiten_noise": ["WhitenNoiseRecording", "whiten_noise"],
     },

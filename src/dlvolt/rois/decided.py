@@ -1,0 +1,171 @@
+"""Spikes of a recording, proposed by a network and decided by the model of each trace."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+from scipy.signal import find_peaks
+from spikeinterface.core import BaseRecording
+
+from dlvolt.detection.expected_f1 import CANDIDATE, LOWEST, best_expected_f1
+from dlvolt.networks.inference import mirror
+from dlvolt.preprocessing.spike_probability import draw_pieces
+from dlvolt.threads import map_in_threads
+
+from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
+
+BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depend on how the recording is cut
+SAMPLE_S = 40.0  # that models are learnt from, in blocks
+BATCH = 32  # traces that are learnt together
+SIGNS = {"positive": 1.0, "negative": -1.0}
+LOST, UNSURE = 0.65, 0.65  # share of the spikes that a network proposes, and F1 that is to be expected of it
+KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
+
+Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
+
+
+class DecidedSpikes:
+    """The models of the traces of a recording, and what they find.
+
+    Parameters
+    ----------
+    traces : BaseRecording
+        N channels: fluorescence or ΔF/F.
+    probability : BaseRecording
+        Of a spike at each sample, from `dlvolt.preprocessing.spike_probability`.
+    separation : int
+        Spikes lie more than so many samples apart.
+    seed : int, default: 0
+        Of the sample that the models are learnt from.
+    num_workers : int, default: 1
+        Threads that read it and learn.
+
+    Attributes
+    ----------
+    channels : np.ndarray, shape (M,)
+        Those that a model decides; in the others there is too little to learn from.
+    thresholds : np.ndarray, shape (M,)
+        Half of the F1 to be expected of them, within 0.3 and 0.5, see `dlvolt.detection.expected_f1_thresholds`.
+    """
+
+    def __init__(
+        self,
+        traces: BaseRecording,
+        probability: BaseRecording,
+        separation: int,
+        seed: int = 0,
+        num_workers: int = 1,
+    ) -> None:
+        self.traces, self.probability, self.separation = traces, probability, separation + 1
+        self.block = round(BLOCK_S * traces.sampling_frequency)
+        sampled = [(segment, start // self.block) for segment, start, _ in draw_pieces(traces, seed, SAMPLE_S, BLOCK_S)]
+        read = map_in_threads(lambda run: self._probabilities(*run), consecutive(sampled), num_workers)
+        self.known = {place: chances for of_run in read for place, chances in of_run.items()}
+        chances = np.concatenate([self.known[place] for place in sampled])  # T×N
+        sample = np.concatenate([traces.get_traces(segment, *self._ends(segment, n)) for segment, n in sampled])
+        polarity = probability.get_property("polarity")
+
+        signs = np.array(
+            [
+                SIGNS[one] if one in SIGNS else points(trace, chance, self.separation)
+                for one, trace, chance in zip(polarity, sample.T, chances.T, strict=True)
+            ]
+        )
+
+        def of_some(channels: np.ndarray) -> tuple[list[TraceModel | None], list[Found]]:
+            some = signs[channels] * sample[:, channels]
+            return learn(some, chances[:, channels], rate, self.separation, self.block)
+
+        rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
+        learnt = map_in_threads(of_some, batches, num_workers)
+        models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
+        for n, chance in enumerate(chances.T):
+            if gone_astray(found[n].probability, chance, self.separation):
+                models[n] = None
+        self.channels = np.flatnonzero([model is not None for model in models])
+        self.signs = signs[self.channels]
+        self.models = Models.of([models[n] for n in self.channels]) if len(self.channels) else None
+        best = [best_expected_f1(found[n].probability) for n in self.channels]
+        self.thresholds = np.maximum(np.array(best) / 2, LOWEST)
+        self.blocks: dict[tuple[int, int], Spikes] = {}
+
+    def find(self, segment: int, start: int, end: int) -> Spikes:
+        """Return the events from one sample to another that may be spikes, by block."""
+        places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
+        spikes = {place: self.blocks[place] for place in places if place in self.blocks}
+        chances = {place: self.known[place] for place in places if place in self.known}
+        for run in consecutive([place for place in places if place not in spikes and place not in chances]):
+            chances |= self._probabilities(*run)
+        for place in places:
+            if place not in spikes:
+                spikes[place] = self._spikes(*place, chances[place])
+        for place in places[-KEPT:]:
+            self.blocks[place] = spikes[place]
+        for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
+            self.blocks.pop(oldest, None)  # another thread may have been faster
+        frames, channels, probability = (
+            np.concatenate(part) for part in zip(*(spikes[place] for place in places), strict=True)
+        )
+        inside = (frames >= start) & (frames < end)
+        return frames[inside], channels[inside], probability[inside]
+
+    def _ends(self, segment: int, block: int) -> tuple[int, int]:
+        return block * self.block, min((block + 1) * self.block, self.traces.get_num_samples(segment))
+
+    def _probabilities(self, segment: int, first: int, last: int) -> dict[tuple[int, int], np.ndarray]:
+        """Return what the network says of some blocks one after the other, by segment and block."""
+        start, end = self._ends(segment, first)[0], self._ends(segment, last)[1]
+        parts = np.split(self.probability.get_traces(segment, start, end), range(self.block, end - start, self.block))
+        return {(segment, first + n): part for n, part in enumerate(parts)}
+
+    def _spikes(self, segment: int, block: int, chances: np.ndarray) -> Spikes:
+        """Return the events of a block that may be spikes."""
+        start, end = self._ends(segment, block)
+        sides = margin(self.traces.sampling_frequency)
+        samples = mirror(np.arange(start - sides, end + sides), self.traces.get_num_samples(segment))
+        low, ids = samples.min(), self.traces.channel_ids[self.channels]
+        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids)[samples - low] * self.signs
+        frames, rows, probability = find_spikes(traces, chances[:, self.channels], self.models, self.separation)
+        kept = probability > CANDIDATE
+        return start + frames[kept], self.channels[rows[kept]], probability[kept]
+
+
+def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
+    """Tell whether a model has lost most of the spikes of a trace in which the network was not sure of any.
+
+    In much noise a few maxima that look alike can make a template of their own.
+
+    Parameters
+    ----------
+    decided : np.ndarray, shape (E,)
+        Probabilities of the events of the model.
+    probability : np.ndarray, shape (T,)
+        By the network.
+    separation : int
+        Spikes lie at least so many samples apart.
+    """
+    peaks = find_peaks(np.pad(probability, 1), height=CANDIDATE, distance=separation)[0] - 1
+    proposed = probability[peaks]
+    return bool(decided.sum() < LOST * proposed.sum() and best_expected_f1(proposed) < UNSURE)
+
+
+def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return runs of blocks, given as (segment, block) and ascending, as (segment, first, last)."""
+    runs: list[tuple[int, int, int]] = []
+    for segment, block in places:
+        if runs and runs[-1][0] == segment and runs[-1][2] == block - 1:
+            runs[-1] = (segment, runs[-1][1], block)
+        else:
+            runs.append((segment, block, block))
+    return runs
+
+
+def points(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
+    """Return which way a trace goes where a network sees spikes: 1 for up, -1 for down."""
+    peaks, _ = find_peaks(np.pad(probability, 1), distance=max(1, separation))
+    peaks -= 1
+    reach = 2 * separation
+    around = np.pad(trace, reach, mode="symmetric")[peaks[:, None] + np.arange(2 * reach + 1)]  # peaks×samples
+    excursion = around[:, reach - 1 : reach + 2] - np.median(around, axis=1)[:, None]
+    return 1.0 if (probability[peaks, None] * excursion).sum() >= 0 else -1.0

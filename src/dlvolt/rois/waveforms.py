@@ -1,0 +1,64 @@
+"""What a spike looks like in a trace that nobody has seen yet: the prior of its template."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_DRAWS = 256
+NUM_COMPONENTS = 20  # which leave less than a thousandth of the draws' variance
+
+
+class Waveforms(NamedTuple):
+    """A Gaussian distribution of waveforms of unit height.
+
+    Attributes
+    ----------
+    mean : np.ndarray, shape (L,)
+        Of the fluorescence of a spike.
+    components : np.ndarray, shape (J, L)
+        Principal components, scaled: the covariance is ``components.T @ components``.
+    num_before : int
+        The sample at which the action potential peaks.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    num_before: int
+
+
+@lru_cache(maxsize=16)
+def expected_waveforms(sampling_frequency: float) -> Waveforms:
+    """Return what spikes look like at a sampling frequency, before a trace is seen.
+
+    Mean and principal components of the spikes of `dlvolt.simulation.simulate_voltage`, from which `voltage` has learnt
+    what a spike is: with fast and slow indicators, somata and dendrites, with and without what follows a spike. Each is
+    averaged over where in a frame it may fall.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        In Hz.
+
+    Returns
+    -------
+    Waveforms
+        Of `NUM_COMPONENTS` components.
+    """
+    from dlvolt.simulation.voltage_traces import FINE_HZ, VoltageSettings, sampled_height, spike_transient
+
+    frame = int(np.ceil(FINE_HZ / sampling_frequency))  # fine samples per frame
+    rng, settings = np.random.default_rng(0), VoltageSettings()
+    exposure = np.convolve(np.full(frame, 1 / frame), np.full(frame, 1 / frame))  # of a frame that begins anywhere
+    drawn = []
+    for _ in range(NUM_DRAWS):
+        fine = spike_transient(frame * sampling_frequency, settings, rng)
+        peak = len(fine) // 4
+        drawn.append(np.convolve(fine / sampled_height(fine, frame), exposure, mode="same")[peak % frame :: frame])
+    length = min(len(waveform) for waveform in drawn)
+    waveforms = np.array([waveform[:length] for waveform in drawn])  # draws×L
+    mean = waveforms.mean(axis=0)
+    _, scales, directions = np.linalg.svd((waveforms - mean) / np.sqrt(NUM_DRAWS), full_matrices=False)
+    return Waveforms(mean, scales[:NUM_COMPONENTS, None] * directions[:NUM_COMPONENTS], peak // frame)
