@@ -13,9 +13,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
 numpydoc_show_class_members = False
 autodoc_typehints = "none"  # they stand in the docstrings
 sphinx_gallery_conf = {

@@ -139,7 +139,7 @@ def main():
                 _, said = running.communicate()
                 took = time.monotonic() - began
                 slowest = max(slowest, took)
-                finished = running.returncode == 0
+                finished = running.returncode == 0 or (running.returncode == -signal.SIGINT and not said)  # at its end
                 lines = [line for line in said.splitlines() if line.strip()]
                 new = set(leftovers(folder)) - known
                 if not finished and (took > SECONDS_TO_STOP or len(lines) != 1 or running.returncode != 130 or new):

@@ -51,6 +51,7 @@ def test_wheel_holds_the_package_and_the_hook(wheel):
     source = CHECKOUT / "src"
     package = {path.relative_to(source).as_posix() for path in (source / "dlvolt").rglob("*.py")}
     assert package <= names
+    assert "dlvolt/reporting/page.html" in names
     assert {"_dlvolt_autoload.py", "dlvolt_autoload.pth"} <= names
     assert "dlvolt = dlvolt.cli:main" in entry_points
     assert {name.split("/")[0] for name in names} == {"dlvolt", DIST_INFO, "_dlvolt_autoload.py", "dlvolt_autoload.pth"}

@@ -101,7 +101,14 @@ def run_demo(folder: str | Path, *, duration_s: float = 60.0, n_jobs: int = -1, 
                 "NWBFile": {
                     "session_description": "Simulated recording of the dlvolt demo.",
                     "session_start_time": datetime.now().astimezone().isoformat(),
-                }
+                },
+                "Subject": {
+                    "subject_id": "simulated",
+                    "description": "No animal: the recording is simulated.",
+                    "species": "Rattus norvegicus",  # archives take none but that of an animal
+                    "sex": "U",
+                    "age": "P0D/",
+                },
             },
             overwrite=True,
         )

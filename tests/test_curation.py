@@ -1,0 +1,77 @@
+"""What people do with units afterwards, and NWB again."""
+
+import numpy as np
+import pynwb
+import pytest
+import spikeinterface as si
+from spikeinterface.curation import apply_curation, compute_merge_unit_groups
+
+from dlvolt import write_nwb_units
+from dlvolt.analysis import analyze
+from dlvolt.exports import export_phy
+from dlvolt.parameters import SorterParameters
+
+METADATA = {"NWBFile": {"session_start_time": "2024-05-31T14:30:00Z"}}
+QUIET = dict(n_jobs=1, progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def split():
+    """An analyzer of four units, the first two of which are one neuron cut in half."""
+    recording, truth = si.generate_ground_truth_recording(durations=[6.0, 3.0], num_channels=8, num_units=3, seed=0)
+    trains = []
+    for segment in range(2):
+        whole = [truth.get_unit_spike_train(unit, segment_index=segment) for unit in truth.unit_ids]
+        trains.append({0: whole[0][::2], 1: whole[0][1::2], 2: whole[1], 3: whole[2]})
+    sorting = si.NumpySorting.from_unit_dict(trains, recording.sampling_frequency)
+    sorting.register_recording(recording)
+    sorting.set_property("label", np.array(["good", "good", "mua", "good"]))
+    sorting.set_property("fdr", np.array([0.0, 0.0, 0.2, 0.01]))
+    sorting.annotate(set_aside=[[0, 1.0, 1.5, "saturation"]])
+    return analyze(sorting, recording, SorterParameters(), job_kwargs=QUIET), truth
+
+
+def test_merged_and_removed_units_are_written(split, tmp_path):
+    analyzer, truth = split
+    decided = {
+        "format_version": "2",
+        "unit_ids": [0, 1, 2, 3],
+        "merges": [{"unit_ids": [0, 1]}],
+        "removed": [2],
+        "label_definitions": {},
+        "manual_labels": [],
+        "splits": [],
+    }
+    curated = apply_curation(analyzer, decided, sparsity_overlap=0.0)
+    curated.sorting.annotate(set_aside=analyzer.sorting.get_annotation("set_aside"))  # SpikeInterface drops it
+    path = write_nwb_units(curated, tmp_path / "curated.nwb", metadata=METADATA)
+    with pynwb.NWBHDF5IO(str(path), "r") as io:
+        nwbfile = io.read()
+        units = nwbfile.units.to_dataframe().set_index("unit_name")
+        assert list(nwbfile.invalid_times["start_time"][:]) == [1.0]
+    assert len(units) == 2
+    starts = (0.0, 6.0)
+    fs = truth.sampling_frequency
+    expected = np.concatenate([truth.get_unit_spike_train(truth.unit_ids[0], s) / fs + starts[s] for s in (0, 1)])
+    (merged,) = set(units.index) - {"3"}
+    np.testing.assert_allclose(units.loc[merged, "spike_times"], expected, atol=1e-9)
+    assert units.loc[merged, "waveform_mean"].shape[0] == analyzer.get_extension("templates").get_data().shape[1]
+
+
+def test_units_to_merge_are_suggested(split):
+    analyzer, _ = split
+    analyzer.compute({"template_similarity": {}, "correlograms": {}})
+    groups = compute_merge_unit_groups(analyzer, preset="similarity_correlograms", resolve_graph=True)
+    assert all(len(group) > 1 for group in groups)
+
+
+def test_phylib_reads_what_is_exported(split, tmp_path):
+    model = pytest.importorskip("phylib.io.model")
+    analyzer, _ = split
+    folder = export_phy(analyzer, tmp_path / "phy", job_kwargs=QUIET)
+    loaded = model.load_model(folder / "params.py")
+    spikes = analyzer.sorting.to_spike_vector()
+    starts = np.array([0, analyzer.get_num_samples(0)])
+    np.testing.assert_array_equal(
+        np.sort(loaded.spike_samples), np.sort(spikes["sample_index"] + starts[spikes["segment_index"]])
+    )
