@@ -17,7 +17,7 @@ from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
 
 BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depend on how the recording is cut
 SAMPLE_S = 40.0  # that models are learnt from, in blocks
-BATCH = 32  # traces that are learnt together
+BATCH = 32  # traces that are learnt and searched together
 SIGNS = {"positive": 1.0, "negative": -1.0}
 LOST, UNSURE = 0.65, 0.65  # share of the spikes that a network proposes, and F1 that is to be expected of it
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
@@ -84,8 +84,11 @@ class DecidedSpikes:
             if gone_astray(found[n].probability, chance, self.separation):
                 models[n] = None
         self.channels = np.flatnonzero([model is not None for model in models])
-        self.signs = signs[self.channels]
-        self.models = Models.of([models[n] for n in self.channels]) if len(self.channels) else None
+        self.groups = [
+            (some, signs[some], Models.of([models[n] for n in some]))
+            for some in np.split(self.channels, range(BATCH, len(self.channels), BATCH))
+            if len(some)
+        ]
         best = [best_expected_f1(found[n].probability) for n in self.channels]
         self.thresholds = np.maximum(np.array(best) / 2, LOWEST)
         self.blocks: dict[tuple[int, int], Spikes] = {}
@@ -124,11 +127,16 @@ class DecidedSpikes:
         start, end = self._ends(segment, block)
         sides = margin(self.traces.sampling_frequency)
         samples = mirror(np.arange(start - sides, end + sides), self.traces.get_num_samples(segment))
-        low, ids = samples.min(), self.traces.channel_ids[self.channels]
-        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids)[samples - low] * self.signs
-        frames, rows, probability = find_spikes(traces, chances[:, self.channels], self.models, self.separation)
-        kept = probability > CANDIDATE
-        return start + frames[kept], self.channels[rows[kept]], probability[kept]
+        low, ids = samples.min(), self.traces.channel_ids
+        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids[self.channels])[samples - low]
+        traces = dict(zip(self.channels, traces.T, strict=True))
+        found = []
+        for some, signs, models in self.groups:
+            upright = np.stack([sign * traces[n] for n, sign in zip(some, signs, strict=True)], axis=1)
+            frames, rows, probability = find_spikes(upright, chances[:, some], models, self.separation)
+            kept = probability > CANDIDATE
+            found.append((start + frames[kept], some[rows[kept]], probability[kept]))
+        return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
 
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
