@@ -97,12 +97,12 @@ class DecidedSpikes:
         """Return the events from one sample to another that may be spikes, by block."""
         places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
         spikes = {place: self.blocks[place] for place in places if place in self.blocks}
-        chances = {place: self.known[place] for place in places if place in self.known}
-        for run in consecutive([place for place in places if place not in spikes and place not in chances]):
+        missing = [place for place in places if place not in spikes]
+        chances = {place: self.known[place] for place in missing if place in self.known}
+        for run in consecutive([place for place in missing if place not in chances]):
             chances |= self._probabilities(*run)
-        for place in places:
-            if place not in spikes:
-                spikes[place] = self._spikes(*place, chances[place])
+        for run in consecutive(missing):
+            spikes |= self._spikes(*run, chances)
         for place in places[-KEPT:]:
             self.blocks[place] = spikes[place]
         for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
@@ -122,21 +122,30 @@ class DecidedSpikes:
         parts = np.split(self.probability.get_traces(segment, start, end), range(self.block, end - start, self.block))
         return {(segment, first + n): part for n, part in enumerate(parts)}
 
-    def _spikes(self, segment: int, block: int, chances: np.ndarray) -> Spikes:
-        """Return the events of a block that may be spikes."""
-        start, end = self._ends(segment, block)
-        sides = margin(self.traces.sampling_frequency)
-        samples = mirror(np.arange(start - sides, end + sides), self.traces.get_num_samples(segment))
-        low, ids = samples.min(), self.traces.channel_ids
-        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids[self.channels])[samples - low]
-        traces = dict(zip(self.channels, traces.T, strict=True))
-        found = []
-        for some, signs, models in self.groups:
-            upright = np.stack([sign * traces[n] for n, sign in zip(some, signs, strict=True)], axis=1)
-            frames, rows, probability = find_spikes(upright, chances[:, some], models, self.separation)
-            kept = probability > CANDIDATE
-            found.append((start + frames[kept], some[rows[kept]], probability[kept]))
-        return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    def _spikes(
+        self, segment: int, first: int, last: int, chances: dict[tuple[int, int], np.ndarray]
+    ) -> dict[tuple[int, int], Spikes]:
+        """Return the events that may be spikes, of some blocks one after the other, by segment and block."""
+        sides, ids = margin(self.traces.sampling_frequency), self.traces.channel_ids
+        start, end = self._ends(segment, first)[0] - sides, self._ends(segment, last)[1] + sides
+        samples = mirror(np.arange(start, end), self.traces.get_num_samples(segment))
+        low = samples.min()
+        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids[self.channels])[samples - low].T
+        found = {}
+        for block in range(first, last + 1):
+            begin, stop = self._ends(segment, block)
+            of_block = traces[:, begin - sides - start : stop + sides - start]  # M×T
+            of_groups, row = [], 0
+            for some, signs, models in self.groups:
+                upright = (of_block[row : row + len(some)] * signs[:, None]).T
+                row += len(some)
+                frames, rows, probability = find_spikes(
+                    upright, chances[segment, block][:, some], models, self.separation
+                )
+                kept = probability > CANDIDATE
+                of_groups.append((begin + frames[kept], some[rows[kept]], probability[kept]))
+            found[segment, block] = tuple(np.concatenate(part) for part in zip(*of_groups, strict=True))
+        return found
 
 
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
