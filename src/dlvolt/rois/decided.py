@@ -19,7 +19,8 @@ BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depen
 SAMPLE_S = 40.0  # that models are learnt from, in blocks
 BATCH = 32  # traces that are learnt and searched together
 SIGNS = {"positive": 1.0, "negative": -1.0}
-LOST, UNSURE = 0.65, 0.65  # share of the spikes that a network proposes, and F1 that is to be expected of it
+UNSURE, SURE = 0.65, 0.87  # F1 that is to be expected of a network alone
+FEWER, MORE = 0.65, 1.1  # spikes than it proposes
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
 
 Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
@@ -149,9 +150,10 @@ class DecidedSpikes:
 
 
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
-    """Tell whether a model has lost most of the spikes of a trace in which the network was not sure of any.
+    """Tell whether the spikes that a model finds are too few or too many to be believed, as the network sees it.
 
-    In much noise a few maxima that look alike can make a template of their own.
+    In much noise, where the network is not sure of any spike, a few maxima that look alike can make a template of their
+    own, and the others are lost. Where the network is sure of nearly all, many more are something else, spikelets say.
 
     Parameters
     ----------
@@ -164,7 +166,8 @@ def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -
     """
     peaks = find_peaks(np.pad(probability, 1), height=CANDIDATE, distance=separation)[0] - 1
     proposed = probability[peaks]
-    return bool(decided.sum() < LOST * proposed.sum() and best_expected_f1(proposed) < UNSURE)
+    found, certainty = decided.sum() / max(proposed.sum(), 1e-9), best_expected_f1(proposed)
+    return bool((certainty < UNSURE and found < FEWER) or (certainty > SURE and found > MORE))
 
 
 def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
