@@ -46,8 +46,8 @@ print(recording)
 # %%
 # Spikes
 # ------
-# SpikeInterface's own function, with the method that dlvolt brings: a network proposes spikes, and a model that is learnt
-# from the trace decides. Each peak is a spike: its sample, its channel, and the trace there.
+# SpikeInterface's own function, with the method that dlvolt brings: a network proposes spikes, and a model that is
+# learnt from the trace decides. Each peak is a spike: its sample, its channel, and the trace there.
 
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
