@@ -62,6 +62,7 @@ FIRST_SPREAD = 0.2  # that standard deviation, before it is learnt
 MISFIT = 0.02  # share of the prior's variance that is any waveform's
 NETWORK_REACH_MS = 2.0  # the network may mean a spike that it has so far away
 NETWORK_RANGE = 0.001  # its probabilities are taken to lie within this and one minus this
+SUREST = 1 - 1e-6  # nothing is certain
 HEIGHTS = ("height", "variance")
 POOL = (0.35, 0.8, -2.5)  # weights of the log odds by the trace and by the network, and what is added
 
@@ -439,4 +440,4 @@ def pooled(model: TraceModel, scores: np.ndarray, frames: np.ndarray, probabilit
     chance = model.rate * model.sampling_frequency * 2 * NETWORK_REACH_MS / 1000
     network = logit(np.clip(near, NETWORK_RANGE, 1 - NETWORK_RANGE)) - np.log(chance)
     of_trace, of_network, bias = POOL
-    return expit(of_trace * model.log_odds(scores) + of_network * network + bias)
+    return np.minimum(expit(of_trace * model.log_odds(scores) + of_network * network + bias), SUREST)
