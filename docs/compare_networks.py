@@ -108,7 +108,7 @@ def network_spikes(folder, traces, polarities, told):
     peaks = detect_peaks(
         NumpyRecording([traces], FS),
         method="dlvolt",
-        method_kwargs=dict(model=folder, polarity=polarities if told else "auto", device="cpu"),
+        method_kwargs=dict(model=folder, polarity=polarities if told else "auto", device="cpu", refine=False),
         job_kwargs=dict(n_jobs=1, progress_bar=False),
     )
     return [peaks["sample_index"][peaks["channel_index"] == channel] for channel in range(traces.shape[1])]

@@ -46,8 +46,8 @@ print(recording)
 # %%
 # Spikes
 # ------
-# SpikeInterface's own function, with the method that dlvolt brings. Each peak is a spike: its sample, its channel, and
-# the trace there.
+# SpikeInterface's own function, with the method that dlvolt brings: a network proposes spikes, and a model that is
+# learnt from the trace decides. Each peak is a spike: its sample, its channel, and the trace there.
 
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
@@ -69,7 +69,7 @@ print(f"{scores.num_matched} of {scores.num_true} ({name}) are among the {scores
 # %%
 # The probability of a spike
 # --------------------------
-# That is what the network gives, and what a preprocessor returns as a recording: here for the second in which most
+# That is what the network proposes, and what a preprocessor returns as a recording: here for the second in which most
 # spikes were found.
 
 from dlvolt.preprocessing import spike_probability

@@ -42,8 +42,9 @@ print(recording.get_property("centroid")[:3], recording.get_property("centroid_u
 # %%
 # Find the spikes
 # ---------------
-# The same call as for electrodes: the recording says that its channels are ROIs, and the network sees which way spikes
-# point. Each ROI becomes a unit with its id, also one that never fires.
+# The same call as for electrodes: the recording says that its channels are ROIs. The network sees which way spikes
+# point and proposes them; a model of each trace decides. Each ROI becomes a unit with its id, also one that never
+# fires.
 
 sorting = si.run_sorter("dlvolt", recording, folder=folder / "sorted")
 columns = ["polarity", "snr", "firing_rate", "expected_precision", "num_complex_spikes", "crosstalk_from"]

@@ -8,6 +8,7 @@ import spikeinterface.full as si
 
 import dlvolt
 from dlvolt.evaluation import event_scores
+from dlvolt.evaluation.events import match_events
 from dlvolt.parameters import SorterParameters
 from dlvolt.simulation import simulate_biophysical, write_simulated_imaging
 
@@ -78,6 +79,7 @@ def of_each_spike(sorting, name):
 def test_what_is_known_of_units_and_spikes(session, recording, sorting):
     assert set(sorting.get_property("polarity")) == {session.polarity}
     assert set(sorting.get_property("model_name")) == {"voltage"}
+    assert set(sorting.get_property("decided_by")) == {"model"}
     assert set(sorting.get_property("flag")) == {""}
     np.testing.assert_allclose(sorting.get_property("snr"), 7.0, rtol=0.5)
     counts = sorting.count_num_spikes_per_unit(outputs="array")
@@ -97,6 +99,35 @@ def test_what_is_known_of_units_and_spikes(session, recording, sorting):
         for unit, train in trains(sorting).items()
     ]
     assert np.median(np.abs(precision - sorting.get_property("expected_precision"))) < 0.1
+
+
+def test_probabilities_are_true_and_the_model_finds_more_than_the_network_alone(tmp_path):
+    traces, times, _ = simulate_biophysical(6, 20.0, RATE, 4.0, seed=31)
+    recording, scores, hits, chances = si.NumpyRecording([traces], RATE), {}, [], []
+    for refine in (True, False):
+        (tmp_path / str(refine)).mkdir()
+        sorting = run(recording, tmp_path / str(refine), refine=refine, crosstalk="ignore")
+        found = [train / RATE for train in trains(sorting).values()]
+        scores[refine] = np.mean([event_scores(*pair).f1 for pair in zip(times, found, strict=True)])
+        assert set(sorting.get_property("decided_by")) == {"model" if refine else "network"}
+        if refine:
+            chances = np.concatenate(list(sorting.get_property("spike_probability")))
+            hits = np.concatenate(
+                [np.isin(np.arange(len(b)), match_events(a, b)[:, 1]) for a, b in zip(times, found, strict=True)]
+            )
+    assert scores[True] > max(0.9, scores[False])
+    assert chances.mean() == pytest.approx(hits.mean(), abs=0.05)
+    unsure = chances < 0.8
+    assert chances[unsure].mean() == pytest.approx(hits[unsure].mean(), abs=0.15)
+
+
+def test_where_there_is_too_little_to_learn_from_the_network_decides(tmp_path):
+    rng = np.random.default_rng(0)
+    trace = 100 + rng.normal(size=(5000, 1))
+    trace[[1000, 2500, 4000]] += 15.0
+    sorting = run(si.NumpyRecording([trace.astype("float32")], RATE), tmp_path, polarity="positive")
+    assert sorting.get_property("decided_by").tolist() == ["network"]
+    assert set(sorting.get_unit_spike_train(0)) <= {999, 1000, 1001, 2499, 2500, 2501, 3999, 4000, 4001}
 
 
 def test_crosstalk_is_flagged_where_there_is_a_leak_and_removed_on_request(session, recording, sorting, tmp_path):

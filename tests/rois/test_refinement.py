@@ -145,9 +145,12 @@ def test_expected_waveforms_are_spikes_of_unit_height(rate):
     assert np.diag(gram)[-1] < 1e-2 * np.trace(gram)
 
 
-def test_a_model_that_loses_the_spikes_of_an_unsure_network_is_not_believed():
+def test_a_model_that_contradicts_the_network_is_not_believed():
     probability = np.zeros(10_000)
     probability[50:10_000:100] = 0.4
     assert gone_astray(np.full(20, 0.9), probability, SEPARATION)
     assert not gone_astray(np.full(40, 0.9), probability, SEPARATION)
-    assert not gone_astray(np.full(20, 0.9), 2 * probability, SEPARATION)  # a sure network may see spikes of a burst
+    sure = 2.4 * probability
+    assert not gone_astray(np.full(60, 0.9), sure, SEPARATION)  # it may see several spikes in one
+    assert not gone_astray(np.full(110, 0.9), sure, SEPARATION)
+    assert gone_astray(np.full(130, 0.9), sure, SEPARATION)

@@ -14,6 +14,7 @@ from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.preprocessing.spike_probability import load_model, spike_probability
 from dlvolt.rois.decided import DecidedSpikes
+from dlvolt.rois.refinement import reach
 
 from .expected_f1 import expected_f1_thresholds
 from .shadowing import shadow_chunk
@@ -108,7 +109,8 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     num_workers : int, default: 1
         Threads that read the sample for models and thresholds.
     refine : bool, default: True
-        Let the model of each trace decide. Traces of 6 kHz or more, as of electrodes, are left to the network.
+        Let the model of each trace decide. Traces of 6 kHz or more, as of electrodes, are left to the network, and so
+        are all if the shadow is as long as the template of a spike, 60 ms.
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the peaks; of two, the second is for the probability at each of them.
 
@@ -177,7 +179,8 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
         num_channels = recording.get_num_channels()
         self.decided_by, self.decided = np.full(num_channels, "network"), None
-        if refine and recording.sampling_frequency < ELECTRODES_HZ:
+        reach_samples = sum(reach(recording.sampling_frequency))
+        if refine and recording.sampling_frequency < ELECTRODES_HZ and self.shadow_samples < reach_samples:
             self.decided = DecidedSpikes(recording, self.scores, self.shadow_samples, seed, num_workers)
             self.decided_by[self.decided.channels] = "model"
         alone = np.flatnonzero(self.decided_by == "network")

@@ -28,8 +28,10 @@ CHUNK_SHAPE = (4096, 64)  # samples and ROIs: 1 MiB in HDF5, and one trace is re
 UNIT_DESCRIPTIONS = {
     "polarity": "sign of the spikes in the fluorescence: 'positive' where the indicator brightens with a spike, "
     "'negative' where it dims",
-    "model_name": "name of the neural network which found the spikes",
-    "model_version": "version of the neural network which found the spikes",
+    "model_name": "name of the neural network which proposed the spikes",
+    "model_version": "version of the neural network which proposed the spikes",
+    "decided_by": "what decided on the spikes: 'model', a model of the trace that was learnt from the trace itself, or "
+    "'network', the neural network alone; empty if the ROI has no signal",
     "threshold": "spike probability (0 to 1) from which on a peak is a spike",
     "snr": "median height of the unit's spikes over the trace in the 10 ms before, in standard deviations of the noise "
     "between consecutive samples; NaN if there are no spikes",
@@ -42,7 +44,7 @@ UNIT_DESCRIPTIONS = {
     "crosstalk_from": "unit_name of the ROI from which most of the cross-talk comes; empty if there is none",
     "num_bursts": "number of bursts",
     "num_complex_spikes": "number of complex spikes, that is, slow depolarisations which carry several spikelets",
-    "spike_probability": "probability of each spike, from the neural network (0 to 1)",
+    "spike_probability": "probability of each spike (0 to 1), from the neural network and the model of the trace",
     "spike_label": "the event each spike belongs to: 'single', 'burst' or 'complex' (a complex spike)",
     "spike_crosstalk": "whether each spike is taken for cross-talk from another ROI",
 }

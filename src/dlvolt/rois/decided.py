@@ -17,9 +17,10 @@ from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
 
 BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depend on how the recording is cut
 SAMPLE_S = 40.0  # that models are learnt from, in blocks
-BATCH = 32  # traces that are learnt together
+BATCH = 32  # traces that are learnt and searched together
 SIGNS = {"positive": 1.0, "negative": -1.0}
-LOST, UNSURE = 0.65, 0.65  # share of the spikes that a network proposes, and F1 that is to be expected of it
+UNSURE, SURE = 0.65, 0.87  # F1 that is to be expected of a network alone
+FEWER, MORE = 0.65, 1.1  # spikes than it proposes
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
 
 Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
@@ -84,8 +85,11 @@ class DecidedSpikes:
             if gone_astray(found[n].probability, chance, self.separation):
                 models[n] = None
         self.channels = np.flatnonzero([model is not None for model in models])
-        self.signs = signs[self.channels]
-        self.models = Models.of([models[n] for n in self.channels]) if len(self.channels) else None
+        self.groups = [
+            (some, signs[some], Models.of([models[n] for n in some]))
+            for some in np.split(self.channels, range(BATCH, len(self.channels), BATCH))
+            if len(some)
+        ]
         best = [best_expected_f1(found[n].probability) for n in self.channels]
         self.thresholds = np.maximum(np.array(best) / 2, LOWEST)
         self.blocks: dict[tuple[int, int], Spikes] = {}
@@ -94,12 +98,12 @@ class DecidedSpikes:
         """Return the events from one sample to another that may be spikes, by block."""
         places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
         spikes = {place: self.blocks[place] for place in places if place in self.blocks}
-        chances = {place: self.known[place] for place in places if place in self.known}
-        for run in consecutive([place for place in places if place not in spikes and place not in chances]):
+        missing = [place for place in places if place not in spikes]
+        chances = {place: self.known[place] for place in missing if place in self.known}
+        for run in consecutive([place for place in missing if place not in chances]):
             chances |= self._probabilities(*run)
-        for place in places:
-            if place not in spikes:
-                spikes[place] = self._spikes(*place, chances[place])
+        for run in consecutive(missing):
+            spikes |= self._spikes(*run, chances)
         for place in places[-KEPT:]:
             self.blocks[place] = spikes[place]
         for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
@@ -119,22 +123,37 @@ class DecidedSpikes:
         parts = np.split(self.probability.get_traces(segment, start, end), range(self.block, end - start, self.block))
         return {(segment, first + n): part for n, part in enumerate(parts)}
 
-    def _spikes(self, segment: int, block: int, chances: np.ndarray) -> Spikes:
-        """Return the events of a block that may be spikes."""
-        start, end = self._ends(segment, block)
-        sides = margin(self.traces.sampling_frequency)
-        samples = mirror(np.arange(start - sides, end + sides), self.traces.get_num_samples(segment))
-        low, ids = samples.min(), self.traces.channel_ids[self.channels]
-        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids)[samples - low] * self.signs
-        frames, rows, probability = find_spikes(traces, chances[:, self.channels], self.models, self.separation)
-        kept = probability > CANDIDATE
-        return start + frames[kept], self.channels[rows[kept]], probability[kept]
+    def _spikes(
+        self, segment: int, first: int, last: int, chances: dict[tuple[int, int], np.ndarray]
+    ) -> dict[tuple[int, int], Spikes]:
+        """Return the events that may be spikes, of some blocks one after the other, by segment and block."""
+        sides, ids = margin(self.traces.sampling_frequency), self.traces.channel_ids
+        start, end = self._ends(segment, first)[0] - sides, self._ends(segment, last)[1] + sides
+        samples = mirror(np.arange(start, end), self.traces.get_num_samples(segment))
+        low = samples.min()
+        traces = self.traces.get_traces(segment, low, samples.max() + 1, ids[self.channels])[samples - low].T
+        found = {}
+        for block in range(first, last + 1):
+            begin, stop = self._ends(segment, block)
+            of_block = traces[:, begin - sides - start : stop + sides - start]  # M×T
+            of_groups, row = [], 0
+            for some, signs, models in self.groups:
+                upright = (of_block[row : row + len(some)] * signs[:, None]).T
+                row += len(some)
+                frames, rows, probability = find_spikes(
+                    upright, chances[segment, block][:, some], models, self.separation
+                )
+                kept = probability > CANDIDATE
+                of_groups.append((begin + frames[kept], some[rows[kept]], probability[kept]))
+            found[segment, block] = tuple(np.concatenate(part) for part in zip(*of_groups, strict=True))
+        return found
 
 
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
-    """Tell whether a model has lost most of the spikes of a trace in which the network was not sure of any.
+    """Tell whether the spikes that a model finds are too few or too many to be believed, as the network sees it.
 
-    In much noise a few maxima that look alike can make a template of their own.
+    In much noise, where the network is not sure of any spike, a few maxima that look alike can make a template of their
+    own, and the others are lost. Where the network is sure of nearly all, many more are something else, spikelets say.
 
     Parameters
     ----------
@@ -147,7 +166,8 @@ def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -
     """
     peaks = find_peaks(np.pad(probability, 1), height=CANDIDATE, distance=separation)[0] - 1
     proposed = probability[peaks]
-    return bool(decided.sum() < LOST * proposed.sum() and best_expected_f1(proposed) < UNSURE)
+    found, certainty = decided.sum() / max(proposed.sum(), 1e-9), best_expected_f1(proposed)
+    return bool((certainty < UNSURE and found < FEWER) or (certainty > SURE and found > MORE))
 
 
 def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:

@@ -10,7 +10,7 @@ estimated from the trace, by coordinate ascent:
 
 1. *Template.* Given the spikes, g is the maximum of ::
 
-       -‖z - Σ_k w_k g(· - t_k)‖² / 2 - log prior(g),    prior: g ~ N(α m, α² K)
+       -‖z - Σ_k w_k g(· - t_k)‖² / 2 + log prior(g),    prior: g ~ N(α m, α² K)
 
    with w_k a spike's probability times its relative amplitude, so that spikes that overlap are told apart. Mean m and
    covariance K are those of waveforms at large (`expected_waveforms`), divided as the trace is; the height α is fitted.
@@ -62,6 +62,7 @@ FIRST_SPREAD = 0.2  # that standard deviation, before it is learnt
 MISFIT = 0.02  # share of the prior's variance that is any waveform's
 NETWORK_REACH_MS = 2.0  # the network may mean a spike that it has so far away
 NETWORK_RANGE = 0.001  # its probabilities are taken to lie within this and one minus this
+SUREST = 1 - 1e-6  # nothing is certain
 HEIGHTS = ("height", "variance")
 POOL = (0.35, 0.8, -2.5)  # weights of the log odds by the trace and by the network, and what is added
 
@@ -118,7 +119,10 @@ class TraceModel(NamedTuple):
 
 
 class Models(NamedTuple):
-    """The models of N traces, as `pursue` takes them: N channels, a unit on each."""
+    """The models of N traces, as `pursue` takes them: N channels, a unit on each.
+
+    Footprints are N×N, so N should be some tens; groups of traces can be searched one after the other.
+    """
 
     each: list[TraceModel]
     templates: LowRankTemplates
@@ -291,12 +295,14 @@ def find_spikes(
         for trace, model in zip(traces.T, models.each, strict=True)
     ]
     found, channels, scores = events(np.array(z), models, separation)
-    chances = [
-        pooled(model, scores[channels == n], found.frames[channels == n], probability[:, n])
-        for n, model in enumerate(models.each)
-    ]
     order = np.argsort(channels, kind="stable")
-    return found.frames[order], channels[order], np.concatenate(chances)
+    frames, channels, scores = found.frames[order], channels[order], scores[order]
+    borders = np.searchsorted(channels, np.arange(len(models.each) + 1))
+    chances = [
+        pooled(model, scores[first:last], frames[first:last], of_network)
+        for model, of_network, first, last in zip(models.each, probability.T, borders, borders[1:], strict=False)
+    ]
+    return frames, channels, np.concatenate(chances)
 
 
 def typical_brightness(trace: np.ndarray) -> float:
@@ -418,13 +424,7 @@ def events(z: np.ndarray, models: Models, separation: int) -> tuple[Found, np.nd
     fs = models.each[0].sampling_frequency
     sides, (before, after) = margin(fs), reach(fs)
     inside = z[:, sides - before : z.shape[1] - sides + after].astype("float32")
-    of_all = pursue(
-        torch.from_numpy(inside),
-        models.templates,
-        models.prior,
-        separation,
-        prepared=models.prepared,
-    )
+    of_all = pursue(torch.from_numpy(inside), models.templates, models.prior, separation, prepared=models.prepared)
     of_all = of_all.select(of_all.times < z.shape[1] - 2 * sides)
     frames, channels, amplitudes, shifts = (part.numpy() for part in of_all)
     height, variance = (np.array([getattr(model, name) for model in models.each])[channels] for name in HEIGHTS)
@@ -440,4 +440,4 @@ def pooled(model: TraceModel, scores: np.ndarray, frames: np.ndarray, probabilit
     chance = model.rate * model.sampling_frequency * 2 * NETWORK_REACH_MS / 1000
     network = logit(np.clip(near, NETWORK_RANGE, 1 - NETWORK_RANGE)) - np.log(chance)
     of_trace, of_network, bias = POOL
-    return expit(of_trace * model.log_odds(scores) + of_network * network + bias)
+    return np.minimum(expit(of_trace * model.log_odds(scores) + of_network * network + bias), SUREST)

@@ -142,7 +142,7 @@ def voltage_scores(model: str | Path) -> pd.DataFrame:
             TEST_TRACES, 20.0, frame_rate, snr, compartment=compartment, seed=TEST_SEED
         )
         recording = NumpyRecording(traces, frame_rate)
-        peaks = detect_peaks(recording, method="dlvolt", method_kwargs=dict(model=model))
+        peaks = detect_peaks(recording, method="dlvolt", method_kwargs=dict(model=model, refine=False))
         frames = [peaks["sample_index"][peaks["channel_index"] == channel] for channel in range(TEST_TRACES)]
         scores = [event_scores(true, found / frame_rate) for true, found in zip(spike_times, frames, strict=True)]
         total = sum(scores, EventScores())
