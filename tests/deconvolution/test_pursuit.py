@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import local_templates, random_events, random_templates, tensor, wavelets
 from torch.nn.functional import conv1d, pad
@@ -217,6 +217,7 @@ def pursue_whole_samples(recording, templates, prior, separation):
     return pursue(recording, templates, prior, separation, num_shifts=1)
 
 
+@settings(max_examples=20)  # the reference is slow
 @given(
     seed=SEEDS,
     num_units=st.integers(1, 12),
