@@ -275,6 +275,6 @@ def test_what_is_learnt_does_not_depend_on_the_number_of_threads():
 def test_units_that_never_meet_are_joined_and_others_are_not():
     moved = footprints_in_places([-1.0, 0.0, 1.0])[:1].repeat(2, 1, 1, 1)
     apart = [Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), place)) for place in (0, 2)]
-    assert len(joined(Units(moved, torch.ones(2), torch.ones(2), torch.ones(2)), apart).moved) == 1
+    assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), apart).moved) == 1
     together = [own._replace(places=torch.arange(50) % 3) for own in apart]
-    assert len(joined(Units(moved, torch.ones(2), torch.ones(2), torch.ones(2)), together).moved) == 2
+    assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), together).moved) == 2
