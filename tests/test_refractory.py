@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlvolt.refractory import count_pairs, same_neuron
+from dlvolt.refractory import contamination, count_pairs, same_neuron
 
 FS = 30000.0
 SPIKES = np.dtype([("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
@@ -82,3 +82,20 @@ def test_segments_are_apart():
 
 def test_no_units():
     assert len(same_neuron(torch.zeros(0, 2, 60), spikes_of([[]]), FS, [100])) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_contamination_is_the_share_of_spikes_that_others_fired(share):
+    rng, fs, num_samples, refractory = np.random.default_rng(0), 30_000.0, [9_000_000, 9_000_000], 60  # samples, 2 ms
+    segments, samples = [], []
+    for segment, length in enumerate(num_samples):
+        own = np.cumsum(rng.exponential(600, 20_000) + 2 * refractory).astype(int)  # of one neuron
+        own = rng.permutation(own[own < length])[: round(10_000 * (1 - share))]
+        samples.append(np.concatenate([own, rng.integers(0, length, round(10_000 * share))]))  # and of many
+        segments.append(np.full(len(samples[-1]), segment))
+    spikes = np.zeros(sum(map(len, samples)), dtype=SPIKES)
+    spikes["sample_index"], spikes["segment_index"] = np.concatenate(samples), np.concatenate(segments)
+    spikes["cluster_index"] = 1
+    found = contamination(spikes, 2, fs, num_samples, refractory_ms=2.0)
+    assert found[0] == 0  # it has no spikes
+    assert found[1] == pytest.approx(share, abs=0.05)

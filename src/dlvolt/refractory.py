@@ -12,6 +12,7 @@ ALIKE = 0.5  # cosine of two waveforms that may be one neuron's, at the beginnin
 WINDOW_MS = (0.5, 2.5)  # nearer, and spikes of two neurons may pass for one; later, and one neuron may fire again
 FEW = 0.25  # of the pairs expected of two independent neurons
 FEW_CONTAMINATE = 0.1  # of the pairs of a train without refractory period: fewer do not tell
+CHANCE = 0.05  # probability of so many pairs by chance, above which they do not tell either
 SIGNIFICANCE = 0.001  # probability of so few pairs by chance; there are many units that may be compared
 
 
@@ -39,11 +40,8 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
     """
     if len(waveforms) == 0:
         return np.arange(0)
-    starts = np.concatenate([[0], np.cumsum(num_samples)])
     low, high = (round(ms / 1000 * sampling_frequency) for ms in WINDOW_MS)
-    gap = high + 1  # between segments
-    times = spikes["sample_index"] + (starts[:-1] + gap * np.arange(len(num_samples)))[spikes["segment_index"]]
-    trains = [np.sort(times[spikes["cluster_index"] == k]) for k in range(len(waveforms))]
+    trains = _trains(spikes, len(waveforms), num_samples, gap=high + 1)
     norms = waveforms.flatten(1).norm(dim=1)
     products = alignment(waveforms).products / (norms[:, None] * norms)
     owner = np.arange(len(waveforms))
@@ -52,7 +50,7 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
         large, small = sorted((owner[a], owner[b]), key=lambda k: -len(trains[k]))
         if large == small:
             continue
-        expected = len(trains[large]) * len(trains[small]) * 2 * (high - low) / starts[-1]
+        expected = len(trains[large]) * len(trains[small]) * 2 * (high - low) / sum(num_samples)
         found = count_pairs(trains[large], trains[small], low, high)
         if found < FEW * expected and poisson.cdf(found, expected) < SIGNIFICANCE:
             owner[owner == small] = large
@@ -60,36 +58,49 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
     return owner
 
 
-def contamination(train: np.ndarray, sampling_frequency: float, num_samples: int, refractory_ms: float) -> float:
-    """Return which share of a unit's spikes are other neurons', told by how many come in its refractory period.
+def contamination(
+    spikes: np.ndarray, num_units: int, sampling_frequency: float, num_samples: list[int], refractory_ms: float
+) -> np.ndarray:
+    """Return which share of each unit's spikes are other neurons', told by how many come in its refractory period.
 
     Spikes closer than the sorter lets them be are not counted, so the window is from there to twice as long.
 
     Parameters
     ----------
-    train : np.ndarray, shape (S,)
-        Sorted sample indices; segments apart by more than the window.
+    spikes : np.ndarray
+        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
+    num_units : int
+        K.
     sampling_frequency : float
         Hz.
-    num_samples : int
-        Of the recording.
+    num_samples : list of int
+        Length of each segment.
     refractory_ms : float
         Spikes of a unit lie at least so far apart.
 
     Returns
     -------
-    float
+    np.ndarray, shape (K,)
         C = 1 - √(1 - n T / (S² τ)), n pairs in a window of τ, at most 1 (Llobet et al., bioRxiv 2022, equation 11,
         where the contaminating spikes come from a single neuron or many). Pairs that chance makes in a train without
         any are not significant and give 0.
     """
     low = round(refractory_ms / 1000 * sampling_frequency)
     high = 2 * low
-    found = count_pairs(train, train, low, high) / 2
-    expected = len(train) ** 2 * (high - low) / num_samples  # of spikes without a refractory period
-    if expected == 0 or poisson.sf(found - 1, FEW_CONTAMINATE * expected) > 0.05:
-        return 0.0
-    return float(1 - np.sqrt(max(0.0, 1 - found / expected)))
+    shares = np.zeros(num_units)
+    for unit, train in enumerate(_trains(spikes, num_units, num_samples, gap=high + 1)):
+        found = count_pairs(train, train, low, high) / 2
+        expected = len(train) ** 2 * (high - low) / sum(num_samples)  # of spikes without a refractory period
+        if expected > 0 and poisson.sf(found - 1, FEW_CONTAMINATE * expected) <= CHANCE:
+            shares[unit] = 1 - np.sqrt(max(0.0, 1 - found / expected))
+    return shares
+
+
+def _trains(spikes: np.ndarray, num_units: int, num_samples: list[int], gap: int) -> list[np.ndarray]:
+    """Return the sorted samples of each unit's spikes, segments one after the other with a gap between them."""
+    starts = np.concatenate([[0], np.cumsum(num_samples)[:-1]]) + gap * np.arange(len(num_samples))
+    times = spikes["sample_index"] + starts[spikes["segment_index"]]
+    return [np.sort(times[spikes["cluster_index"] == unit]) for unit in range(num_units)]
 
 
 def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:

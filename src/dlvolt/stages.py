@@ -413,17 +413,11 @@ def collect(
     vector["unit_index"] = index_of[spikes["cluster_index"]]
     vector["segment_index"] = spikes["segment_index"]
     sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
-    gap = 10 * round(recording.sampling_frequency)  # between segments
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1] + gap * np.arange(len(lengths))
-    times = vector["sample_index"] + starts[vector["segment_index"]]
-    trains = [np.sort(times[vector["unit_index"] == unit]) for unit in range(len(kept))]
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
-    contaminated = [
-        contamination(train, recording.sampling_frequency, sum(lengths), p.refractory_ms) for train in trains
-    ]
-    is_single = (rates[kept] <= SINGLE) & (np.array(contaminated) <= SINGLE)
+    contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
+    is_single = (rates[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
     sorting.set_property("fdr", rates[kept].astype("float32"))
     sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
     sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))

@@ -96,7 +96,7 @@ def weigh(
             continue
         decoys = units.select(owners[fair])._replace(moved=moved[fair])
         rivals.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
-    casts = _casts_on(units, units)
+    casts = casts_shadow(units.waveforms)
 
     def count(index: int) -> Tensor:
         place, chunk = places[index], chunks[index]
@@ -104,7 +104,8 @@ def weigh(
         events = matcher.pursue(chunk)
         left = residual(chunk, events, matcher.templates.to("cpu"))
         width = units.moved.shape[3]
-        counts = [_count_alone(events, events, casts, width)]
+        in_shadow, _ = shadows_of(events, casts, width)
+        counts = [torch.bincount(events.units[~in_shadow], minlength=num_units)]
         for of_decoys, decoys, casts_on in rivals:
             won = _count_alone(events, decoys.at(place).pursue(left), casts_on, width)
             counts.append(torch.zeros(num_units, dtype=torch.long).index_put((of_decoys,), won))

@@ -9,6 +9,8 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from .whiten_noise import typical_block
+
 WINDOW_MS = 50.0  # half of it is twice as long as the bursts of spikes that neurons fire
 BLOCKS = 50  # of a window
 NUM_CHUNKS = 40  # of five windows tell the usual level
@@ -85,15 +87,10 @@ def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
     not do where digits are coarse and most samples are the same.)
     """
     half, block = width // 2, max(1, width // BLOCKS)
-    halves = [_level(traces[start : start + half], block) for start in range(0, len(traces), half)]
+    pieces = [traces[start : start + half] for start in range(0, len(traces), half)]
+    halves = [typical_block(piece, min(block, len(piece))) for piece in pieces]
     halves += [np.zeros(traces.shape[1])] * (len(halves) % 2)
     return np.reshape(halves, (-1, 2, traces.shape[1])).max(axis=1).astype("float32")
-
-
-def _level(traces: np.ndarray, block: int) -> np.ndarray:
-    block = min(block, len(traces))
-    whole = traces[: len(traces) // block * block].reshape(-1, block, traces.shape[1])
-    return np.median(np.sqrt(np.square(whole).mean(axis=1)), axis=0)
 
 
 def usual_levels(recording: BaseRecording, seed: int = 0) -> tuple[np.ndarray, bool]:

@@ -212,9 +212,17 @@ def _noise_scale(trace: np.ndarray) -> float:
     if len(trace) < BLOCK:
         return 0.0
     by_samples = float(row_medians(np.abs(trace)[None])[0]) / 0.6745
-    blocks = trace[: len(trace) // BLOCK * BLOCK].reshape(-1, BLOCK)
-    by_blocks = float(row_medians(np.sqrt(np.square(blocks).mean(axis=1))[None])[0])
+    by_blocks = float(typical_block(trace[:, None], BLOCK)[0])
     return by_blocks if by_samples < COARSE * by_blocks else by_samples
+
+
+def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
+    """Return the median over blocks of so many samples of their root mean square, shape (N,), of traces (T, N).
+
+    Spikes are in too few blocks to change it.
+    """
+    whole = traces[: len(traces) // block * block].reshape(-1, block, traces.shape[1])
+    return np.median(np.sqrt(np.square(whole).mean(axis=1)), axis=0)
 
 
 def _near(events: np.ndarray, reach: int) -> np.ndarray:
