@@ -27,6 +27,7 @@ from dlvolt import __version__
 from dlvolt.interrupt import in_one_line
 from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
 from dlvolt.run_record import read_parameters, versions
+from dlvolt.whole import written_whole
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -660,7 +661,8 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
     )
     print(neat(table))
     if args.out is not None:
-        write_whole(args.out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
+        with written_whole(args.out) as path:
+            table.to_csv(path, index=False, float_format="%.4f")
     if table["error"].notna().all():
         sys.exit(1)
     if args.plot is not None:
@@ -669,7 +671,8 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
         from dlvolt.plotting import plot_accuracy_against_time
 
         figure = plot_accuracy_against_time(table, Figure(figsize=(6, 4), layout="constrained"))
-        write_whole(args.plot, lambda path: figure.savefig(path, dpi=150))
+        with written_whole(args.plot) as path:
+            figure.savefig(path, dpi=150)
 
 
 def train(parser: Parser, args: argparse.Namespace) -> None:
@@ -822,13 +825,6 @@ def neat(table: pd.DataFrame) -> str:
         done = table.drop(index=failed.index, columns="error")
         lines.insert(0, done.to_string(index=False, formatters=formatters, float_format="{:.3f}".format))
     return "\n".join(lines)
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place and rename it, so that there is never half of it."""
-    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
-        write(Path(folder) / path.name)
-        (Path(folder) / path.name).replace(path)
 
 
 def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") -> BaseSorting:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from spikeinterface.core import BaseSorting, NumpySorting, SortingAnalyzer, conc
 
 from dlvolt.analysis import analyze
 from dlvolt.parameters import SorterParameters
+from dlvolt.whole import written_whole
 
 
 def export_phy(
@@ -211,9 +210,7 @@ def check_new_folder(folder: Path, argument: str) -> None:
 def _write(folder: Path, argument: str, write: Callable[[Path], None]) -> Path:
     """Write a folder beside its place and rename it, so that there is never half of it."""
     check_new_folder(folder, argument)
-    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder.absolute().parent) as beside:
-        made = Path(beside) / folder.name
+    with written_whole(folder) as made:
         made.mkdir()
         write(made)
-        os.replace(made, folder)
     return folder

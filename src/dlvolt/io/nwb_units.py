@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,6 +29,7 @@ from dlvolt.io.nwb_rois import (
 )
 from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
 from dlvolt.io.voltage_imaging import is_zarr
+from dlvolt.whole import written_whole
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
 SORTED_DESCRIPTIONS = {  # of the properties which `run_sorter("dlvolt")` gives units of electrodes
@@ -186,12 +185,8 @@ def write_nwb_units(
         if traces:
             add_traces(nwbfile, traces, time_line.all_times(), rois)
 
-        # A folder of its own beside the target: same file system, and gone with all its content on failure.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent))
-        written = Path(folder) / path.name
-        with NWBHDF5IO(str(written), "w") as io:
+        with written_whole(path) as written, NWBHDF5IO(str(written), "w") as io:
             io.write(nwbfile)
-        os.replace(written, path)
     return path
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -16,6 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from dlvolt.plotting.colours import BLUE, DARK, GREEN, ORANGE, RED, SKY
+from dlvolt.whole import written_whole
 
 PARTS = {"training": SKY, "validation": ORANGE, "test": GREEN}
 GAP = 0.25  # between panels, of a panel of height 1
@@ -110,10 +109,8 @@ def interactive_traces(
         config=dict(scrollZoom=True, doubleClick="reset", displaylogo=False, responsive=True, modeBarButtons=BUTTONS),
         post_script=f'{script}\ndrawCurves(document.getElementById("{{plot_id}}"), {sampling_frequency}, [{curves}]);',
     )
-    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
-        written = Path(folder) / path.name
+    with written_whole(path) as written:
         written.write_text(page, encoding="utf-8")
-        os.replace(written, path)
     return path
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from spikeinterface.core import BaseSorting, SortingAnalyzer
 import dlvolt
 from dlvolt.reporting.electrodes import describe_units
 from dlvolt.reporting.rois import describe_rois
+from dlvolt.whole import written_whole
 
 NAME = "report.html"
 
@@ -87,10 +86,8 @@ def report(
         plotly=plotly.offline.get_plotlyjs(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder) as beside:
-        made = Path(beside) / NAME
+    with written_whole(path) as made:
         made.write_text(page, encoding="utf-8")
-        os.replace(made, path)
     return path
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,8 @@ from pynwb.file import Subject
 from pynwb.ophys import Fluorescence, ImageSegmentation, ImagingPlane, OpticalChannel
 from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
+
+from dlvolt.whole import written_whole
 
 from .biophysical import simulate_biophysical
 
@@ -127,12 +127,8 @@ def write_simulated_imaging(
     masks = [list(zip(*divmod(f.indices, size[1]), f.data, strict=True)) for f in footprints]  # x, y, weight
     session = _session(masks, (counts @ mixing.T).astype("float32"), sampling_frequency, polarity, seed)
 
-    # A folder of its own beside the target: same file system, and gone with all its content on failure.
-    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
-        written = Path(folder) / path.name
-        with NWBHDF5IO(str(written), "w") as io:
-            io.write(session)
-        os.replace(written, path)
+    with written_whole(path) as written, NWBHDF5IO(str(written), "w") as io:
+        io.write(session)
 
     samples = {i + 1: np.round(times * EPHYS_FREQUENCY).astype(int) for i, times in enumerate(spike_times)}
     return ImagingTruth(path, NumpySorting.from_unit_dict(samples, EPHYS_FREQUENCY), polarity, mixing)
