@@ -235,10 +235,10 @@ def test_several_series_are_listed(tmp_path):
     listed = "'processing/ophys/Fluorescence/Reference', 'processing/ophys/Fluorescence/Voltage'"
     with pytest.raises(ValueError, match=rf"stream_name: .* several series; choose one of {listed}\.$"):
         read_traces(path)
-    with pytest.raises(ValueError, match=rf"stream_name: there is no 'Voltage' in .*; it has {listed}"):
-        read_traces(path, stream_name="Voltage")
-    recording = read_traces(path, stream_name="processing/ophys/Fluorescence/Voltage")
-    assert recording.get_num_channels() == 3
+    with pytest.raises(ValueError, match=rf"stream_name: there is no 'Light' in .*; it has {listed}"):
+        read_traces(path, stream_name="Light")
+    for name in ("processing/ophys/Fluorescence/Voltage", "Voltage"):
+        assert read_traces(path, stream_name=name).get_num_channels() == 3
 
 
 def test_real_nwb_files(shared_data):
