@@ -251,7 +251,7 @@ def test_loops_find_what_tensor_operations_do(num_shifts, monkeypatch):
     recording = synthesize(truth, templates, 401 * WIDTH) + tensor(rng.normal(size=(12, 401 * WIDTH)))
     prior = AmplitudePrior(rate=0.1, event_cost=tensor(rng.uniform(0, 8, 12)))
     in_loops = pursue(recording, templates, prior, 5, num_shifts)
-    monkeypatch.setattr("dlvolt.deconvolution.pursuit.runs_in_loops", lambda device: False)
+    monkeypatch.setattr("dlvolt.deconvolution.loops.runs_in_loops", lambda device: False)
     in_tensors = pursue(recording, templates, prior, 5, num_shifts)
     assert len(in_loops.times) > 100
     for one, other in zip(in_loops, in_tensors, strict=True):
@@ -260,7 +260,7 @@ def test_loops_find_what_tensor_operations_do(num_shifts, monkeypatch):
 
 @pytest.mark.parametrize("in_loops", [True, False])
 def test_work_is_bounded_where_nothing_is_a_sum_of_templates(in_loops, monkeypatch):
-    monkeypatch.setattr("dlvolt.deconvolution.pursuit.runs_in_loops", lambda device: in_loops)
+    monkeypatch.setattr("dlvolt.deconvolution.loops.runs_in_loops", lambda device: in_loops)
     rng = np.random.default_rng(1)
     templates, num_bins = random_templates(rng, 6, 2, WIDTH), 6
     recording = tensor(rng.normal(size=(2, num_bins * WIDTH), scale=20.0))

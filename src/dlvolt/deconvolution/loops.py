@@ -6,9 +6,40 @@ Each function does in place, or returns, what the tensor form in `pursuit` does.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numba import njit
 
 compiled = njit(cache=True, nogil=True)
+
+
+def runs_in_loops(device: torch.device) -> bool:
+    """Return whether compiled loops are faster on a device than tensor operations."""
+    return device.type == "cpu"
+
+
+@compiled
+def sum_products(
+    pieces: np.ndarray, starts: np.ndarray, channels: np.ndarray, spectrum: np.ndarray, products: np.ndarray
+) -> None:
+    """Multiply spectra of pieces of a residual by those of templates, and sum over the channels of each unit.
+
+    Parameters
+    ----------
+    pieces : np.ndarray, shape (N, pieces, F), complex
+        Of each channel and piece.
+    starts, channels, spectrum : np.ndarray, shapes (K + 1,), (Q,) and (Q, F)
+        See `Spectra`.
+    products : np.ndarray, shape (K, pieces, F), complex
+        Is overwritten.
+    """
+    for unit in range(len(starts) - 1):
+        for piece in range(pieces.shape[1]):
+            product = products[unit, piece]
+            product[:] = 0
+            for pair in range(starts[unit], starts[unit + 1]):
+                seen, template = pieces[channels[pair], piece], spectrum[pair]
+                for frequency in range(len(product)):
+                    product[frequency] += seen[frequency] * template[frequency]
 
 
 @compiled

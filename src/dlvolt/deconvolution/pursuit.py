@@ -62,7 +62,7 @@ class PreparedTemplates(NamedTuple):
         `cross_correlations` of the templates, at every sub-sample shift; the last, of no pair, are zero.
     own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
         Those of each unit with itself, in the middle.
-    spectra : list of Spectra
+    spectra : Spectra
         `template_spectra`.
     """
 
@@ -71,7 +71,7 @@ class PreparedTemplates(NamedTuple):
     rivals: Tensor
     correlations: Tensor
     own: Tensor
-    spectra: list[Spectra]
+    spectra: Spectra
 
     @classmethod
     def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
@@ -146,11 +146,6 @@ def pursue(
     return pursuit.result()
 
 
-def runs_in_loops(device: torch.device) -> bool:
-    """Return whether compiled loops are faster on a device than tensor operations."""
-    return device.type == "cpu"
-
-
 class _Pursuit:
     """The state of a pursuit: scores of what is left, the events, and what comes next where.
 
@@ -170,7 +165,7 @@ class _Pursuit:
         num_times = recording.shape[1] - width + 1
         num_bins = math.ceil(num_times / width) + 2
         device, bank = recording.device, prepared.correlations
-        self.in_loops = runs_in_loops(device)
+        self.in_loops = loops.runs_in_loops(device)
         self.prior, self.width, self.separation = prior, width, separation
         self.num_bins, self.num_samples = num_bins, num_bins * width
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared

@@ -9,27 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from .locality import blocks
+from . import loops
 from .templates import LowRankTemplates, compose
 
-BLOCK = 8  # units that are correlated with the channels of all of them
 PIECES, OF_CHANNELS = 8, 256  # of a residual, or of single channels: so many at a time stay in the cache
 
 
 class Spectra(NamedTuple):
-    """Conjugate spectra of some templates.
+    """Conjugate spectra of templates, of the channels that see each unit only.
 
     Attributes
     ----------
-    units : Tensor, shape (B,)
-        Which templates.
-    channels : Tensor, shape (C,)
-        Channels that any of them uses.
-    spectrum : Tensor, shape (F, B, C), complex
-        Of each frequency.
+    starts : Tensor, shape (K + 1,), int64
+        The pairs of unit k with its channels are those from starts[k] on, up to starts[k + 1].
+    channels : Tensor, shape (Q,), int64
+        Channel of each pair.
+    spectrum : Tensor, shape (Q, F), complex
+        Of what the unit looks like on this channel.
     """
 
-    units: Tensor
+    starts: Tensor
     channels: Tensor
     spectrum: Tensor
 
@@ -56,10 +55,10 @@ def scores(
     residual: Tensor,
     templates: LowRankTemplates,
     padding: int = 0,
-    spectra: list[Spectra] | None = None,
+    spectra: Spectra | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Return μ_k = R ⋆ W_k, by overlap-save: products of spectra, a matrix product for each frequency.
+    """Return μ_k = R ⋆ W_k, by overlap-save: products of spectra, summed over the channels that see a unit.
 
     Parameters
     ----------
@@ -69,7 +68,7 @@ def scores(
         K templates of D samples; channels where a footprint is zero cost nothing.
     padding : int
         Zeros that the residual is taken to have at either end; at most D.
-    spectra : list of Spectra, optional
+    spectra : Spectra, optional
         ``template_spectra(templates)``, to compute it once for many residuals.
     out : Tensor, shape (K, T - D + 1 + 2 padding), optional
         Where to put the scores.
@@ -91,13 +90,21 @@ def scores(
         of_some = out[:, start : start + at_once]
         end = start + math.ceil(of_some.shape[1] / hop) * hop + width - 1
         some = _between(residual, start - padding, end - padding).unfold(1, length, hop)  # N×pieces×length
-        pieces = torch.fft.rfft(some).permute(2, 0, 1).contiguous()  # F×N×pieces
-        for units, channels, spectrum in spectra:
-            local = pieces if len(channels) == len(residual) else pieces.index_select(1, channels)
-            products = (spectrum @ local).permute(1, 2, 0)  # B×pieces×F
-            correlated = torch.fft.irfft(products, n=length)[:, :, :hop].flatten(1)
-            of_some[units] = correlated[:, : of_some.shape[1]]
+        products = _products(torch.fft.rfft(some), spectra)  # K×pieces×F
+        of_some[:] = torch.fft.irfft(products, n=length)[:, :, :hop].flatten(1)[:, : of_some.shape[1]]
     return out
+
+
+def _products(pieces: Tensor, spectra: Spectra) -> Tensor:
+    """Return Σ_n X_n conj(W_kn), shape (K, pieces, F), given the spectra X of pieces of a residual, (N, pieces, F)."""
+    starts, channels, spectrum = spectra
+    if loops.runs_in_loops(pieces.device):
+        products = pieces.new_empty(len(starts) - 1, *pieces.shape[1:])
+        loops.sum_products(*(x.numpy() for x in (pieces, starts, channels, spectrum, products)))
+        return products
+    units = torch.arange(len(starts) - 1, device=starts.device).repeat_interleave(starts.diff())
+    products = pieces.new_zeros(len(starts) - 1, *pieces.shape[1:])
+    return products.index_add_(0, units, pieces[channels] * spectrum[:, None])
 
 
 def _between(residual: Tensor, start: int, end: int) -> Tensor:
@@ -107,15 +114,13 @@ def _between(residual: Tensor, start: int, end: int) -> Tensor:
     return pad(inside, beyond) if any(beyond) else inside
 
 
-def template_spectra(templates: LowRankTemplates) -> list[Spectra]:
-    """Return the conjugate Fourier transforms of templates, in blocks of units that share channels."""
-    length, full = _fft_length(templates.temporal.shape[2]), compose(templates)
-    return [
-        Spectra(
-            units, channels, torch.fft.rfft(full[units][:, channels], n=length).conj().permute(2, 0, 1).contiguous()
-        )
-        for units, channels in blocks(templates.support, BLOCK)
-    ]
+def template_spectra(templates: LowRankTemplates) -> Spectra:
+    """Return the conjugate Fourier transforms of templates, channel by channel."""
+    length = _fft_length(templates.temporal.shape[2])
+    units, channels = torch.nonzero(templates.support, as_tuple=True)
+    spectrum = torch.fft.rfft(compose(templates)[units, channels], n=length).conj().resolve_conj()
+    starts = torch.searchsorted(units, torch.arange(len(templates.spatial) + 1, device=units.device))
+    return Spectra(starts, channels, spectrum)
 
 
 def _fft_length(width: int) -> int:
