@@ -270,7 +270,7 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     -------
     NumpySorting
         Units 0, 1, …, by depth, with properties ``snr``, ``amplitude`` (both in noise standard deviations),
-        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see `dlvolt.learning.weigh`) and
+        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see `dlvolt.learning.Decoys`) and
         ``label`` ("good", or "mua" for what is no single neuron). The annotation ``set_aside`` lists what was taken
         for artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
     """

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from test_learn import BEFORE, FS, NUM_CHANNELS, SETTINGS, WIDTH, record, waveform
 
-from dlvolt.learning import Matcher, Units, weigh
+from dlvolt.learning import Decoys, Matcher, Matchers, Units
+from dlvolt.learning.sample import collect
 
 NOISE = waveform(0, 4.0, phase=3.0)  # nothing fires so
 
@@ -16,7 +17,10 @@ def units_of(waveforms, rate_hz=15.0):
 def evidence(units, chunks, which=None):
     which = torch.ones(len(units.moved), dtype=torch.bool) if which is None else which
     elsewhere = torch.arange(NUM_CHANNELS).roll(NUM_CHANNELS // 2)
-    return weigh(units, which, chunks, [0] * len(chunks), SETTINGS, elsewhere, "cpu", 1)
+    decoys = Decoys(units, which, SETTINGS, elsewhere, "cpu")
+    nearby = torch.ones(NUM_CHANNELS, NUM_CHANNELS, dtype=torch.bool)
+    matchers = Matchers(units, SETTINGS, "cpu")
+    return collect(chunks, [0] * len(chunks), matchers, nearby, 1, decoys, range(len(chunks))).evidence
 
 
 def normed(waveforms, norm):

@@ -4,6 +4,7 @@ import torch
 
 from dlvolt.deconvolution import Events, shift_bank, synthesize
 from dlvolt.learning import (
+    Decoys,
     LearningSettings,
     Matcher,
     Matchers,
@@ -11,7 +12,8 @@ from dlvolt.learning import (
     alignment,
     learn_units,
 )
-from dlvolt.learning.sample import collect, shadows_of
+from dlvolt.learning.sample import collect
+from dlvolt.learning.shadows import shadows_of
 
 FS = 30000.0
 NUM_CHANNELS, WIDTH, BEFORE = 6, 60, 20
@@ -172,7 +174,8 @@ def test_the_channels_of_all_units_are_in_one_order():
     chunks, _ = record(TRUE, num_chunks=1)
     nearby = (torch.arange(NUM_CHANNELS)[:, None] - torch.arange(NUM_CHANNELS)).abs() <= 1
     units = Units.new(TRUE)
-    sample = collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, num_workers=1)
+    decoys = Decoys(units, torch.zeros(len(TRUE), dtype=torch.bool), SETTINGS, None, "cpu")
+    sample = collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, 1, decoys, range(0))
     assert (sample.channels.diff(dim=1) > 0).all()
 
 

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "alignment": ["alignment"],
-        "evidence": ["MAX_FALSE_DISCOVERY_RATE", "SINGLE", "Evidence", "weigh"],
+        "evidence": ["MAX_FALSE_DISCOVERY_RATE", "SINGLE", "Decoys", "Evidence"],
         "learn": ["learn_units"],
         "units": ["LearningSettings", "Matcher", "Matchers", "Units"],
     },

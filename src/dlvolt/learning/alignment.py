@@ -35,11 +35,7 @@ class Alignment(NamedTuple):
 def alignment(waveforms: Tensor) -> Alignment:
     """Align all waveforms, shape (K, N, D), with each other, within a sixth of their length."""
     max_lag = waveforms.shape[2] // 6
-    reach = max_lag + HALF_WIDTH
-    length = waveforms.shape[2] + reach
-    spectra = torch.fft.rfft(waveforms, n=length).permute(2, 0, 1)  # F×K×N
-    products = torch.fft.irfft((spectra @ spectra.mH).permute(1, 2, 0), n=length)
-    products = products[..., torch.arange(-reach, reach + 1)]  # ⟨W_i(d + τ), W_j(d)⟩, K×K×lags
+    products = lagged_products(waveforms, waveforms, max_lag + HALF_WIDTH)
     products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
     best, where = products.movedim(0, 2).flatten(2).max(dim=2)
     lags = max_lag - where % (2 * max_lag + 1)
@@ -56,3 +52,11 @@ def alignment(waveforms: Tensor) -> Alignment:
         lags=lags,
         shifts=where // (2 * max_lag + 1),
     )
+
+
+def lagged_products(first: Tensor, second: Tensor, reach: int) -> Tensor:
+    """Return ⟨W_i(d + τ), V_j(d)⟩ at lags τ of up to so many samples, of (K, N, D) and (K', N, D): (K, K', lags)."""
+    length = first.shape[2] + reach
+    spectra = [torch.fft.rfft(waveforms, n=length).permute(2, 0, 1) for waveforms in (first, second)]  # F×K×N
+    products = torch.fft.irfft((spectra[0] @ spectra[1].mH).permute(1, 2, 0), n=length)
+    return products[..., torch.arange(-reach, reach + 1)]

@@ -8,11 +8,10 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from dlvolt.deconvolution import Events, residual
-from dlvolt.threads import map_in_threads
+from dlvolt.deconvolution import Events
 
-from .alignment import alignment
-from .sample import casts_shadow, shadows_of
+from .alignment import lagged_products
+from .shadows import casts_shadow, shadows_of
 from .units import LearningSettings, Matchers, Units
 
 MAX_FALSE_DISCOVERY_RATE = 0.2  # units are not reported in which the share of events that noise gives is larger
@@ -35,6 +34,11 @@ class Evidence(NamedTuple):
     events: Tensor
     decoys: Tensor
 
+    @classmethod
+    def of(cls, counts: Tensor) -> Evidence:
+        """Make it of counts, shape (1 + kinds, K), see `Decoys.count`."""
+        return cls(counts[0], counts[1:].amax(dim=0) if len(counts) > 1 else torch.zeros_like(counts[0]))
+
     @property
     def false_discovery_rates(self) -> Tensor:
         """Share of each unit's events that noise gives, shape (K,), at most 1."""
@@ -47,17 +51,8 @@ class Evidence(NamedTuple):
         return torch.from_numpy((decoys > 0) & (by_chance < 1 - CONFIDENCE))
 
 
-def weigh(
-    units: Units,
-    which: Tensor,
-    chunks: list[Tensor],
-    places: list[int],
-    settings: LearningSettings,
-    elsewhere: Tensor | None,
-    device: str,
-    num_workers: int,
-) -> Evidence:
-    """Count how many events some units win, and how many noise gives to decoys of them.
+class Decoys:
+    """Templates that cannot be neurons, made ready to be pursued in what the units leave.
 
     The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. What
     noise gives is told by the recording itself: each template has decoys of the same norm, rank, spectrum and prior
@@ -70,49 +65,56 @@ def weigh(
         K units.
     which : Tensor, shape (K,), bool
         Those that have decoys.
-    chunks : list of Tensor, shape (N, T)
-        Whitened traces.
-    places : list of int
-        Where the tissue is in each.
     settings : LearningSettings
         Rank, amplitude bounds and separation.
     elsewhere : Tensor, shape (N,), optional
         The channel that takes the place of each in a decoy that is moved; None where there is no other place.
     device : str
         Torch device.
-    num_workers : int
-        Threads.
-
-    Returns
-    -------
-    Evidence
-        Of all units; those without decoys have none of their events.
     """
-    num_units, owners = len(units.moved), torch.nonzero(which)[:, 0]
-    matchers, rivals = Matchers(units, settings, device), []
-    for index, moved in enumerate(_decoys(units.moved[owners], settings.num_before, elsewhere)):
-        fair = _is_distinct(moved, units) | (index == 0)  # there always is the first kind
-        if not fair.any():
-            continue
-        decoys = units.select(owners[fair])._replace(moved=moved[fair])
-        rivals.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
-    casts = casts_shadow(units.waveforms)
 
-    def count(index: int) -> Tensor:
-        place, chunk = places[index], chunks[index]
-        matcher = matchers.at(place)
-        events = matcher.pursue(chunk)
-        left = residual(chunk, events, matcher.templates.to("cpu"))
-        width = units.moved.shape[3]
-        in_shadow, _ = shadows_of(events, casts, width)
-        counts = [torch.bincount(events.units[~in_shadow], minlength=num_units)]
-        for of_decoys, decoys, casts_on in rivals:
-            won = _count_alone(events, decoys.at(place).pursue(left), casts_on, width)
-            counts.append(torch.zeros(num_units, dtype=torch.long).index_put((of_decoys,), won))
-        return torch.stack(counts)
+    def __init__(
+        self, units: Units, which: Tensor, settings: LearningSettings, elsewhere: Tensor | None, device: str
+    ) -> None:
+        self.num_units, self.width = len(units.moved), units.moved.shape[3]
+        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # whose they are, decoys, and what darkens them
+        owners = torch.nonzero(which)[:, 0]
+        if len(owners) == 0:
+            return
+        for index, moved in enumerate(_decoys(units.moved[owners], settings.num_before, elsewhere)):
+            fair = _is_distinct(moved, units) | (index == 0)  # there always is the first kind
+            if fair.any():
+                decoys = units.select(owners[fair])._replace(moved=moved[fair])
+                self.kinds.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
 
-    counted = sum(map_in_threads(count, range(len(chunks)), num_workers))
-    return Evidence(counted[0], counted[1:].amax(dim=0))
+    def none(self) -> Tensor:
+        """Return counts of nothing, see `count`."""
+        return torch.zeros(1 + len(self.kinds), self.num_units, dtype=torch.long)
+
+    def count(self, left: Tensor, events: Events, in_shadow: Tensor, place: int) -> Tensor:
+        """Count events of units and of decoys, but for those in the shadow of a larger unit.
+
+        Parameters
+        ----------
+        left : Tensor, shape (N, T)
+            What the units leave of a chunk.
+        events : Events
+            Theirs.
+        in_shadow : Tensor, shape (E,), bool
+            Which of these lie in a shadow.
+        place : int
+            Where the tissue is.
+
+        Returns
+        -------
+        Tensor, shape (1 + kinds, K)
+            Of the units, then of each kind of decoy; 0 where a unit has none.
+        """
+        counts = self.none()
+        counts[0] = torch.bincount(events.units[~in_shadow], minlength=self.num_units)
+        for kind, (owners, decoys, casts) in enumerate(self.kinds, start=1):
+            counts[kind, owners] = _count_alone(events, decoys.at(place).pursue(left), casts, self.width)
+        return counts
 
 
 def _casts_on(units: Units, others: Units) -> Tensor:
@@ -146,8 +148,7 @@ def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Te
 
 def _is_distinct(decoys: Tensor, units: Units) -> Tensor:
     """Return which decoys, (K', M, N, D), are not too like a unit, shape (K',), bool."""
-    both = torch.cat([units.waveforms, decoys[:, decoys.shape[1] // 2]])
-    norms = both.flatten(1).norm(dim=1).clamp(min=1e-6)
-    cosines = alignment(both).products / (norms[:, None] * norms)
-    num_units = len(units.moved)
-    return cosines[:num_units, num_units:].amax(dim=0) < TOO_ALIKE
+    first, second = units.waveforms, decoys[:, decoys.shape[1] // 2]
+    norms, of_decoys = (each.flatten(1).norm(dim=1).clamp(min=1e-6) for each in (first, second))
+    products = lagged_products(first, second, first.shape[2] // 6).amax(dim=2)
+    return (products / (norms[:, None] * of_decoys)).amax(dim=0) < TOO_ALIKE

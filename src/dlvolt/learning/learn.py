@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from .evidence import weigh
+from .evidence import Decoys
 from .sample import collect
 from .structure import joined, merge, split
 from .units import LearningSettings, Matchers, Units
@@ -41,7 +41,7 @@ def learn_units(
     `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean snippets, from which all
     other units are explained away: a unit with several modes is split, two units that look like one along the line
     between them are merged, and units that hardly fire are dropped. In each sweep, decoys of the weak units are
-    pursued in some seconds, and the units that noise may as well have made are dropped (`weigh`).
+    pursued in some seconds, and the units that noise may as well have made are dropped (`Decoys`).
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def learn_units(
     first_sweep : int
         1 where large units are known well already: so much the stricter are units judged (`plausible`).
     elsewhere : Tensor, shape (N,), optional
-        The channel that takes the place of each in a decoy that is moved, see `weigh`.
+        The channel that takes the place of each in a decoy that is moved, see `Decoys`.
     every : int
         Each sweep but the last takes every so many-th chunk.
 
@@ -91,18 +91,16 @@ def learn_units(
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
         seconds = num_samples / sampling_frequency
-        sample = collect(chunks[taken], places[taken], Matchers(units, settings, device), nearby, num_workers)
-        units = update(units, sample, settings.rank, kernels, num_samples)
-        kept = torch.nonzero(plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep))[:, 0]
-        units = units.select(kept)
         weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
-        if weak.any():
-            some = slice(None, None, max(1, round(seconds / (WEIGHED_LAST_S if is_last else WEIGHED_S))))
-            weighed = chunks[taken][some], places[taken][some]
-            evidence = weigh(units, weak, *weighed, settings, elsewhere, device, num_workers)
-            is_signal = ~evidence.is_noise()
-            units = units._replace(false_discovery_rates=evidence.false_discovery_rates).select(is_signal)
-            kept = kept[is_signal]
+        decoys = Decoys(units, weak, settings, elsewhere, device)
+        step = max(1, round(seconds / (WEIGHED_LAST_S if is_last else WEIGHED_S)))
+        weighed = range(0, len(chunks[taken]), step)
+        matchers = Matchers(units, settings, device)
+        sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed)
+        units = update(units, sample, settings.rank, kernels, num_samples)
+        enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
+        kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]
+        units = units.select(kept)
         if sweep < last_sweep and len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)

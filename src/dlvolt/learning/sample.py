@@ -20,16 +20,16 @@ from dlvolt.deconvolution import (
     scores,
     shift_bank,
 )
-from dlvolt.deconvolution.locality import pairs
 from dlvolt.threads import map_in_threads
 
+from .evidence import Decoys, Evidence
+from .shadows import casts_shadow, shadows_of
 from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
-DEVIATION_SAMPLES = 30_000  # of each group of chunks tell how scores deviate in noise
+DEVIATION_SAMPLES = 10_000  # of each group of chunks tell how scores deviate in noise
 NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
-SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
 LITTLE = 0.01  # weight of events in a shadow
 MIN_EVENTS = 10  # fewer do not make a template
 
@@ -57,6 +57,8 @@ class CleanSample(NamedTuple):
         Likewise of a².
     deviations : Tensor, shape (K,)
         Standard deviation of the scores of each unit in what is left.
+    evidence : Evidence
+        How many events of each unit, and of its decoys, there are in some of the chunks.
     """
 
     units: Tensor
@@ -70,6 +72,7 @@ class CleanSample(NamedTuple):
     sums: Tensor
     squares: Tensor
     deviations: Tensor
+    evidence: Evidence
 
     def best_events(self, unit: int) -> Tensor:
         """Return which events are of a unit, (E,), but for those in a shadow if there are enough others."""
@@ -103,9 +106,18 @@ class Snippets(NamedTuple):
 
 
 def collect(
-    chunks: list[Tensor], places: list[int], matchers: Matchers, nearby: Tensor, num_workers: int
+    chunks: list[Tensor],
+    places: list[int],
+    matchers: Matchers,
+    nearby: Tensor,
+    num_workers: int,
+    decoys: Decoys,
+    weighed: range,
 ) -> CleanSample:
-    """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other."""
+    """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other.
+
+    The decoys are pursued in what is left of the chunks whose indices are `weighed`.
+    """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
     casts, may_see = casts_shadow(units.waveforms), support(units.moved)
@@ -117,12 +129,15 @@ def collect(
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     groups = _groups(places)  # the same ones however many threads there are
 
-    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        some = [chunks[index] for index in group]
-        return _in_place(some, matchers.at(places[group[0]]), casts, channels, basis)
+    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        some = [(chunks[index], index in weighed) for index in group]
+        place = places[group[0]]
+        return _in_place(some, matchers.at(place), casts, channels, basis, decoys, place)
 
     parts = map_in_threads(of_group, groups, num_workers)
-    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups, deviations = zip(*parts, strict=True)
+    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups, deviations, counts = zip(
+        *parts, strict=True
+    )
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
     of_groups = [places[group[0]] for group in groups]
@@ -141,13 +156,23 @@ def collect(
         sums=sums,
         squares=squares,
         deviations=torch.stack(deviations).median(dim=0).values.clamp(min=1.0),
+        evidence=Evidence.of(sum(counts)),
     )
 
 
 def _in_place(
-    chunks: list[Tensor], matcher: Matcher, casts: Tensor, channels: Tensor, basis: Tensor
-) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do so where the tissue is in one place; return events, features, in_shadow, shadows, sums, squares, deviations.
+    chunks: list[tuple[Tensor, bool]],
+    matcher: Matcher,
+    casts: Tensor,
+    channels: Tensor,
+    basis: Tensor,
+    decoys: Decoys,
+    place: int,
+) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Collect the events of chunks in which the tissue is in one place; decoys are counted in those that are marked.
+
+    Returns events, features, in_shadow, shadows, sums, squares, deviations, as in `CleanSample`, and what
+    `Decoys.count` does.
 
     The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
     snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
@@ -157,8 +182,9 @@ def _in_place(
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
     found, features, shaded, shadows, deviations = [], [], [], torch.zeros_like(casts, dtype=torch.long), None
+    counts = decoys.none()
     sums, squares = torch.zeros(num_units, channels.shape[1], width), torch.zeros(num_units)
-    for chunk in chunks:
+    for chunk, is_weighed in chunks:
         events = matcher.pursue(chunk)
         where = channels[events.units]
         in_shadow, of_chunk = shadows_of(events, casts, width)
@@ -166,6 +192,9 @@ def _in_place(
         everywhere = residual(chunk, known, templates)
         if deviations is None:  # of one chunk are enough
             deviations = _score_deviations(everywhere, templates)
+        if is_weighed:
+            left = residual(everywhere, events.select(in_shadow), templates)
+            counts += decoys.count(left, events, in_shadow, place)
         left_over = event_slices(everywhere, events.times, width, where)  # E×C×D
         clean = undelayed(left_over + event_waveforms(known, templates, where), events.shifts)
         unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
@@ -179,16 +208,18 @@ def _in_place(
         shaded.append(in_shadow)
         shadows += of_chunk
     events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
-    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares, deviations
+    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares, deviations, counts
 
 
 def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
     """Return the standard deviation of the scores of each template in noise, (K,), told by their median size.
 
-    Silence, where artefacts were, is no noise.
+    Silence, where artefacts were, is no noise; where there is nothing else, it is 0.
     """
-    is_noise = left_over.any(dim=0)
-    mu = scores(left_over[:, is_noise][:, :DEVIATION_SAMPLES], templates)
+    noise = left_over[:, left_over.any(dim=0)][:, :DEVIATION_SAMPLES]
+    if noise.shape[1] < templates.temporal.shape[2]:
+        return noise.new_zeros(len(templates.spatial))
+    mu = scores(noise, templates)
     return mu.abs().median(dim=1).values / 0.6745
 
 
@@ -200,26 +231,6 @@ def undelayed(snippets: Tensor, shifts: Tensor) -> Tensor:
         own = shifts == shift
         moved[own] = snippets[own] @ back[shift]
     return moved
-
-
-def casts_shadow(waveforms: Tensor) -> Tensor:
-    """Return which unit (row) is so much larger than another beside it that it may leave echoes, shape (K, K), bool."""
-    amplitudes, seen = waveforms.flatten(1).norm(dim=1), support(waveforms).float()
-    return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
-
-
-def shadows_of(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return which events have one near that casts a shadow on them, (E,), and how often which unit does, (K, K)."""
-    order = torch.argsort(events.times, stable=True)
-    times, units = events.times[order], events.units[order]
-    first, second = pairs(torch.searchsorted(times, times + width // 2), torch.arange(len(times)))
-    large, small = torch.cat([first, second]), torch.cat([second, first])
-    darkens = casts[units[large], units[small]]
-    large, small = large[darkens], small[darkens]
-    in_shadow = torch.zeros(len(times), dtype=torch.bool)
-    in_shadow[order[small]] = True
-    counts = torch.zeros_like(casts, dtype=torch.long)
-    return in_shadow, counts.index_put((units[small], units[large]), torch.ones_like(small), accumulate=True)
 
 
 def _groups(places: list[int]) -> list[range]:

@@ -43,7 +43,7 @@ class Units(NamedTuple):
     deviations : Tensor, shape (K,)
         Standard deviation of the unit's scores where it has no events: 1 where the noise is white.
     false_discovery_rates : Tensor, shape (K,)
-        Share of the unit's events that noise gives, see `weigh`; 0 for large units, which noise never makes.
+        Share of the unit's events that noise gives, see `Decoys`; 0 for large units, which noise never makes.
     """
 
     moved: Tensor

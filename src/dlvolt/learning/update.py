@@ -35,7 +35,8 @@ def update(units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_sa
         mean = moving_mean(typical[:, None, None] * sample.sums[k], sample.squares[k], kriged)
         moved[k][:, channels] = denoised(mean, len(amplitudes), rank)
     rates = (counts + 1) / num_samples
-    return units._replace(moved=moved, spreads=spreads, rates=rates, deviations=sample.deviations)
+    false = sample.evidence.false_discovery_rates
+    return Units(moved, spreads, rates, deviations=sample.deviations, false_discovery_rates=false)
 
 
 def plausible(
