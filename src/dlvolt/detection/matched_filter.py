@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numba import njit
 from scipy.signal import find_peaks
 from spikeinterface.core import BaseRecording, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.deconvolution import NUM_SHIFTS
-from dlvolt.deconvolution.locality import blocks, pairs
+from dlvolt.deconvolution.locality import blocks
 
 SIDE_LOBE = 0.3  # of the score of a spike: smaller peaks within a template's reach are its side lobes
 DECAYS_UM = (20.0, 50.0)  # how far a spike is seen that more than one channel sees
 BLOCK = 24  # channels that are filtered together
 TILE = 8192  # samples that are filtered together: they fit into the cache
-CANDIDATES = 4096  # that are compared at a time with all that are near
 
 
 class MatchedFilterPeakDetector(PeakDetector):
@@ -62,13 +62,12 @@ class MatchedFilterPeakDetector(PeakDetector):
         weights = np.exp(-distances / np.array(DECAYS_UM)[:, None, None]) * (distances <= radius_um)
         weights /= np.linalg.norm(weights, axis=2, keepdims=True)
         weights = torch.from_numpy(weights.astype("float32"))  # scales×N×N
-        self.neighbours = torch.from_numpy(distances <= radius_um)
+        self.neighbours, self.wide_neighbours = distances <= radius_um, distances <= 2 * radius_um
         self.blocks = [
             (rows, columns, weights[:, rows[:, None], columns].flatten(0, 1))
-            for rows, columns in blocks(self.neighbours, BLOCK)
+            for rows, columns in blocks(torch.from_numpy(self.neighbours), BLOCK)
         ]
         self.prototype = torch.from_numpy((prototype / np.linalg.norm(prototype)).astype("float32"))
-        self.wide_neighbours = torch.from_numpy(distances <= 2 * radius_um)
         self.num_before = num_before
         self.both_signs = peak_sign == "both"
         self.detect_threshold = detect_threshold
@@ -88,7 +87,15 @@ class MatchedFilterPeakDetector(PeakDetector):
         """Return the peaks of a chunk, shape (T, N), whose margins are cut off."""
         chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch wants to be allowed to write
         times, channels, (before, top, after) = self._candidates(chunk.T)
-        keep = self._largest_around(times, channels, top)
+        keep = torch.from_numpy(
+            largest_around(
+                *(each.numpy() for each in (times, channels, top)),
+                self.neighbours,
+                self.wide_neighbours,
+                self.exclude_sweep,
+                len(self.prototype),
+            )
+        )
         keep &= (times + self.num_before >= self.get_margin()) & (
             times + self.num_before < len(traces) - self.get_margin()
         )
@@ -136,21 +143,43 @@ class MatchedFilterPeakDetector(PeakDetector):
         order = torch.argsort(times * len(chunk) + channels)
         return times[order], channels[order], scores[:, order]
 
-    def _largest_around(self, times: torch.Tensor, channels: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-        """Return which candidates, sorted by time, are neither beside a larger one nor a side lobe of it."""
-        keep = torch.ones(len(times), dtype=torch.bool)
-        ends = torch.searchsorted(times, times + len(self.prototype))
-        for some in torch.arange(len(times)).split(CANDIDATES):
-            first, second = pairs(ends, some)
-            near = self.wide_neighbours[channels[first], channels[second]]
-            first, second = first[near], second[near]
-            beside = (times[second] - times[first] <= self.exclude_sweep) & self.neighbours[
-                channels[first], channels[second]
-            ]
-            ratio = score[second] / score[first]
-            keep[first[(beside & (ratio > 1)) | (ratio * SIDE_LOBE > 1)]] = False
-            keep[second[(beside & (ratio <= 1)) | (ratio < SIDE_LOBE)]] = False
-        return keep
+
+@njit(cache=True, nogil=True)
+def largest_around(
+    times: np.ndarray,
+    channels: np.ndarray,
+    scores: np.ndarray,
+    neighbours: np.ndarray,
+    wide_neighbours: np.ndarray,
+    exclude_sweep: int,
+    width: int,
+) -> np.ndarray:
+    """Return which candidates are neither beside a larger one nor a side lobe of it, shape (candidates,), bool.
+
+    Parameters
+    ----------
+    times, channels, scores : np.ndarray, shape (candidates,)
+        By time.
+    neighbours, wide_neighbours : np.ndarray, shape (N, N), bool
+        Which channels are beside each other, and on which the side lobes of a spike are seen.
+    exclude_sweep, width : int
+        Samples within which candidates are beside each other, and side lobes of each other.
+    """
+    keep = np.ones(len(times), dtype=np.bool_)
+    for first in range(len(times)):
+        for second in range(first + 1, len(times)):
+            apart = times[second] - times[first]
+            if apart >= width:
+                break
+            if not wide_neighbours[channels[first], channels[second]]:
+                continue
+            beside = apart <= exclude_sweep and neighbours[channels[first], channels[second]]
+            ratio = scores[second] / scores[first]
+            if (beside and ratio > 1) or ratio * SIDE_LOBE > 1:
+                keep[first] = False
+            if (beside and ratio <= 1) or ratio < SIDE_LOBE:
+                keep[second] = False
+    return keep
 
 
 def find_snippets(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_data_chunks
 from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
@@ -168,25 +169,35 @@ class _Measure(NamedTuple):
 
         The traces, (T, N), have so many samples more on each side.
         """
-        traces = traces.astype("float32", copy=False)
-        signed = traces[self.lag :] - traces[: -self.lag]
-        some = signed[:, :: -(-signed.shape[1] // MOST_IN_COMMON)]
-        signed = np.concatenate([signed, row_medians(some)[:, None]], axis=1)
-        change = np.concatenate([np.abs(signed), np.zeros((self.lag, signed.shape[1]), "float32")])  # as long as traces
-        if self.hum_period and len(traces) > self.hum_period + self.lag:
-            change = self._without_hum(signed, change)
-        change = change[before : len(change) - after]
-        num_blocks = -(-len(change) // self.block)
-        padded = np.pad(change, ((0, num_blocks * self.block - len(change)), (0, 0)))
-        return padded.reshape(num_blocks, self.block, -1).max(axis=1)
+        changes = np.subtract(traces[self.lag :], traces[: -self.lag], dtype="float32")
+        in_common = row_medians(changes[:, :: -(-changes.shape[1] // MOST_IN_COMMON)])[:, None]
+        first, last = before, len(traces) - after
+        period = self.hum_period if len(changes) > self.hum_period else 0
+        return np.concatenate(
+            [_block_maxima(signed, first, last, self.block, period) for signed in (changes, in_common)], axis=1
+        )
 
-    def _without_hum(self, signed: np.ndarray, change: np.ndarray) -> np.ndarray:
-        period = self.hum_period
-        repeated = np.abs(signed[period:] - signed[:-period])
-        later, earlier = change.copy(), change.copy()
-        later[: len(repeated)] = repeated
-        earlier[period : period + len(repeated)] = repeated
-        return np.minimum(later, earlier)
+
+@njit(cache=True, nogil=True)
+def _block_maxima(signed: np.ndarray, first: int, last: int, block: int, period: int) -> np.ndarray:
+    """Return the largest absolute changes in each block from sample first to last, shape (B, N), of changes (T, N).
+
+    Where there is a hum, of a period not 0, what counts is by how much a change differs from that a period later or
+    earlier, whichever is like it.
+    """
+    num_samples, num_channels = signed.shape
+    largest = np.zeros((-(-(last - first) // block), num_channels), dtype=signed.dtype)
+    for time in range(first, min(last, num_samples)):
+        in_block = largest[(time - first) // block]
+        later, earlier = period > 0 and time + period < num_samples, period > 0 and time >= period
+        for channel in range(num_channels):
+            change = np.inf if later and earlier else abs(signed[time, channel])
+            if later:
+                change = min(change, abs(signed[time + period, channel] - signed[time, channel]))
+            if earlier:
+                change = min(change, abs(signed[time, channel] - signed[time - period, channel]))
+            in_block[channel] = max(in_block[channel], change)
+    return largest
 
 
 def _to_worker(recording: BaseRecording, measure: _Measure) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
 
     Silence, where artefacts were, is no noise; where there is nothing else, it is 0.
     """
-    noise = left_over[:, left_over.any(dim=0)][:, :DEVIATION_SAMPLES]
+    noise = left_over[:, torch.nonzero(left_over.any(dim=0))[:DEVIATION_SAMPLES, 0]]
     if noise.shape[1] < templates.temporal.shape[2]:
         return noise.new_zeros(len(templates.spatial))
     mu = scores(noise, templates)

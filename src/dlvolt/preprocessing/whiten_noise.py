@@ -90,18 +90,18 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         spatial = spatial if self.zero_phase else temporal * spatial
         self.spatial = spatial[np.ix_(order, order)]
         self.blocks = local_blocks(self.spatial != 0)
-        in_order = np.all(order[:-1] < order[1:])
-        self.order, self.rank = (slice(None), slice(None)) if in_order else (order, np.argsort(order))
+        self.order = order
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the whitened traces, shape (T, N)."""
-        traces = self._filtered(start_frame, end_frame)[:, self.order]
+        traces = self._filtered(start_frame, end_frame)
         white = np.empty(traces.shape[::-1], dtype="float32")  # N×T, as whatever filters in time wants it
         for start in range(0, len(traces), SLAB):
             slab = slice(start, start + SLAB)
+            in_order = traces[slab].T[self.order]
             for channels, seen in self.blocks:
-                np.matmul(self.spatial[channels, seen], traces[slab, seen].T, out=white[channels, slab])
-        white = white[self.rank].T
+                white[self.order[channels], slab] = self.spatial[channels, seen] @ in_order[seen]
+        white = white.T
         return white if channel_indices is None else white[:, channel_indices]
 
     def _filtered(self, start: int, end: int) -> np.ndarray:
