@@ -20,7 +20,7 @@ class LeftOverRecording(BaseRecording):
     recording : BaseRecording
         Where the chunks are from: channels and their locations.
     chunks : list of Tensor, shape (N, T)
-        Whitened traces, each a segment.
+        Whitened traces, each a segment; may be halves.
     places : list of int
         Where the tissue is in each.
     matchers : Matchers or None
@@ -49,7 +49,7 @@ class LeftOverSegment(BaseRecordingSegment):
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return what is left, shape (T, N); all of the chunk is pursued, so better ask for all of it at once."""
-        left = self.chunk
+        left = self.chunk.float()
         if self.matchers is not None:
             matcher = self.matchers.at(self.place)
             left = residual(left, matcher.pursue(left), matcher.templates.to("cpu"))

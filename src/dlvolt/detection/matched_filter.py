@@ -209,7 +209,7 @@ def find_snippets(
     snippets = [np.zeros((0, len(window)), dtype="float32")]
     found = 0
     for traces in chunks:
-        for trace in traces.T:
+        for trace in traces.T.astype("float32", copy=False):
             upright = {"neg": -trace, "pos": trace, "both": np.abs(trace)}[peak_sign]
             samples, _ = find_peaks(upright, height=threshold, distance=num_before)
             samples = samples[(samples >= num_before) & (samples + num_after <= len(trace))]

@@ -46,7 +46,7 @@ def learn_units(
     Parameters
     ----------
     chunks : list of Tensor, shape (N, T)
-        Whitened sample of the recording.
+        Whitened sample of the recording; may be halves, which take less memory.
     units : Units
         Where to start.
     settings : LearningSettings

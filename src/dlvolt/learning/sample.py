@@ -116,7 +116,7 @@ def collect(
 ) -> CleanSample:
     """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other.
 
-    The decoys are pursued in what is left of the chunks whose indices are `weighed`.
+    Chunks may be halves. The decoys are pursued in what is left of those whose indices are `weighed`.
     """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
@@ -184,7 +184,8 @@ def _in_place(
     found, features, shaded, shadows, deviations = [], [], [], torch.zeros_like(casts, dtype=torch.long), None
     counts = decoys.none()
     sums, squares = torch.zeros(num_units, channels.shape[1], width), torch.zeros(num_units)
-    for chunk, is_weighed in chunks:
+    for halves, is_weighed in chunks:
+        chunk = halves.float()
         events = matcher.pursue(chunk)
         where = channels[events.units]
         in_shadow, of_chunk = shadows_of(events, casts, width)
