@@ -10,7 +10,7 @@ from spikeinterface.sortingcomponents.matching.method_list import matching_metho
 RATE = 20000.0
 NUM_BEFORE, WIDTH = 20, 60
 CHUNK = 2000
-NUM_SAMPLES = 40 * CHUNK
+NUM_SAMPLES, NUM_CROWDED = 40 * CHUNK, 12 * CHUNK
 METHOD = dict(noise_levels=np.ones(4), amplitude_range=(0.7, 1.3), firing_rates=3e-4)  # an event costs 18 nats
 
 
@@ -39,12 +39,12 @@ def as_templates(waveforms):
     )
 
 
-def recording_with(templates, samples, units, folder):
+def recording_with(templates, samples, units, folder, num_samples=NUM_SAMPLES):
     """White noise of variance 1, and a spike of these units at each of these samples."""
-    traces = np.random.default_rng(0).normal(size=(NUM_SAMPLES, 4)).astype("float32")
+    traces = np.random.default_rng(0).normal(size=(num_samples, 4)).astype("float32")
     for sample, unit in zip(samples, units, strict=True):
         start = sample - NUM_BEFORE
-        first, last = max(0, -start), min(WIDTH, NUM_SAMPLES - start)
+        first, last = max(0, -start), min(WIDTH, num_samples - start)
         traces[start + first : start + last] += templates.templates_array[unit][first:last]
     recording = si.NumpyRecording(traces, RATE, channel_ids=np.arange(4))
     recording.set_probe(templates.probe)
@@ -108,11 +108,12 @@ def crowd(tmp_path_factory):
     ]
     waveforms = np.stack([np.outer(pulse, rng.normal(size=4)) for pulse in pulses])
     templates = as_templates(15 * waveforms / np.linalg.norm(waveforms, axis=(1, 2), keepdims=True))
-    trains = [np.cumsum(rng.integers(25, 200, size=NUM_SAMPLES // 100)) for _ in range(8)]
-    samples, units = np.concatenate(trains), np.repeat(np.arange(8), NUM_SAMPLES // 100)
-    inside = samples < NUM_SAMPLES - WIDTH
-    recording = recording_with(templates, samples[inside], units[inside], tmp_path_factory.mktemp("crowd") / "r")
-    whole = match(recording, templates, NUM_SAMPLES)
+    trains = [np.cumsum(rng.integers(25, 200, size=NUM_CROWDED // 100)) for _ in range(8)]
+    samples, units = np.concatenate(trains), np.repeat(np.arange(8), NUM_CROWDED // 100)
+    inside = samples < NUM_CROWDED - WIDTH
+    folder = tmp_path_factory.mktemp("crowd") / "r"
+    recording = recording_with(templates, samples[inside], units[inside], folder, NUM_CROWDED)
+    whole = match(recording, templates, NUM_CROWDED)
     assert len(whole) > 0.7 * inside.sum()
     return recording, templates, whole
 

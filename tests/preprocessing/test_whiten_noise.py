@@ -207,18 +207,18 @@ def test_the_sorter_whitens_in_one_pass_what_takes_three(num_channels, dtype):
     white = preprocess(set_aside(recording, p, fix_job_kwargs({"pool_engine": "thread"})), p)
     filtered = highpass_filter(recording, filter_order=3, dtype="float32")
     by_steps = whiten_noise(common_reference(filtered) if num_channels == 80 else filtered)
-    middle = slice(1000, -1000)
-    difference = white.get_traces()[middle] - by_steps.get_traces()[middle]
+    whole, middle = white.get_traces(), slice(1000, -1000)
+    difference = whole[middle] - by_steps.get_traces()[middle]
     # exactly the same without a reference; with it, the median is of other noise, of 80 channels
     assert difference.std() < (1e-4 if num_channels == 4 else 0.15)
-    test = white.get_traces()[middle]
+    test = whole[middle]
     np.testing.assert_allclose(test.var(axis=0), 1, atol=0.1)
     for lag in range(1, 30):
         assert np.mean(test[lag:] * test[:-lag]) == pytest.approx(0, abs=0.08)  # low frequencies are gone
     neighbouring = np.corrcoef(test.T)[np.arange(num_channels - 1), np.arange(1, num_channels)]
     np.testing.assert_allclose(neighbouring, 0, atol=0.05)
     pieces = [white.get_traces(start_frame=start, end_frame=start + 7001) for start in range(0, len(test), 7001)]
-    np.testing.assert_allclose(np.concatenate(pieces)[: len(test)], white.get_traces()[: len(test)], atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(pieces)[: len(test)], whole[: len(test)], atol=1e-4)
 
 
 def test_filters_that_shift_phases_are_refused(noise, whitened):
