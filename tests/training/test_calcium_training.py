@@ -129,7 +129,15 @@ def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsy
         assert (model.name, model.architecture) == (name, name)
     capsys.readouterr()
     assert load(tmp_path / "calcium").get_params()["module__num_members"] == calcium.NUM_FOLDS
-    table = calcium.score(load(tmp_path / "calcium"), calcium.read_labelled(folder))
+    both, labelled = [load(tmp_path / name) for name in ("calcium", "s2s")], calcium.read_labelled(folder)
+    single = calcium.members(both[0])
+    window = labelled[0].trace[None, :512]
+    assert len(single) == calcium.NUM_FOLDS
+    together = np.mean([one._outputs(window).numpy() for one in single], axis=0)
+    np.testing.assert_allclose(together, both[0]._outputs(window).numpy(), rtol=1e-3)
+    refined = calcium.score(both, labelled, refine=True)["correlation"]
+    assert refined.mean() > calcium.score(both, labelled)["correlation"].mean()
+    table = calcium.score(both[0], labelled)
     assert len(table) == 6
     assert table["auc"].mean() > 0.7
     mean = calcium.summary(table).loc["all"]

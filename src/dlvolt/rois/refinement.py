@@ -57,7 +57,8 @@ MARGIN_S = 0.5  # beside a stretch, that is looked at too
 ROUNDS = 4
 PROPOSED = 0.05  # least probability of a spike that the first template is made of
 FEWEST = 5.0  # spikes, to learn from
-PLAIN = 0.7  # probability by the network of spikes that are learnt from even if the model has lost them
+APART = 4  # samples between spikes, of which the network can say for sure that they are two
+PLAIN = 0.8  # probability by the network of spikes that are learnt from even if the model has lost them
 LEAST_HEIGHT = 2.0  # of a spike, in standard deviations of its score in noise
 CONSIDERED = 0.02  # least probability, by the trace alone, of an event that is explained away
 SMALLEST, WIDEST = 0.3, 0.1  # amplitude of a spike, and least standard deviation of amplitudes, relative to A
@@ -280,7 +281,7 @@ class Lesson:
         """
         explained = np.zeros(len(self.probability), dtype=bool)
         explained[self.found.frames] = True
-        near = maximum_filter1d(explained, 2 * self.separation - 1)
+        near = maximum_filter1d(explained, 2 * max(self.separation, APART) - 1)
         lost = (self.proposed.probability >= PLAIN) & ~near[self.proposed.frames]
         both = zip(self.found, self.proposed, strict=True)
         self.found = Found(*(np.concatenate([found, proposed[lost]]) for found, proposed in both))
