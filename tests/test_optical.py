@@ -194,7 +194,7 @@ def test_modality(neurons, tmp_path, capsys):
         (500.0, "optical", "auto", "optical mode, as the recording's annotation says"),
         (500.0, "extracellular", "optical", "optical mode, as asked for"),
     ):
-        recording = si.NumpyRecording(traces[:2000], rate)
+        recording = si.NumpyRecording(traces[:1000], rate)
         if annotation is not None:
             recording.annotate(modality=annotation)
         name = f"{annotation} {given}"
