@@ -75,8 +75,9 @@ figure = plot_spike_triggered_average(relative, sorting)
 # %%
 # See how right it is
 # -------------------
-# Accuracy is hits / (hits + misses + false positives). ROIs 1 and 2 are cells that fire complex spikes: in these, more
-# spikes are found than there are. And whoever takes up a neighbour's light shows its spikes, too.
+# Accuracy is hits / (hits + misses + false positives). ROIs 1 and 2 are cells that fire complex spikes: on their
+# depolarisations some are missed, and some found that there are not. And whoever takes up a neighbour's light shows its
+# spikes, too.
 
 from dlvolt.evaluation import compare_to_ground_truth
 

@@ -2,7 +2,8 @@
 Estimate spike rates in calcium imaging
 =======================================
 
-The pretrained model ``calcium`` turns fluorescence into spikes per second, and those into spikes.
+Two pretrained networks, ``calcium`` and ``s2s``, turn fluorescence into spikes per second, the kinetics of each trace
+refine them, and spikes are made of those.
 """
 
 # %%
@@ -35,7 +36,7 @@ recording.annotate(modality="calcium")
 # ------------------
 # A recording again, lazy, with the same samples. Its integral is the expected number of spikes.
 
-rate = spike_rate(recording, model="calcium").get_traces()  # T×N, spikes per second
+rate = spike_rate(recording).get_traces()  # T×N, spikes per second
 counts = np.transpose([np.histogram(times, np.arange(len(rate) + 1) / sampling_frequency)[0] for times in spike_times])
 sums = rate.sum(axis=0) / sampling_frequency, counts.sum(axis=0)
 for roi, expected, true in zip(recording.channel_ids, *sums, strict=True):

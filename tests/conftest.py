@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import spikeinterface as si
 
 hypothesis.settings.register_profile("dlvolt", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("dlvolt")
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over what is imported: SpikeInterface calls it for every chunk that it writes."""
+    import torch  # noqa: F401  (imported by nearly all tests, sooner or later)
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

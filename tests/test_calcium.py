@@ -34,16 +34,18 @@ def run(recording, folder, **parameters):
     return si.run_sorter("dlvolt", recording, folder=folder / "sorted", **parameters)
 
 
-@pytest.mark.parametrize(("model", "least", "off"), [("calcium", 0.6, 0.35), ("s2s", 0.5, 0.6)])
+@pytest.mark.parametrize(
+    ("model", "least", "off"), [("calcium+s2s", 0.7, 0.35), ("calcium", 0.6, 0.35), ("s2s", 0.5, 0.6)]
+)
 def test_rates_follow_the_spikes_and_add_up_to_them(cells, model, least, off):
     _, counts, recording = cells
-    rate = spike_rate(recording, model=model).get_traces()
+    rate = spike_rate(recording, model=model, refine="+" in model).get_traces()
     assert rate_scores(counts, rate, bin_samples=3)["correlation"].median() > least
     expected = rate.sum(axis=0) / RATE
     assert abs(np.log(expected.sum() / counts.sum())) < off
 
 
-@pytest.mark.parametrize("model", ["calcium", "s2s"])
+@pytest.mark.parametrize("model", ["calcium", "s2s", "calcium+s2s"])
 @pytest.mark.parametrize(("frame_rate", "most"), [(7.5, 0.4), (15.0, 0.2), (30.0, 0.2), (100.0, 0.2)])
 def test_noise_is_taken_for_a_cell_that_hardly_fires(model, frame_rate, most):
     noise = np.random.default_rng(0).normal(100, 5, (round(100 * frame_rate), 4))
@@ -56,7 +58,7 @@ def test_one_unit_for_each_roi_by_annotation_or_model(cells, tmp_path):
     sorting = run(recording, tmp_path)
     assert sorting.unit_ids.tolist() == list("abcdefgh")
     assert sorting.get_annotation("modality") == "calcium"
-    assert set(sorting.get_property("model_name")) == {"calcium"}
+    assert set(sorting.get_property("model_name")) == {"calcium+s2s"}
     found = sorting.count_num_spikes_per_unit(outputs="array")
     np.testing.assert_allclose(sorting.get_property("firing_rate"), found / 100.0)
     expected = spike_rate(recording).get_traces().sum(axis=0) / RATE
@@ -66,7 +68,7 @@ def test_one_unit_for_each_roi_by_annotation_or_model(cells, tmp_path):
         assert np.sum(1 / of_each) == pytest.approx(np.round(np.sum(1 / of_each)))  # whole events
     (tmp_path / "by_model").mkdir()
     by_model = run(
-        si.NumpyRecording(traces, RATE, channel_ids=list("abcdefgh")), tmp_path / "by_model", model="calcium"
+        si.NumpyRecording(traces, RATE, channel_ids=list("abcdefgh")), tmp_path / "by_model", model="calcium+s2s"
     )
     for unit in sorting.unit_ids:
         np.testing.assert_array_equal(by_model.get_unit_spike_train(unit), sorting.get_unit_spike_train(unit))

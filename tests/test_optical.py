@@ -102,7 +102,7 @@ def test_what_is_known_of_units_and_spikes(session, recording, sorting):
 
 
 def test_probabilities_are_true_and_the_model_finds_more_than_the_network_alone(tmp_path):
-    traces, times, _ = simulate_biophysical(6, 20.0, RATE, 4.0, seed=31)
+    traces, times, _ = simulate_biophysical(5, 12.0, RATE, 4.0, seed=31)
     recording, scores, hits, chances = si.NumpyRecording([traces], RATE), {}, [], []
     for refine in (True, False):
         (tmp_path / str(refine)).mkdir()
@@ -194,7 +194,7 @@ def test_modality(neurons, tmp_path, capsys):
         (500.0, "optical", "auto", "optical mode, as the recording's annotation says"),
         (500.0, "extracellular", "optical", "optical mode, as asked for"),
     ):
-        recording = si.NumpyRecording(traces[:2000], rate)
+        recording = si.NumpyRecording(traces[:1000], rate)
         if annotation is not None:
             recording.annotate(modality=annotation)
         name = f"{annotation} {given}"
@@ -416,8 +416,9 @@ def test_no_relative_change_without_a_baseline(neurons, tmp_path):
 def test_gains_count(neurons, tmp_path):
     settings = dict(polarity="auto", probability_threshold=0.5)
     (tmp_path / "plain").mkdir()
-    plain = run(si.NumpyRecording(neurons[0], RATE), tmp_path / "plain", **settings)
-    turned = si.NumpyRecording(5000 - neurons[0], RATE)
+    traces = neurons[0][:2500]
+    plain = run(si.NumpyRecording(traces, RATE), tmp_path / "plain", **settings)
+    turned = si.NumpyRecording(5000 - traces, RATE)
     turned.set_channel_gains(-1.0)
     turned.set_channel_offsets(5000.0)
     scaled = run(turned, tmp_path, **settings)

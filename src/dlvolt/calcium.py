@@ -37,7 +37,7 @@ def sort_calcium(
         One unit for each ROI, with its id. Several spikes may share a frame; ``spike_event_count`` tells for each how
         many were found together, ``firing_rate`` counts them all.
     """
-    rate = spike_rate(traces, p.model, p.device)
+    rate = spike_rate(traces, p.model, p.device, p.refine)
     spikes = rate_spikes(rate, num_workers)
     live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
     missing = np.zeros(len(spikes), dtype=bool)

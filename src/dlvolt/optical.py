@@ -22,7 +22,15 @@ from dlvolt.networks import RateNetwork
 from dlvolt.parameters import ROI_TRACES, SorterParameters
 from dlvolt.preprocessing import delta_f_over_f, fill_nan, spike_probability, subthreshold
 from dlvolt.preprocessing.finite import check_polarity, drop_units
-from dlvolt.preprocessing.spike_probability import draw_pieces, infer_polarity, load_model, locate_model, rate_ratio
+from dlvolt.preprocessing.spike_probability import (
+    draw_pieces,
+    infer_polarity,
+    load_model,
+    locate_model,
+    locate_models,
+    rate_ratio,
+)
+from dlvolt.preprocessing.spike_rate import MODEL as CALCIUM_MODEL
 from dlvolt.preprocessing.survey import Survey, survey
 from dlvolt.rois.decided import BLOCK_S
 from dlvolt.stages import as_sorting
@@ -44,7 +52,8 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
         ROIs.
     """
     p = for_indicator(recording, p)
-    rate_ratio(recording.sampling_frequency, load_model(locate_model(p.model), p.device))
+    for model in locate_models(p.model):
+        rate_ratio(recording.sampling_frequency, load_model(model, p.device))
     if p.polarity != "auto":
         check_polarity(p.polarity, recording.get_num_channels())
 
@@ -52,7 +61,7 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
 def for_indicator(recording: BaseRecording, p: SorterParameters) -> SorterParameters:
     """Return parameters with the network for calcium, if that is what a recording shows and no other is asked for."""
     calcium = recording.get_annotation("modality") == "calcium"
-    return replace(p, model="calcium") if calcium and p.model == SorterParameters.model else p
+    return replace(p, model=CALCIUM_MODEL) if calcium and p.model == SorterParameters.model else p
 
 
 @threadpool_limits.wrap(limits=1)  # the parallel parts have workers
@@ -81,7 +90,7 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     recording = _scaled(recording)
     seen = survey(recording, job_kwargs)
     say(f"dlvolt: {np.count_nonzero(~seen.dead)} ROIs, and {np.count_nonzero(seen.dead)} without a signal")
-    if isinstance(load_model(locate_model(p.model), p.device), RateNetwork):
+    if isinstance(load_model(locate_models(p.model)[0], p.device), RateNetwork):
         return sort_calcium(recording, _without_gaps(recording, seen, p), seen, p, job_kwargs["n_jobs"])
     if seen.dead.all():
         spikes, events, none = (np.zeros(0, dtype) for dtype in (base_peak_dtype, EVENT_DTYPE, "int64"))

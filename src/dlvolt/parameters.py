@@ -88,13 +88,13 @@ class SorterParameters:
 
     model: str = of_rois(
         "voltage",
-        "Network that finds spikes: weights of dlvolt, or the folder of a saved model; 'calcium' for fluorescence of "
-        "calcium, also by default where the recording is annotated with modality='calcium'",
+        "Network that finds spikes: weights of dlvolt, or the folder of a saved model; 'calcium+s2s', the mean of two, "
+        "for fluorescence of calcium, also by default where the recording is annotated with modality='calcium'",
     )
     refine: bool = of_rois(
         True,
-        "Let a model of each trace, learnt from the trace itself, decide on the spikes that the network proposes; "
-        "False: the network alone",
+        "Let a model of each trace, learnt from the trace itself, decide on the spikes that the network proposes, or "
+        "refine the rates that it estimates; False: the network alone",
     )
     polarity: str | list = of_rois(
         "auto",

@@ -12,7 +12,11 @@ NETWORK = load("waveform_cnn")
 
 @pytest.fixture(scope="module")
 def recording(ground_truth):
-    return si.bandpass_filter(ground_truth[0], 300, 8000, dtype="float32").frame_slice(0, 300_000).save(format="memory")
+    return (
+        si.bandpass_filter(ground_truth[0], 300, 8000, dtype="float32")
+        .frame_slice(0, 300_000)
+        .save(format="memory", chunk_duration="10s")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +52,19 @@ def test_noise_goes_and_spikes_stay(recording, peaks, ground_truth, model, thres
     assert share_found(peaks[labels == 1], sorting) > 0.95
 
 
-@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
-def test_small_neurons_beside_large_ones_stay(model):
+@pytest.fixture(scope="module")
+def small_beside_large():
+    """Six neurons, small and large: recording, its sorting and its peaks."""
     recording, sorting = si.generate_ground_truth_recording(
         durations=[10.0], sampling_frequency=24_000.0, num_channels=8, num_units=6, seed=5
     )
-    filtered = si.bandpass_filter(recording, 300, 8000, dtype="float32")
-    peaks = detect_peaks(filtered, method="dlvolt-adaptive")
+    filtered = si.bandpass_filter(recording, 300, 8000, dtype="float32").save(format="memory", chunk_duration="10s")
+    return filtered, sorting, detect_peaks(filtered, method="dlvolt-adaptive")
+
+
+@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
+def test_small_neurons_beside_large_ones_stay(small_beside_large, model):
+    filtered, sorting, peaks = small_beside_large
     found = share_found(peaks, sorting)
     spikes, apart = (
         peaks[classify_peaks(filtered, peaks, model=model, threshold=t) == 1] for t in ("noise", "predict")
@@ -65,11 +75,18 @@ def test_small_neurons_beside_large_ones_stay(model):
     assert is_near(spikes, sorting).mean() > 0.98 > is_near(peaks, sorting).mean()
 
 
-@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
-def test_of_peaks_of_noise_one_in_a_hundred_stays(model):
+@pytest.fixture(scope="module")
+def noise():
+    """A recording without a neuron, and its peaks."""
     traces = np.random.default_rng(5).normal(scale=8, size=(900_000, 4)).astype("float32")
     noise = si.bandpass_filter(si.NumpyRecording(traces, 30_000.0), 300, 8000, dtype="float32")
-    peaks = detect_peaks(noise, method="dlvolt-adaptive")
+    noise = noise.save(format="memory", chunk_duration="30s")
+    return noise, detect_peaks(noise, method="dlvolt-adaptive")
+
+
+@pytest.mark.parametrize("model", ["waveform_cnn", "waveform_gru"])
+def test_of_peaks_of_noise_one_in_a_hundred_stays(noise, model):
+    noise, peaks = noise
     assert len(peaks) > 3000
     assert 0.003 < classify_peaks(noise, peaks, model=model).mean() < 0.03
 

@@ -176,7 +176,7 @@ def conductance_based(kind, seed, snr=4.0, duration_s=15.0):
 
 
 def test_calcium_spikes_of_pinsky_rinzel_neurons_are_complex_and_other_neurons_have_hardly_any():
-    neurons = [(kind, seed) for kind in (COMPLEX, PYRAMIDAL, INTERNEURON) for seed in range(50, 54)]
+    neurons = [(kind, seed) for kind in (COMPLEX, PYRAMIDAL, INTERNEURON) for seed in (50, 51)]
     traces, trains, truths, signs = zip(*(conductance_based(*neuron) for neuron in neurons), strict=True)
     recording = si.NumpyRecording(np.transpose(traces).astype("float32"), RATE)
     peaks = as_peaks(trains)
@@ -185,10 +185,10 @@ def test_calcium_spikes_of_pinsky_rinzel_neurons_are_complex_and_other_neurons_h
     truth = np.zeros(len(peaks), dtype=bool)
     for channel, of_channel in enumerate(truths):
         truth[peaks["channel_index"] == channel] = of_channel
-    assert np.sum(truth) > 100
+    assert np.sum(truth) > 50
     assert np.sum(found & truth) > 0.85 * np.sum(truth)
     assert np.sum(found & truth) > 0.85 * np.sum(found)
-    regular = peaks["channel_index"] >= 4
+    regular = peaks["channel_index"] >= 2
     assert np.mean(found[regular]) < 0.03
 
 

@@ -1,4 +1,5 @@
 import pickle
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -44,16 +45,17 @@ def test_every_sample_has_the_mean_of_its_time(model, rate):
     integral = np.concatenate([np.zeros((1, 2)), expected]).cumsum(axis=0) / 100
     edges = np.minimum(np.arange(len(traces) + 1) * ratio, len(expected))
     until = np.transpose([np.interp(edges, np.arange(len(integral)), one) for one in integral.T])
-    found = spike_rate(si.NumpyRecording(traces, rate), model=model).get_traces()
+    found = spike_rate(si.NumpyRecording(traces, rate), model=model, refine=False).get_traces()
     assert found.dtype == "float32"
     assert found.min() >= 0
     inner = slice(round(8 * rate), -round(8 * rate))  # windows at the ends see SciPy's padding
     np.testing.assert_allclose(found[inner] / 100 * ratio, np.diff(until, axis=0)[inner], atol=3e-3 * ratio)
 
 
-@given(rate=st.floats(7, 400), seed=st.integers(0, 9))
-def test_the_integral_is_that_of_the_network(model, rate, seed):
-    traces = np.random.default_rng(seed).normal(size=(round(4 * rate), 1)).astype("float32")
+@given(rate=st.floats(7, 400), seed=st.integers(0, 9), seconds=st.sampled_from([4, 12]))
+def test_the_integral_is_that_of_the_network(model, rate, seed, seconds):
+    """Refined, too: the trace says where the spikes are, the networks how many."""
+    traces = np.random.default_rng(seed).normal(size=(round(seconds * rate), 1)).astype("float32")
     recording = spike_rate(si.NumpyRecording(traces, rate), model=model)
     segment = recording.segments[0]
     at_model_rate = segment._at_model_rate(0, segment._num_samples_at_model_rate(), slice(None))
@@ -62,10 +64,13 @@ def test_the_integral_is_that_of_the_network(model, rate, seed):
 
 
 @pytest.mark.parametrize("rate", [7.8, 59.1, 100.0, 322.5])
-@pytest.mark.parametrize("chunk_size", [1, 17, 700])
-def test_exact_under_chunking(model, rate, chunk_size):
+@pytest.mark.parametrize(("chunk_size", "refine"), [(1, True), (17, False), (700, True)])
+def test_exact_under_chunking(model, rate, chunk_size, refine, monkeypatch):
+    module = import_module("dlvolt.preprocessing.spike_rate")
+    monkeypatch.setattr(module, "BLOCK_S", 11.0)  # three of them
+    monkeypatch.setattr(module, "MARGIN_S", 2.0)
     traces = traces_at(rate)
-    rates = spike_rate(si.NumpyRecording([traces, traces[:7]], rate), model=model)
+    rates = spike_rate(si.NumpyRecording([traces, traces[:7]], rate), model=model, refine=refine)
     for segment in (0, 1):
         whole = rates.get_traces(segment_index=segment)
         starts = np.arange(0, len(whole), chunk_size)
@@ -92,7 +97,9 @@ def test_tiny_recordings(model, num_samples):
 
 
 def test_round_trips_and_the_pipeline(model, tmp_path):
-    saved = si.NumpyRecording(traces_at(50.0), 50.0).save(folder=tmp_path / "recording", verbose=False)
+    saved = si.NumpyRecording(traces_at(50.0), 50.0).save(
+        folder=tmp_path / "recording", verbose=False, chunk_duration="30s"
+    )
     rate = spike_rate(saved, model=model)
     assert rate.get_annotation("value") == "spike_rate"
     assert rate.get_annotation("model_name") == "untrained"
@@ -104,8 +111,23 @@ def test_round_trips_and_the_pipeline(model, tmp_path):
     np.testing.assert_array_equal(by_name.get_traces(), rate.get_traces())
 
 
-def test_bad_input(model):
+def test_several_networks_give_their_mean_and_the_trace_refines_it(model):
+    recording = si.NumpyRecording(traces_at(50.0), 50.0)
+    one, other = (spike_rate(recording, model=name, refine=False).get_traces() for name in (model, "s2s"))
+    both = spike_rate(recording, model=f"{model}+s2s", refine=False)
+    assert both.get_annotation("model_name") == "untrained+s2s"
+    np.testing.assert_allclose(both.get_traces(), (one + other) / 2, rtol=1e-4, atol=1e-4)
+    refined = spike_rate(recording, model=f"{model}+s2s")
+    assert si.load(refined.to_dict())._kwargs == refined._kwargs
+    assert not np.allclose(refined.get_traces(), both.get_traces(), rtol=0.1)
+    np.testing.assert_allclose(refined.get_traces().sum(axis=0), one.sum(axis=0), rtol=1e-3)
+
+
+def test_bad_input(model, tmp_path):
     traces = traces_at(50.0)
+    faster = save(create("s2s", window_samples=512, sampling_frequency=200.0).initialize(), tmp_path / "faster")
+    with pytest.raises(ValueError, match=r"model: the networks of .* work at different sampling frequencies"):
+        spike_rate(si.NumpyRecording(traces, 50.0), model=f"{faster}+s2s")
     with pytest.raises(ValueError, match="serves sampling frequencies from 5 to 1000 Hz, not 2 Hz"):
         spike_rate(si.NumpyRecording(traces, 2.0), model=model)
     with pytest.raises(ValueError, match="model: 'voltage' gives probabilities, not rates; take spike_probability"):

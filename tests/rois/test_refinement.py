@@ -7,7 +7,7 @@ from scipy.signal import fftconvolve, find_peaks
 from dlvolt.evaluation import event_scores
 from dlvolt.rois import Models, TraceModel, expected_waveforms, find_spikes, learn
 from dlvolt.rois.decided import gone_astray
-from dlvolt.rois.refinement import margin
+from dlvolt.rois.refinement import Found, Lesson, margin
 
 RATE = 1000.0
 SEPARATION = 3
@@ -73,6 +73,22 @@ def test_spikes_of_a_burst_are_told_apart():
     trace, _ = made_trace(height=6.0, times=pairs)
     _, found = learnt(trace, weak_network(pairs, len(trace)))
     assert f1(pairs, found) > 0.97
+
+
+def test_spikes_that_the_network_is_sure_of_are_learnt_from_even_if_the_model_lost_them():
+    """A template of two spikes explains a doublet as one event; the second is recalled, what is doubtful is not."""
+    trace, times = made_trace(height=6.0)
+    probability = np.full(len(trace), 0.002)
+    probability[times], probability[times[0] + 4], probability[times[1] + 15] = 0.6, 0.9, 0.4
+    lesson = Lesson(trace, probability, RATE, SEPARATION, len(trace))
+    lesson.found = lesson.found._replace(probability=np.full(len(lesson.found.frames), 0.99))
+    known = ~np.isin(lesson.found.frames, [times[0] + 4, times[1] + 15])
+    lesson.found = Found(*(part[known] for part in lesson.found))
+    lesson.recall_spikes()
+    assert lesson.found.frames.tolist() == [*times, times[0] + 4]
+    assert lesson.found.probability[-1] == pytest.approx(0.9)
+    lesson.recall_spikes()
+    assert len(lesson.found.frames) == len(times) + 1
 
 
 def test_where_a_trace_becomes_noisier_it_is_judged_by_its_noise_there():

@@ -99,10 +99,12 @@ def test_noise_has_the_frames_of_its_rate(step):
     assert np.corrcoef(x[:-step:step], x[step::step])[0, 1] == pytest.approx(0, abs=0.05)
 
 
-def test_favoured_datasets_have_more_of_the_windows(recordings):
+def test_favoured_datasets_have_more_of_the_windows(recordings, monkeypatch):
     marked = [
         each._replace(counts=np.full_like(each.counts, each.dataset in calcium.SPIKEFINDER)) for each in recordings
     ]
+    monkeypatch.setattr(calcium, "varied", lambda trace, rng: trace)
+    monkeypatch.setattr(calcium, "noise", lambda num_samples, step, rng: np.zeros(num_samples))
     share = [calcium.draw_windows(marked, 4000, 10, 0, favour)[1].any(axis=1).mean() for favour in (1, 5)]
     lengths = [sum(len(e.counts) for e in marked if e.dataset == name) ** 0.5 for name in ("DS02", "spikefinder_5")]
     for found, favour in zip(share, (1, 5), strict=True):
@@ -111,8 +113,12 @@ def test_favoured_datasets_have_more_of_the_windows(recordings):
 
 
 def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsys):
-    small = dict(num_windows=250, window_samples=1024, overlap_samples=256, prune_samples=64)
-    for name, own in (("calcium", dict(base_channels=8, depth=2)), ("s2s", dict(num_filters=8, max_epochs=6, lr=5e-3))):
+    small = dict(window_samples=512, overlap_samples=128, prune_samples=32)
+    of_calcium, of_s2s = (
+        dict(num_windows=150, base_channels=8, depth=2),
+        dict(num_windows=100, num_filters=8, batch_size=2, lr=5e-3),
+    )
+    for name, own in (("calcium", of_calcium), ("s2s", of_s2s)):
         monkeypatch.setitem(calcium.SETTINGS, name, small | own)
         calcium.main([name, str(folder), "--out", str(tmp_path / name), "--seed", "1"])
         card = (tmp_path / name / "MODEL_CARD.md").read_text()
@@ -123,7 +129,15 @@ def test_the_script_trains_scores_and_saves(folder, tmp_path, monkeypatch, capsy
         assert (model.name, model.architecture) == (name, name)
     capsys.readouterr()
     assert load(tmp_path / "calcium").get_params()["module__num_members"] == calcium.NUM_FOLDS
-    table = calcium.score(load(tmp_path / "calcium"), calcium.read_labelled(folder))
+    both, labelled = [load(tmp_path / name) for name in ("calcium", "s2s")], calcium.read_labelled(folder)
+    single = calcium.members(both[0])
+    window = labelled[0].trace[None, :512]
+    assert len(single) == calcium.NUM_FOLDS
+    together = np.mean([one._outputs(window).numpy() for one in single], axis=0)
+    np.testing.assert_allclose(together, both[0]._outputs(window).numpy(), rtol=1e-3)
+    refined = calcium.score(both, labelled, refine=True)["correlation"]
+    assert refined.mean() > calcium.score(both, labelled)["correlation"].mean()
+    table = calcium.score(both[0], labelled)
     assert len(table) == 6
     assert table["auc"].mean() > 0.7
     mean = calcium.summary(table).loc["all"]

@@ -157,21 +157,32 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
 
     def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
         """Return what the network says of a stretch of the resampled traces, shape (end - start, N)."""
-        from dlvolt import networks  # here, because SpikeInterface imports this module with its own
+        return self._answer_of(self.model, start, end, channels)
 
-        def read(start: int, end: int) -> np.ndarray:
-            parent = self.parent_recording_segment
-            traces = get_polyphase_resampled_traces(
-                parent, start, end, channels, self.up, self.down, self.margin, "float64", self.taps
-            )
-            return traces * self.signs[channels]
+    def _answer_of(self, model: str, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return what a network says of a stretch of the resampled traces, shape (end - start, N)."""
+        from dlvolt import networks  # here, because SpikeInterface imports this module with its own
 
         if os.getpid() != IMPORTED_IN:
             import torch
 
             torch.set_num_threads(1)  # other OpenMP threads do not survive a fork, and it would wait for them
-        network = load_model(self.model, self.device)
-        return getattr(networks, self.answer)(network, read, self._num_samples_at_model_rate(), int(start), int(end))
+        answer = getattr(networks, self.answer)
+        return answer(
+            load_model(model, self.device),
+            lambda first, last: self._resampled(first, last, channels),
+            self._num_samples_at_model_rate(),
+            int(start),
+            int(end),
+        )
+
+    def _resampled(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return a stretch of the traces at the model's rate, shape (end - start, N), float64."""
+        parent = self.parent_recording_segment
+        traces = get_polyphase_resampled_traces(
+            parent, start, end, channels, self.up, self.down, self.margin, "float64", self.taps
+        )
+        return traces * self.signs[channels]
 
 
 spike_probability = define_function_handling_dict_from_class(
@@ -278,6 +289,13 @@ def locate_model(model: str | Path) -> str:
     from dlvolt.networks import Oasis, available
 
     return str(model) if str(model) in (*available(), Oasis.name) else str(Path(model).absolute())
+
+
+def locate_models(model: str | Path) -> list[str]:
+    """Return what `locate_model` does, of each of several that a "+" joins."""
+    if "+" not in str(model) or Path(model).is_dir():
+        return [locate_model(model)]
+    return [locate_model(one) for one in str(model).split("+")]
 
 
 def load_model(model: str, device: str) -> TraceNetwork | MelSVM:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from spikeinterface.core import BaseRecording
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor
 
 from .finite import FiniteRecording, drop_units
-from .spike_probability import SpikeProbabilitySegment, load_model, locate_model, rate_ratio
+from .spike_probability import SpikeProbabilitySegment, load_model, locate_models, rate_ratio
+
+MODEL = "calcium+s2s"  # both together are better on cells of an indicator or a laboratory that they do not know
+BLOCK_S, MARGIN_S = 300.0, 10.0  # stretches that are refined as one, and what is seen beside them
 
 
 class SpikeRateRecording(BasePreprocessor):
@@ -21,54 +25,85 @@ class SpikeRateRecording(BasePreprocessor):
     the next one, and each sample of the recording has the mean from itself to the next: so no spike is lost, whatever
     the frame rate. The network normalises traces itself: raw fluorescence and ΔF/F are the same to it.
 
+    Then the trace has its say: its own kinetics are learnt, in stretches of about five minutes, and what they make of
+    the rate is pooled with what the networks say (`dlvolt.deconvolution.fluorescence`).
+
     Parameters
     ----------
     recording : BaseRecording
         Fluorescence or ΔF/F of an indicator that brightens with calcium, one ROI per channel.
-    model : str or path, default: "calcium"
-        Weights that come with dlvolt ("calcium" or "s2s"), or the folder of a saved network of rates. For comparison
-        "oasis", see `dlvolt.networks.Oasis`, whose answer is in no unit.
+    model : str or path, default: "calcium+s2s"
+        Weights that come with dlvolt ("calcium" or "s2s"), or the folder of a saved network of rates, or several of
+        these joined by "+", of which the mean is taken, and the first has a say of its own. For comparison "oasis", see
+        `dlvolt.networks.Oasis`, whose answer is in no unit and is not refined.
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
+    refine : bool, default: True
+        Whether the trace has its say; if not, the rate is the mean of what the networks say.
 
     Raises
     ------
     FileNotFoundError
         If there is no such model.
     ValueError
-        If the model cannot serve the sampling frequency, or estimates no rates; on reading, if traces are NaN or
+        If a model cannot serve the sampling frequency, or estimates no rates; on reading, if traces are NaN or
         infinite. A constant trace has a rate of zero, and one shorter than the windows of the model goes on as its
         mirror image.
     """
 
     _precomputable_kwarg_names: Sequence[str] = []
 
-    def __init__(self, recording: BaseRecording, model: str | Path = "calcium", device: str = "auto") -> None:
+    def __init__(
+        self, recording: BaseRecording, model: str | Path = MODEL, device: str = "auto", refine: bool = True
+    ) -> None:
         from dlvolt.networks import Oasis, RateNetwork
         from dlvolt.networks.estimator import choose_device
 
-        model = locate_model(model)
-        network = load_model(model, device)
-        if not isinstance(network, RateNetwork | Oasis):
-            raise ValueError(f"model: {network.name!r} gives probabilities, not rates; take spike_probability for it")
-        ratio = rate_ratio(recording.sampling_frequency, network)
+        models = locate_models(model)
+        networks = [load_model(one, device) for one in models]
+        for network in networks:
+            if not isinstance(network, RateNetwork | Oasis):
+                raise ValueError(
+                    f"model: {network.name!r} gives probabilities, not rates; take spike_probability for it"
+                )
+        if len({network.sampling_frequency for network in networks}) > 1:
+            raise ValueError(f"model: the networks of {model!r} work at different sampling frequencies; take one")
+        ratios = {rate_ratio(recording.sampling_frequency, network) for network in networks}
+        refined = bool(refine) and not any(isinstance(network, Oasis) for network in networks)
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
         self.set_annotation("value", "spike_rate", overwrite=True)
-        self.annotate(model_name=network.name, model_version=network.version)
+        self.annotate(
+            model_name="+".join(network.name for network in networks),
+            model_version="+".join(network.version for network in networks),
+        )
         if choose_device(device) != "cpu":
             self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
         for segment in FiniteRecording(recording, "spike_rate").segments:
             signs = np.ones(recording.get_num_channels(), dtype="float32")
-            self.add_recording_segment(SpikeRateSegment(segment, ratio, signs, model, device))
-        self._kwargs = dict(recording=recording, model=model, device=device)
+            own_rate = networks[0].sampling_frequency if refined else None
+            self.add_recording_segment(SpikeRateSegment(segment, *ratios, signs, models, device, own_rate))
+        self._kwargs = dict(recording=recording, model="+".join(models), device=device, refine=refine)
 
 
 class SpikeRateSegment(SpikeProbabilitySegment):
-    """One segment of a `SpikeRateRecording`."""
+    """One segment of a `SpikeRateRecording`; refined if it is told the sampling frequency of the models."""
 
     answer = "trace_rate"
+
+    def __init__(
+        self,
+        parent: BaseRecordingSegment,
+        ratio: Fraction,
+        signs: np.ndarray,
+        models: Sequence[str],
+        device: str,
+        refined_at: float | None,
+    ) -> None:
+        SpikeProbabilitySegment.__init__(self, parent, ratio, signs, models[0], device)
+        self.models, self.refined_at = models, refined_at
+        self.blocks: dict[tuple[int, int], np.ndarray] = {}  # the latest, by number and channel
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return spikes per second, shape (T, N)."""
@@ -83,6 +118,34 @@ class SpikeRateSegment(SpikeProbabilitySegment):
         part = (remainder / self.down)[:, None]
         integral = until[edges - first] + part * rate[edges - first]  # until each of the recording's
         return (np.diff(integral, axis=0) * (self.down / self.up)).astype("float32")
+
+    def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return the rate of a stretch of the resampled traces, shape (end - start, N)."""
+        if self.refined_at is None:
+            return np.mean([self._answer_of(model, start, end, channels) for model in self.models], axis=0)
+        num_samples, length = self._num_samples_at_model_rate(), BLOCK_S * self.refined_at
+        borders = np.linspace(0, num_samples, max(1, round(num_samples / length)) + 1).round().astype(int)
+        first, last = np.searchsorted(borders, [start, end - 1], side="right") - 1
+        which = np.arange(len(self.signs))[channels]
+        parts = [self._refined(block, *borders[block : block + 2], which) for block in range(first, last + 1)]
+        return np.concatenate(parts)[start - borders[first] : end - borders[first]]
+
+    def _refined(self, block: int, start: int, end: int, channels: np.ndarray) -> np.ndarray:
+        """Return the refined rate of a block, shape (end - start, N), and remember it: chunks are shorter."""
+        from dlvolt.deconvolution.fluorescence import refined_rate
+
+        rates = {channel: self.blocks.get((block, channel)) for channel in channels.tolist()}
+        if missing := [channel for channel, rate in rates.items() if rate is None]:
+            beside = round(MARGIN_S * self.refined_at)
+            low, high = max(0, start - beside), min(self._num_samples_at_model_rate(), end + beside)
+            traces = self._resampled(low, high, missing)  # T×N
+            answers = np.stack([self._answer_of(model, low, high, missing) for model in self.models])  # models×T×N
+            for n, channel in enumerate(missing):
+                refined = refined_rate(traces[:, n], answers[..., n], self.refined_at)[start - low : end - low]
+                rates[channel] = self.blocks[block, channel] = refined
+            for oldest in list(self.blocks)[: max(0, len(self.blocks) - 2 * len(self.signs))]:
+                self.blocks.pop(oldest, None)  # another thread may have been faster
+        return np.stack(list(rates.values()), axis=1)
 
 
 spike_rate = define_function_handling_dict_from_class(source_class=SpikeRateRecording, name="spike_rate")

@@ -23,7 +23,9 @@ estimated from the trace, by coordinate ascent:
 
    with ρ the autocorrelation of g (S. O. Rice, "Mathematical analysis of random noise", Bell System Technical Journal
    24, 1945). The ratio of λ N(u; A, 1 + V) to this density is the posterior odds of a spike, by the trace alone.
-4. *Amplitudes and rate.* A = ‖g‖, V and λ are those of the events, weighted by their probabilities.
+4. *Amplitudes and rate.* A = ‖g‖, V and λ are those of the events, weighted by their probabilities. But for the last
+   round, spikes that the network is sure of and the model has lost count, too: so the template of a cell that fires
+   doublets does not become one of two spikes.
 
 The network has seen more kinds of traces than the model allows for, the model has seen more of this trace. Their log
 odds are pooled, `POOL` (C. Genest, J. V. Zidek, "Combining probability distributions", Statistical Science 1, 1986).
@@ -55,6 +57,8 @@ MARGIN_S = 0.5  # beside a stretch, that is looked at too
 ROUNDS = 4
 PROPOSED = 0.05  # least probability of a spike that the first template is made of
 FEWEST = 5.0  # spikes, to learn from
+APART = 4  # samples between spikes, of which the network can say for sure that they are two
+PLAIN = 0.8  # probability by the network of spikes that are learnt from even if the model has lost them
 LEAST_HEIGHT = 2.0  # of a spike, in standard deviations of its score in noise
 CONSIDERED = 0.02  # least probability, by the trace alone, of an event that is explained away
 SMALLEST, WIDEST = 0.3, 0.1  # amplitude of a spike, and least standard deviation of amplitudes, relative to A
@@ -195,7 +199,7 @@ def learn(
         Lesson(trace, chances, sampling_frequency, separation, piece_samples or len(traces))
         for trace, chances in zip(traces.T, probability.T, strict=True)
     ]
-    for _ in range(ROUNDS):
+    for left in reversed(range(ROUNDS)):
         active = [lesson for lesson in lessons if lesson.learn_model()]
         if not active:
             break
@@ -203,6 +207,8 @@ def learn(
         found, channels, scores = events(np.array([lesson.z for lesson in active]), models, separation)
         for n, lesson in enumerate(active):
             lesson.learn_spikes(Found(*(part[channels == n] for part in found)), scores[channels == n])
+            if left:
+                lesson.recall_spikes()
     return [lesson.model for lesson in lessons], [lesson.found for lesson in lessons]
 
 
@@ -217,7 +223,7 @@ class Lesson:
         separation: int,
         piece_samples: int,
     ) -> None:
-        self.probability, self.sampling_frequency = probability, sampling_frequency
+        self.probability, self.sampling_frequency, self.separation = probability, sampling_frequency, separation
         self.brightness = typical_brightness(trace)
         self.sides = margin(sampling_frequency)
         x = relative(trace, self.brightness)
@@ -230,7 +236,7 @@ class Lesson:
 
         peaks = find_peaks(np.pad(probability, 1), height=PROPOSED, distance=separation)[0] - 1
         unshifted, ones = np.full(len(peaks), NUM_SHIFTS // 2), np.ones(len(peaks))
-        self.found = Found(peaks, unshifted, ones, probability[peaks].astype("float64"))
+        self.found = self.proposed = Found(peaks, unshifted, ones, probability[peaks].astype("float64"))
 
     def learn_model(self) -> bool:
         """Learn template and noise from the spikes, and return whether there are enough of them."""
@@ -266,6 +272,19 @@ class Lesson:
             weights = chances / chances.sum()
             variance = weights @ (scores - weights @ scores) ** 2 - 1  # less that of the noise
             self.variance = max(variance, (WIDEST * self.model.height) ** 2)
+
+    def recall_spikes(self) -> None:
+        """Learn also from spikes that the network is sure of and the model has lost.
+
+        In a cell that fires doublets a template of two spikes explains nearly as much as twice one of one, and once it
+        is learnt, the second spikes are lost for good.
+        """
+        explained = np.zeros(len(self.probability), dtype=bool)
+        explained[self.found.frames] = True
+        near = maximum_filter1d(explained, 2 * max(self.separation, APART) - 1)
+        lost = (self.proposed.probability >= PLAIN) & ~near[self.proposed.frames]
+        both = zip(self.found, self.proposed, strict=True)
+        self.found = Found(*(np.concatenate([found, proposed[lost]]) for found, proposed in both))
 
 
 def find_spikes(

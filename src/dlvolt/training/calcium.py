@@ -21,6 +21,7 @@ from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
+from dlvolt.deconvolution.fluorescence import refined_rate
 from dlvolt.evaluation import rate_scores
 from dlvolt.networks import RateNetwork, create, save, trace_rate
 from dlvolt.networks.store import CONFIG
@@ -266,8 +267,33 @@ def ensemble(members: Sequence[RateNetwork], X: np.ndarray, y: np.ndarray) -> Ra
     return clone(members[0]).set_params(module__num_members=len(members)).load_state(state).calibrate(X, y)
 
 
-def score(model: RateNetwork, recordings: Sequence[Labelled], bin_samples: int = 4) -> pd.DataFrame:
-    """Score a network, cell by cell, as the spikefinder challenge does.
+def members(model: RateNetwork) -> list[RateNetwork]:
+    """Return the networks that answer together as one of `Calcium`; the first has not seen the first of `folds`, ..."""
+    single = [{} for _ in range(model.get_params()["module__num_members"])]
+    for key, value in model.state().items():
+        _, number, rest = key.split(".", 2)
+        single[int(number)][f"members.0.{rest}"] = value
+    return [clone(model).set_params(module__num_members=1).load_state(state) for state in single]
+
+
+def score(
+    models: RateNetwork | Sequence[RateNetwork],
+    recordings: Sequence[Labelled],
+    bin_samples: int = 4,
+    refine: bool = False,
+) -> pd.DataFrame:
+    """Score a network, or the mean of several, cell by cell, as the spikefinder challenge does.
+
+    Parameters
+    ----------
+    models : RateNetwork or a sequence of them
+        Fitted.
+    recordings : sequence of Labelled
+        Of cells that they have not seen.
+    bin_samples : int, default: 4
+        Of 10 ms, that are summed.
+    refine : bool, default: False
+        Score what the trace makes of the rates, `dlvolt.deconvolution.fluorescence.refined_rate`.
 
     Returns
     -------
@@ -275,9 +301,11 @@ def score(model: RateNetwork, recordings: Sequence[Labelled], bin_samples: int =
         A row for each cell (the index: dataset, cell), its recordings one after the other: the columns of
         `dlvolt.evaluation.rate_scores`, and ``count_ratio``, estimated by true number of spikes.
     """
+    models = [models] if hasattr(models, "predict") else models
     cells: dict[tuple[str, str], list[np.ndarray]] = {}
     for each in recordings:
-        rate = over_trace(trace_rate, model, each.trace)
+        rates = np.stack([over_trace(trace_rate, model, each.trace) for model in models])
+        rate = refined_rate(each.trace, rates, RATE) if refine else rates.mean(axis=0)
         whole = len(rate) // bin_samples * bin_samples
         cells.setdefault((each.dataset, each.cell), []).append(np.stack([each.counts, rate])[:, :whole])
     joined = [np.concatenate(parts, axis=1) for parts in cells.values()]

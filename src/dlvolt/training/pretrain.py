@@ -179,8 +179,9 @@ RECIPES = {
         version="1",
         about="Spikes in voltage imaging traces from 200 Hz to 5 kHz, one trace per ROI. Trained on "
         "`dlvolt.simulation.simulate_voltage`; scored on `dlvolt.simulation.simulate_biophysical`, 20 s per trace, "
-        "polarity and threshold found by the detector itself. F1 is that of the events of all traces within 5 ms, "
-        "`mean_f1` the mean over traces, `polarity` the fraction that was inferred rightly.",
+        "polarity and threshold found by the detector itself, the network alone (`refine=False`). F1 is that of the "
+        "events of all traces within 5 ms, `mean_f1` the mean over traces, `polarity` the fraction that was inferred "
+        "rightly.",
     ),
     "extracellular": Recipe(
         "unet",
