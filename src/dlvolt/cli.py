@@ -394,7 +394,8 @@ def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
         "--metadata",
         type=Path,
         metavar="JSON",
-        help='a JSON file {"NWBFile": {…}, "Subject": {…}} with what archives ask for and the source does not tell',
+        help='a JSON file {"NWBFile": {…}, "Subject": {…}, "ElectrodeGroup": {"location": …}} with what archives ask '
+        "for and the source does not tell",
     )
 
 
