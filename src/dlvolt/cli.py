@@ -141,6 +141,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "sort",
+        usage="dlvolt sort SOURCE --out FILE [options]",
         allow_abbrev=False,
         help="sort a recording and write its units to an NWB file",
         description="Sort an extracellular recording and write its units to a new NWB file.",
@@ -167,6 +168,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "detect",
+        usage="dlvolt detect SOURCE --out FILE [options]",
         allow_abbrev=False,
         help="detect the spikes of each ROI with a network and write them to an NWB file",
         description="Find spikes in voltage or calcium imaging, a unit for each ROI, and write them to a new NWB file.",
@@ -200,6 +202,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "train",
+        usage="dlvolt train SOURCE --labels FILE --model NAME --out FOLDER [options]",
         allow_abbrev=False,
         help="train a network on labelled traces",
         description="Train a network on the first 70 % of labelled traces, choose when to stop and the threshold by "
@@ -241,6 +244,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "evaluate",
+        usage="dlvolt evaluate SOURCE [options]",
         allow_abbrev=False,
         help="run several sorters on a recording and compare them",
         description="Run sorters on a recording, one after the other, and compare accuracy, time and memory; without "
@@ -271,6 +275,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "info",
+        usage="dlvolt info SOURCE [options]",
         allow_abbrev=False,
         help="tell what is in a file or folder and what would be done with it",
         description="Tell the streams, channels, duration and probe of a recording, and what dlvolt would do with it.",
