@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         if not args.verbose:
             warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
+            logging.getLogger("neo").setLevel(logging.ERROR)  # it warns each time a file is opened
         args.warned = []
         warnings.showwarning = partial(warn, args.warned)
         with in_one_line():
