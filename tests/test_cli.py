@@ -574,7 +574,7 @@ def test_segments_some_without_spikes(tmp_path, capsys, simulated):
     whole = si.NumpyRecording([part.get_traces() for part in parts], 30_000.0)
     whole.set_probegroup(recording.get_probegroup())
     whole.save(folder=tmp_path / "recording", verbose=False)
-    command = ["sort", str(tmp_path / "recording"), *START_GIVEN, *QUICK, "--detect-threshold", "6"]
+    command = ["sort", str(tmp_path / "recording"), *START_GIVEN, *QUICK, *LITTLE, "--detect-threshold", "8"]
     out, run, phy = tmp_path / "spikes.nwb", tmp_path / "run", tmp_path / "phy"
     main([*command, "--out", str(out), "--folder", str(run), "--phy", str(phy)])
     sorted_units, read_back = si.load(run / "analyzer").sorting, read_units(out, whole)
