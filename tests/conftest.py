@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch: threads
 import hypothesis
 import pytest
 import spikeinterface as si
+from spikeinterface.postprocessing import template_similarity
 
 hypothesis.settings.register_profile("dlvolt", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("dlvolt")
@@ -34,6 +35,15 @@ def shared_data() -> Path:
 def quiet_spikeinterface():
     """One job and no progress bars, unless a test says so."""
     si.set_global_job_kwargs(n_jobs=1, progress_bar=False, chunk_duration="1s")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def similarity_by_numpy():
+    """Export to Phy asks SpikeInterface for template similarities, which numba compiles for half a minute each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        by_numpy = template_similarity._compute_similarity_matrix_numpy
+        patch.setattr(template_similarity, "_compute_similarity_matrix", by_numpy)
+        yield
 
 
 @pytest.fixture(scope="session")

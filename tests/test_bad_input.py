@@ -47,7 +47,7 @@ def recording_of(folder, traces, probe=True, gain=None, offset=0.0):
 def sort(recording, folder, **parameters):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # no division by zero, no mean of nothing
-        return si.run_sorter("dlvolt", recording, folder=folder / "sorted", **parameters)
+        return si.run_sorter("dlvolt", recording, folder=folder / "sorted", **{"num_sweeps": 1} | parameters)
 
 
 def assert_valid(sorting, recording):

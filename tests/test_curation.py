@@ -1,6 +1,7 @@
 """What people do with units afterwards, and NWB again."""
 
 import numpy as np
+import pandas as pd
 import pynwb
 import pytest
 import spikeinterface as si
@@ -65,11 +66,21 @@ def test_units_to_merge_are_suggested(split):
     assert all(len(group) > 1 for group in groups)
 
 
-def test_phylib_reads_what_is_exported(split, tmp_path):
+@pytest.fixture(scope="module")
+def phy(split, tmp_path_factory):
+    return export_phy(split[0], tmp_path_factory.mktemp("exported") / "phy", job_kwargs=QUIET)
+
+
+def test_phy_shows_what_the_sorter_says(phy):
+    labels, rates = (pd.read_csv(phy / f"cluster_{name}.tsv", sep="\t", index_col=0) for name in ("label", "fdr"))
+    assert list(labels["label"]) == ["good", "good", "mua", "good"]
+    assert list(rates["fdr"]) == [0.0, 0.0, 0.2, 0.01]
+
+
+def test_phylib_reads_what_is_exported(split, phy):
     model = pytest.importorskip("phylib.io.model")
     analyzer, _ = split
-    folder = export_phy(analyzer, tmp_path / "phy", job_kwargs=QUIET)
-    loaded = model.load_model(folder / "params.py")
+    loaded = model.load_model(phy / "params.py")
     spikes = analyzer.sorting.to_spike_vector()
     starts = np.array([0, analyzer.get_num_samples(0)])
     np.testing.assert_array_equal(

@@ -6,29 +6,33 @@ from dlvolt.cli import main
 from dlvolt.demo import measure, run_demo, simulate
 
 
-def test_demo(tmp_path, capsys):
-    demo = run_demo(tmp_path / "out", duration_s=8.0, n_jobs=1)
-    assert capsys.readouterr().out == ""
+def test_demo_says_what_it_found_and_where(tmp_path, capsys, monkeypatch):
+    names = ["dlvolt_demo.nwb", "dlvolt_demo.png"]
+    for name in names:
+        (tmp_path / name).write_text("of an earlier demo")
+    made = []
+    monkeypatch.setattr("dlvolt.demo.run_demo", lambda *args, **kwargs: made.append(run_demo(*args, **kwargs)))
+    main(["demo", "--out", str(tmp_path), "--duration", "6", "--n-jobs", "1"])
+    (demo,) = made
+    printed = capsys.readouterr().out
+    assert f"mean accuracy {demo.performance['accuracy'].mean():.3f}" in printed
+    assert all(str(tmp_path / name) in printed for name in names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
     assert len(demo.performance) == 18
     assert demo.performance["accuracy"].median() > 0.8
-
     with NWBHDF5IO(str(demo.nwb_file), "r") as io:
         units = io.read().units.to_dataframe()
     assert list(units["unit_name"]) == [str(unit) for unit in demo.sorting.unit_ids]
     assert list(units["num_spikes"]) == list(demo.sorting.count_num_spikes_per_unit(outputs="array"))
     height, width, _ = imread(demo.figure_file).shape
     assert min(height, width) > 1000
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dlvolt_demo.nwb", "dlvolt_demo.png"]
 
 
-def test_demo_command_says_what_it_found_and_where(tmp_path, capsys):
-    for _ in range(2):  # also over the files of an earlier demo
-        main(["demo", "--out", str(tmp_path), "--duration", "2", "--n-jobs", "1"])
-        printed = capsys.readouterr().out
-        assert "mean accuracy" in printed
-        assert str(tmp_path / "dlvolt_demo.nwb") in printed
-        assert str(tmp_path / "dlvolt_demo.png") in printed
+def test_the_demo_is_silent_unless_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dlvolt.demo.plot_sorting_summary", lambda *_, figure: figure)
+    run_demo(tmp_path / "new", duration_s=1.0, n_jobs=1)
+    assert capsys.readouterr().out == ""
 
 
 def test_measure():

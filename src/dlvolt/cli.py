@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ from dlvolt import __version__
 from dlvolt.interrupt import in_one_line
 from dlvolt.parameters import CHOICES, ROI_TRACES, SorterParameters
 from dlvolt.run_record import read_parameters, versions
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_new_folder, written_whole
 
 # What needs SpikeInterface is imported by the functions that use it, so that --help does not wait for it.
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}; {meant(parser, args.command, unknown)}")
     parser.verbose = args.verbose
+    if "source" in args and not args.source.exists():  # said at once: what reads it takes seconds to import
+        parser.error(f"SOURCE: {args.source} does not exist.")
     args.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if getattr(args, "params", None) is not None:
         with one_line_errors(parser):
@@ -105,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         if not args.verbose:
             warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
+            logging.getLogger("neo").setLevel(logging.ERROR)  # it warns each time a file is opened
         args.warned = []
         warnings.showwarning = partial(warn, args.warned)
         with in_one_line():
@@ -139,6 +143,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "sort",
+        usage="dlvolt sort SOURCE --out FILE [options]",
         allow_abbrev=False,
         help="sort a recording and write its units to an NWB file",
         description="Sort an extracellular recording and write its units to a new NWB file.",
@@ -165,6 +170,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "detect",
+        usage="dlvolt detect SOURCE --out FILE [options]",
         allow_abbrev=False,
         help="detect the spikes of each ROI with a network and write them to an NWB file",
         description="Find spikes in voltage or calcium imaging, a unit for each ROI, and write them to a new NWB file.",
@@ -198,6 +204,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "train",
+        usage="dlvolt train SOURCE --labels FILE --model NAME --out FOLDER [options]",
         allow_abbrev=False,
         help="train a network on labelled traces",
         description="Train a network on the first 70 % of labelled traces, choose when to stop and the threshold by "
@@ -239,6 +246,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "evaluate",
+        usage="dlvolt evaluate SOURCE [options]",
         allow_abbrev=False,
         help="run several sorters on a recording and compare them",
         description="Run sorters on a recording, one after the other, and compare accuracy, time and memory; without "
@@ -269,6 +277,7 @@ def make_parser() -> Parser:
 
     command = commands.add_parser(
         "info",
+        usage="dlvolt info SOURCE [options]",
         allow_abbrev=False,
         help="tell what is in a file or folder and what would be done with it",
         description="Tell the streams, channels, duration and probe of a recording, and what dlvolt would do with it.",
@@ -394,7 +403,8 @@ def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
         "--metadata",
         type=Path,
         metavar="JSON",
-        help='a JSON file {"NWBFile": {…}, "Subject": {…}} with what archives ask for and the source does not tell',
+        help='a JSON file {"NWBFile": {…}, "Subject": {…}, "ElectrodeGroup": {"location": …}} with what archives ask '
+        "for and the source does not tell",
     )
 
 
@@ -513,8 +523,7 @@ def demo(parser: Parser, args: argparse.Namespace) -> None:
 
 def sort(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt sort``: check everything that can be wrong, then sort, analyze, write and compare."""
-    from dlvolt.exports import check_new_folder
-    from dlvolt.io import read_recording, write_nwb_units
+    from dlvolt.io import read_recording
 
     started = time.monotonic()
     job_kwargs = dict(n_jobs=args.n_jobs, progress_bar=not args.quiet, pool_engine="thread")
@@ -533,6 +542,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
     from dlvolt import exports, run_record
     from dlvolt.analysis import analyze
+    from dlvolt.io import write_nwb_units
 
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlvolt-")))

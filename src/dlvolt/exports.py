@@ -12,7 +12,7 @@ from spikeinterface.core import BaseSorting, NumpySorting, SortingAnalyzer, conc
 
 from dlvolt.analysis import analyze
 from dlvolt.parameters import SorterParameters
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_new_folder, written_whole
 
 
 def export_phy(
@@ -60,7 +60,15 @@ def export_phy(
         )
 
     def write(made: Path) -> None:
-        export_to_phy(analyzer, made, remove_if_exists=True, verbose=False, use_relative_path=True, **job_kwargs)
+        export_to_phy(
+            analyzer,
+            made,
+            remove_if_exists=True,
+            verbose=False,
+            use_relative_path=True,
+            additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
+            **job_kwargs,
+        )
 
     return _write(Path(folder), "phy", write)
 
@@ -197,14 +205,6 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
             np.save(made / f"{name}.npy", values, allow_pickle=False)
 
     return _write(Path(folder), "npy", write)
-
-
-def check_new_folder(folder: Path, argument: str) -> None:
-    """Raise where a folder is there already or cannot be made, before any work."""
-    if folder.exists():
-        raise FileExistsError(f"{argument}: {folder} exists; give the name of a new folder")
-    if not folder.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{argument}: there is no folder {folder.absolute().parent} to put {folder.name} in")
 
 
 def _write(folder: Path, argument: str, write: Callable[[Path], None]) -> Path:

@@ -90,7 +90,7 @@ def why_not(recording: BaseRecording) -> str | None:
     if recording.get_num_segments() > 1:
         return "it has several segments"
     if len(depths) < MIN_CHANNELS:
-        return f"it has less than {MIN_CHANNELS} channels"
+        return f"it has fewer than {MIN_CHANNELS} channels"
     if depths[-1] - depths[0] < MIN_SPAN_UM:
         return f"the probe is shorter than {MIN_SPAN_UM:g} µm"
     if np.diff(depths).max() > MAX_GAP_UM:

@@ -24,3 +24,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         made = Path(beside) / path.name
         yield made
         os.replace(made, path)
+
+
+def check_new_folder(folder: Path, argument: str) -> None:
+    """Raise where a folder is there already or cannot be made, before any work."""
+    if folder.exists():
+        raise FileExistsError(f"{argument}: {folder} exists; give the name of a new folder")
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{argument}: there is no folder {folder.absolute().parent} to put {folder.name} in")

@@ -300,13 +300,22 @@ def test_source_with_a_subject_and_two_shanks_of_equal_channel_names(tmp_path):
 
 def test_brain_area_of_a_mouse(ground_truth, tmp_path):
     recording, sorting = ground_truth
-    recording = recording.clone()
-    recording.set_property("brain_area", ["VISp"] * 12)
-    sorting = sorting.select_units(sorting.unit_ids)
-    sorting.register_recording(recording)
-    metadata = METADATA | {"Subject": METADATA["Subject"] | {"species": "Mus musculus"}}
-    path = write_nwb_units(sorting, tmp_path / "units.nwb", metadata=metadata)
-    assert serious_messages(path) == set()
+    in_metadata, in_recording = recording.clone(), recording.clone()
+    in_recording.set_property("brain_area", ["CA1"] * 6 + [""] * 6)
+    metadata = METADATA | {
+        "Subject": METADATA["Subject"] | {"species": "Mus musculus"},
+        "ElectrodeGroup": {"location": "VISp", "description": "left"},
+    }
+    for known, areas in ((in_metadata, ["VISp"] * 12), (in_recording, ["CA1"] * 6 + ["VISp"] * 6)):
+        sorting = sorting.select_units(sorting.unit_ids)
+        sorting.register_recording(known)
+        path = write_nwb_units(sorting, tmp_path / "units.nwb", metadata=metadata, overwrite=True)
+        assert serious_messages(path) == set()
+        *_, electrodes = read(path)
+        assert list(electrodes["location"]) == areas
+        assert {(group.location, group.description) for group in electrodes["group"]} == {("VISp", "left")}
+    with pytest.raises(ValueError, match=r"ElectrodeGroup has \['area'\]"):
+        write_nwb_units(sorting, tmp_path / "bad.nwb", metadata=METADATA | {"ElectrodeGroup": {"area": "VISp"}})
 
 
 def test_templates_not_in_microvolts(ground_truth, tmp_path):
@@ -382,6 +391,7 @@ def sorted_late():
     sorting.set_property("fdr", np.array([0.0, 0.02, 0.2], dtype="float32"))
     sorting.set_property("label", np.array(["good", "good", "mua"]))
     sorting.set_property("few", np.array([0, 1, 1]))
+    sorting.set_property("rp_contamination", np.array([0.0, 1.0, 1.0]))
     sorting.annotate(set_aside=[[0, 1.0, 1.25, "saturation"], [1, 0.5, 0.75, "movement"]])
     return recording, sorting
 

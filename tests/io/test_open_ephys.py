@@ -227,3 +227,50 @@ def test_a_stream_may_be_named_by_its_end(shared_data):
     other = read_open_ephys(folder, stream_name="File_Reader-114.0", probe="linear")
     assert recording.get_num_channels() == other.get_num_channels() == 16
     assert not np.array_equal(recording.get_traces(), other.get_traces())
+
+
+def write_legacy(folder, parts, recording_of=""):
+    """Write two channels in the legacy format; `parts` are (first timestamp, number of records), records of 1024."""
+    folder.mkdir(exist_ok=True)
+    record = [("t", "<i8"), ("n", "<u2"), ("recording", "<u2"), ("samples", ">i2", 1024), ("marker", "u1", 10)]
+    header = "".join(
+        f"header.{key} = {value};\n"
+        for key, value in {
+            "format": "'Open Ephys Data Format'",
+            "version": 0.4,
+            "header_bytes": 1024,
+            "date_created": "'3-Oct-2018 131650'",
+            "channel": "'CH'",
+            "channelType": "'Continuous'",
+            "sampleRate": 30000,
+            "blockLength": 1024,
+            "bufferSize": 1024,
+            "bitVolts": 0.2,
+        }.items()
+    )
+    samples = np.arange(sum(number for _, number in parts) * 1024).reshape(-1, 1024)
+    for channel in (1, 2):
+        records = np.zeros(len(samples), record)
+        records["t"] = np.concatenate([first + 1024 * np.arange(number) for first, number in parts])
+        records["n"], records["samples"] = 1024, samples + channel
+        data = header.encode().ljust(1024) + records.tobytes()
+        (folder / f"100_CH{channel}{recording_of}.continuous").write_bytes(data)
+    return np.add(samples.reshape(-1, 1), [1, 2])
+
+
+def test_a_legacy_recording_that_was_stopped_and_restarted(tmp_path):
+    """Within a file there are gaps, of which Neo reads none that a chunk ends in; a second file starts anew."""
+    first = write_legacy(tmp_path / "rig", [(3000, 4), (90_000, 3), (120_000, 5)])
+    second = write_legacy(tmp_path / "rig", [(6000, 6)], "_2")
+    with pytest.warns(UserWarning, match=r"have 2 gaps, of 3.66 s in all; each stretch between them is a segment"):
+        recording = read_open_ephys(tmp_path / "rig", probe="linear")
+    expected = [first[: 4 * 1024], first[4 * 1024 : 7 * 1024], first[7 * 1024 :], second]
+    starts = np.array([3000, 90_000, 120_000, 6000]) / 30_000
+    assert recording.get_num_segments() == 4
+    for segment, (samples, start) in enumerate(zip(expected, starts, strict=True)):
+        assert recording.get_start_time(segment_index=segment) == pytest.approx(start)
+        assert recording.get_num_samples(segment) == len(samples)
+        for begin, end in ((0, None), (1000, 1100), (500, 2048), (1024, 3072)):
+            np.testing.assert_array_equal(
+                recording.get_traces(segment_index=segment, start_frame=begin, end_frame=end), samples[begin:end]
+            )

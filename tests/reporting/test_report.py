@@ -51,7 +51,7 @@ def shown_by_chromium(path):
 
 @pytest.fixture(scope="module")
 def analyzer():
-    recording, sorting = si.generate_ground_truth_recording(durations=[6.0, 3.0], num_channels=8, num_units=4, seed=0)
+    recording, sorting = si.generate_ground_truth_recording(durations=[3.0, 2.0], num_channels=8, num_units=4, seed=0)
     sorting = sorting.rename_units(np.array(["a", "b", NASTY, "d"]))
     sorting.register_recording(recording)
     sorting.set_property("fdr", np.array([0.0, 0.01, 0.2, np.nan]))
@@ -78,9 +78,9 @@ def test_units(analyzer, page_of_units):
     counts = analyzer.sorting.count_num_spikes_per_unit(outputs="array")
     assert by_name["num_spikes"] == counts.tolist()
     assert content["set_aside"] == [[1, 0.5, 0.75, NASTY]]
-    assert content["segment_starts"] == [0.0, 6.0]
+    assert content["segment_starts"] == [0.0, 3.0]
     assert len(content["drift"]["seconds"]) == counts.sum()
-    late = analyzer.sorting.get_unit_spike_train("a", segment_index=1) / analyzer.sampling_frequency + 6.0
+    late = analyzer.sorting.get_unit_spike_train("a", segment_index=1) / analyzer.sampling_frequency + 3.0
     np.testing.assert_allclose(content["units"][0]["seconds"][-len(late) :], late, atol=1e-3)
     for unit in content["units"]:
         assert len(unit["autocorrelogram"]) == 100

@@ -43,6 +43,7 @@ SESSION_FIELDS = (
     "virus",
     "stimulus_notes",
 )
+METADATA = ("NWBFile", "Subject", "ElectrodeGroup")
 TIME_FIELDS = ("session_start_time", "timestamps_reference_time")
 
 
@@ -71,8 +72,8 @@ def new_file(
     source_file: NWBFile | None, recording: BaseRecording | None, metadata: dict[str, dict[str, Any]]
 ) -> NWBFile:
     """Make a file with session and subject from, the later the stronger: recording, source, metadata."""
-    if unknown := set(metadata) - {"NWBFile", "Subject"}:
-        raise ValueError(f"metadata: has {sorted(unknown)}; its keys are 'NWBFile' and 'Subject'.")
+    if unknown := set(metadata) - set(METADATA):
+        raise ValueError(f"metadata: has {sorted(unknown)}; its keys are {', '.join(map(repr, METADATA))}.")
 
     session = {"session_description": "Units found by spike sorting or spike detection."}
     if source_file is not None:
@@ -167,19 +168,25 @@ def carry_devices(source_file: NWBFile, nwbfile: NWBFile) -> None:
 
 
 def add_electrodes(
-    nwbfile: NWBFile, source_file: NWBFile | None, channels: BaseRecording | SortingAnalyzer | None
+    nwbfile: NWBFile,
+    source_file: NWBFile | None,
+    channels: BaseRecording | SortingAnalyzer | None,
+    group_metadata: dict[str, str],
 ) -> np.ndarray | None:
     """Add electrode groups and electrodes to a file, carried over or from the probe of the channels.
 
+    `group_metadata` tells location and description of groups that the probe makes.
     Returns the row of each of the N channels in the electrodes table, None if there are no channels.
     """
     if source_file is not None:
         _carry_electrodes(source_file, nwbfile)
     if channels is None or (isinstance(channels, BaseRecording) and not channels.has_probe()):
         return None
+    if unknown := set(group_metadata) - {"location", "description"}:
+        raise ValueError(f"metadata: ElectrodeGroup has {sorted(unknown)}; its keys are 'location' and 'description'.")
     if nwbfile.electrodes is not None:
         return _match_electrodes(nwbfile.electrodes, channels)
-    _describe_electrodes(nwbfile, channels)
+    _describe_electrodes(nwbfile, channels, group_metadata)
     return np.arange(channels.get_num_channels())
 
 
@@ -227,7 +234,9 @@ def _property_or(channels: BaseRecording | SortingAnalyzer, name: str, default: 
     return np.full(channels.get_num_channels(), default) if values is None else np.asarray(values)
 
 
-def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnalyzer) -> None:
+def _describe_electrodes(
+    nwbfile: NWBFile, channels: BaseRecording | SortingAnalyzer, group_metadata: dict[str, str]
+) -> None:
     probes = channels.get_probegroup().probes
     names = {str(probe.model_name or probe.name) for probe in probes if probe.model_name or probe.name}
     device = nwbfile.devices.get("probe") or nwbfile.create_device(
@@ -235,24 +244,25 @@ def _describe_electrodes(nwbfile: NWBFile, channels: BaseRecording | SortingAnal
         description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model",
     )
     channel_groups = _property_or(channels, "group", 0)
+    location = group_metadata.get("location", "unknown")
     groups = {}
     for group in np.unique(channel_groups):
         name = group if isinstance(group, str) else f"group{group}"
-        description = f"channels of group {group} of the recording"
+        description = group_metadata.get("description", f"channels of group {group} of the recording")
         groups[group] = nwbfile.electrode_groups.get(name) or nwbfile.create_electrode_group(
-            name=name, description=description, location="unknown", device=device
+            name=name, description=description, location=location, device=device
         )
     nwbfile.add_electrode_column(name="channel_name", description="identifier of the channel in the recording")
     for channel_id, group, area, position in zip(
         channels.channel_ids,
         channel_groups,
-        _property_or(channels, "brain_area", "unknown"),
+        _property_or(channels, "brain_area", location),
         channels.get_channel_locations(),
         strict=True,
     ):
         nwbfile.add_electrode(
             group=groups[group],
-            location=str(area) or "unknown",
+            location=str(area) or location,
             rel_x=float(position[0]),
             rel_y=float(position[1]),
             channel_name=str(channel_id),

@@ -76,7 +76,9 @@ def write_nwb_units(
         them. They are computed and written chunk by chunk.
     metadata : dict, optional
         ``{"NWBFile": {...}, "Subject": {...}}``: arguments of `pynwb.NWBFile` and `pynwb.file.Subject`, which
-        override what is known otherwise. Times may be ISO strings; without a UTC offset they are local.
+        override what is known otherwise. Times may be ISO strings; without a UTC offset they are local. Also
+        ``"ElectrodeGroup": {"location": ..., "description": ...}``, for electrodes that are not carried over from a
+        `source`.
     overwrite : bool, default: False
         Replace `path` if it exists.
 
@@ -121,8 +123,8 @@ def write_nwb_units(
     with the largest template, or the main channel if there are no templates.
 
     Without a `source`, the electrodes table is made from the recording's probe; the location of an electrode
-    is the recording's ``brain_area`` property, else "unknown". No subject is made up: archives ask for one,
-    so give it in `metadata`.
+    is the recording's ``brain_area`` property, else that of ``ElectrodeGroup`` in `metadata`, else "unknown". No
+    subject is made up: archives ask for one, so give it in `metadata`.
 
     Units are optical where the recording (or the sorting) is annotated with ``modality="optical"``, as by
     `read_voltage_imaging`. They have no electrodes, whether there is a probe or not. Where the `source` has a
@@ -160,7 +162,9 @@ def write_nwb_units(
         nwbfile = new_file(source_file, recording, metadata or {})
         if source_file is not None:
             carry_devices(source_file, nwbfile)
-        electrode_rows = add_electrodes(nwbfile, source_file, None if optical else channels)
+        electrode_rows = add_electrodes(
+            nwbfile, source_file, None if optical else channels, (metadata or {}).get("ElectrodeGroup", {})
+        )
         rois = add_rois(nwbfile, source_file, sorting, recording, channels) if optical else None
 
         time_line = _time_line(sorting, analyzer, recording)
@@ -470,18 +474,25 @@ def _scalars(
 
 
 def _plain(values: np.ndarray | pd.Series) -> np.ndarray | list[str] | None:
-    """Give values as bool, int64 (int8 if 0 and 1 only), float64 or str, whatever holds them; None if nothing does."""
+    """Give values as bool, int64, float64 or str, whatever holds them; numbers as int8 if they are 0 and 1 only.
+
+    Archives take 64 bits of which only one is used for a mistake, and counts and fractions may happen to be so.
+    None if nothing holds them.
+    """
     if np.ndim(values) != 1:
         return None
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "boolean" and not pd.isna(values).any():
         return np.asarray(values, dtype=bool)
     if kind == "integer" and not pd.isna(values).any():
-        whole = np.asarray(values, dtype=np.int64)
-        # Archives take 64 bits of which only one is used for a mistake; counts may be so few.
-        return whole.astype(np.int8) if np.isin(whole, (0, 1)).all() else whole
+        return _in_one_byte(np.asarray(values, dtype=np.int64))
     if kind in ("integer", "floating", "mixed-integer-float", "boolean"):
-        return pd.Series(values).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        return _in_one_byte(pd.Series(values).astype("Float64").to_numpy(dtype=float, na_value=np.nan))
     if kind in ("string", "empty"):
         return ["" if missing else str(value) for value, missing in zip(values, pd.isna(values), strict=True)]
     return None
+
+
+def _in_one_byte(values: np.ndarray) -> np.ndarray:
+    are_0_and_1 = len(values) and np.isin(values, (0, 1)).all() and values.min() < values.max()
+    return values.astype(np.int8) if are_0_and_1 else values

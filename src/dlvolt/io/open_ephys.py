@@ -10,7 +10,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
-from spikeinterface.core import BaseRecording
+from neo.rawio.openephysrawio import RECORD_SIZE, OpenEphysRawIO
+from spikeinterface.core import BaseRecording, append_recordings
 from spikeinterface.extractors.extractor_classes import (
     OpenEphysBinaryRecordingExtractor,
     OpenEphysLegacyRecordingExtractor,
@@ -35,7 +36,8 @@ def read_open_ephys(
     ----------
     folder : path
         Any folder of the recording's tree: the session, a Record Node, an experiment or a recording. The
-        recordings of one experiment become the segments.
+        recordings of one experiment become the segments. So do, of the legacy format, the stretches between gaps in
+        the timestamps, with a warning.
     stream_name : str, optional
         The continuous stream to read; needed only where there are several neural ones.
     probe : Probe, ProbeGroup, path or str, optional
@@ -74,6 +76,8 @@ def read_open_ephys(
     auxiliary = [i for i, name in zip(recording.channel_ids, names, strict=True) if _AUXILIARY.search(name)]
     if len(auxiliary) < recording.get_num_channels():  # a stream of ADC channels asked for by name stays whole
         recording = recording.remove_channels(auxiliary)
+    if extractor_class is OpenEphysLegacyRecordingExtractor:
+        recording = _without_gaps(recording, reader, folder)
 
     _start_at_zero(recording, folder)
     start = _start_of_recording(settings_file, folder)
@@ -98,6 +102,40 @@ def _check_structure(folder: Path) -> None:
                 f"folder: {oebin} has no entry 'events', for which Neo looks as there is a folder of this name; add "
                 '"events": [] to the file, or take the folder away.'
             )
+
+
+def _without_gaps(recording: BaseRecording, reader: OpenEphysRawIO, folder: Path) -> BaseRecording:
+    """Make a segment of each stretch of a legacy recording without a gap.
+
+    Neo fills gaps with zeros, and fails on chunks that begin or end in one.
+    """
+    stretches, num_gaps, lost_samples = [], 0, 0
+    for segment in range(recording.get_num_segments()):
+        at, whole = 0, recording.select_segments([segment])
+        for first, last in _gaps([records["timestamp"] for records in reader._sigs_memmap[segment].values()]):
+            num_gaps, lost_samples = num_gaps + (last > at), lost_samples + max(0, last - max(at, first))
+            if first > at:
+                stretches.append(whole.frame_slice(at, first))
+            at = max(at, last)
+        stretches.append(whole.frame_slice(at, whole.get_num_samples()) if at else whole)
+    if not num_gaps:
+        return recording
+    warnings.warn(
+        f"The timestamps of {folder} have {num_gaps} gaps, of {lost_samples / recording.sampling_frequency:.3g} s in "
+        "all; each stretch between them is a segment.",
+        stacklevel=3,
+    )
+    return append_recordings(stretches)
+
+
+def _gaps(timestamps: list[np.ndarray]) -> list[tuple[int, int]]:
+    """List the gaps, first and past the last sample, in the timestamps of the records of each channel."""
+    gaps = set()
+    for of_channel in timestamps:
+        starts = np.asarray(of_channel - of_channel[0])
+        before = np.flatnonzero(np.diff(starts) > RECORD_SIZE)
+        gaps |= set(zip((starts[before] + RECORD_SIZE).tolist(), starts[before + 1].tolist(), strict=True))
+    return sorted(gaps)
 
 
 def _start_at_zero(recording: BaseRecording, folder: Path) -> None:
