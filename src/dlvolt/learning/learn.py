@@ -40,8 +40,8 @@ def learn_units(
     units (`pursue`), then updates each template from its events in the residual (the MAP estimate of
     `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean snippets, from which all
     other units are explained away: a unit with several modes is split, two units that look like one along the line
-    between them are merged, and units that hardly fire are dropped. In each sweep, decoys of the weak units are
-    pursued in some seconds, and the units that noise may as well have made are dropped (`Decoys`).
+    between them are merged, and units that hardly fire are dropped. In each sweep but the first, decoys of the weak
+    units are pursued in some seconds, and the units that noise may as well have made are dropped (`Decoys`).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def learn_units(
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
         seconds = num_samples / sampling_frequency
-        weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
+        weak = (units.waveforms.flatten(1).norm(dim=1) < WEAK) & (sweep > first_sweep)  # what starts is not known well
         decoys = Decoys(units, weak, settings, elsewhere, device)
         step = max(1, round(seconds / (WEIGHED_LAST_S if is_last else WEIGHED_S)))
         weighed = range(0, len(chunks[taken]), step)
