@@ -10,7 +10,7 @@ from spikeinterface.sortingcomponents.matching.method_list import matching_metho
 RATE = 20000.0
 NUM_BEFORE, WIDTH = 20, 60
 CHUNK = 2000
-NUM_SAMPLES, NUM_CROWDED = 40 * CHUNK, 12 * CHUNK
+NUM_SAMPLES, NUM_CROWDED = 40 * CHUNK, 6 * CHUNK
 METHOD = dict(noise_levels=np.ones(4), amplitude_range=(0.7, 1.3), firing_rates=3e-4)  # an event costs 18 nats
 
 

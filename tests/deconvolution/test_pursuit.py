@@ -217,7 +217,7 @@ def pursue_whole_samples(recording, templates, prior, separation):
     return pursue(recording, templates, prior, separation, num_shifts=1)
 
 
-@settings(max_examples=12)  # the reference is slow
+@settings(max_examples=8)  # the reference is slow
 @given(
     seed=SEEDS,
     num_units=st.integers(1, 12),
