@@ -80,7 +80,13 @@ def in_folder(folder):
 @pytest.mark.parametrize(
     ("name", "options", "num_channels", "duration_s", "pitch_um"),
     [
-        ("binary_16ch_40khz", ["--stream", STREAM, "--probe", "linear:25", "--detect-threshold", "9", *LITTLE], 16, 3.06, 25.0),
+        (
+            "binary_16ch_40khz",
+            ["--stream", STREAM, "--probe", "linear:25", "--detect-threshold", "9", *LITTLE],
+            16,
+            3.06,
+            25.0,
+        ),
         ("legacy_2ch_40khz", ["--detect-threshold", "8", *LITTLE], 2, 10.6, 20.0),
     ],
 )
