@@ -29,6 +29,8 @@ sphinx_gallery_conf = {
 exclude_patterns = ["_build", "examples/*.ipynb", "examples/*.py", "examples/*.zip"]
 html_theme = "pydata_sphinx_theme"
 html_title = "dlvolt"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_theme_options = {"show_prev_next": False}
 
 

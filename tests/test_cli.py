@@ -80,7 +80,13 @@ def in_folder(folder):
 @pytest.mark.parametrize(
     ("name", "options", "num_channels", "duration_s", "pitch_um"),
     [
-        ("binary_16ch_40khz", ["--stream", STREAM, "--probe", "linear:25", *LITTLE], 16, 3.06, 25.0),
+        (
+            "binary_16ch_40khz",
+            ["--stream", STREAM, "--probe", "linear:25", "--detect-threshold", "9", *LITTLE],
+            16,
+            3.06,
+            25.0,
+        ),
         ("legacy_2ch_40khz", ["--detect-threshold", "8", *LITTLE], 2, 10.6, 20.0),
     ],
 )
@@ -247,6 +253,8 @@ def folder(tmp_path, monkeypatch, short_recording):
     (tmp_path / "recording").symlink_to(short_recording)
     (tmp_path / "there.nwb").write_text("an earlier file")
     (tmp_path / "empty").mkdir()
+    for name in ("tape.raw", "tape.npy"):
+        (tmp_path / name).write_bytes(b"digits")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("spikeinterface.sorters.run_sorter", lambda *_, **__: pytest.fail("sorted bad input"))
     return tmp_path
@@ -264,6 +272,11 @@ GOOD = ["sort", "recording", "--out", "out.nwb", *START_GIVEN]
         (["sort", "nowhere", "--out", "out.nwb"], r"SOURCE: nowhere does not exist"),
         (["sort", "empty", "--out", "out.nwb"], r"SOURCE: empty is neither an Open Ephys folder nor"),
         (["sort", "there.nwb", "--out", "out.nwb"], r"SOURCE: there.nwb is not an NWB file"),
+        (
+            ["sort", "tape.raw", "--out", "out.nwb"],
+            r"is raw binary; write tape.json beside it with dtype, num",
+        ),
+        (["sort", "tape.npy", "--out", "out.nwb"], r"tape.npy holds plain traces, which dlvolt detect and"),
         (["sort", "recording", "--out", "out.nwb"], r"--session-start-time: .* give it, e.g. 20\d\d"),
         (["sort", "recording", "--out", "there.nwb", *START_GIVEN], r"--out: there.nwb exists; .* --overwrite"),
         (["sort", "recording", "--out", "no/out.nwb", *START_GIVEN], r"--out: there is no folder .*no"),
@@ -624,6 +637,8 @@ def test_info(shared_data, tmp_path, capsys):
     np.save(tmp_path / "traces.npy", np.zeros((1000, 3)))
     main(["info", str(tmp_path / "traces.npy"), "--sampling-frequency", "500"])
     assert "dlvolt detect: a unit for each of the 3 traces" in capsys.readouterr().out
+    main(["info", str(tmp_path / "traces.npy"), "--sampling-frequency", "30"])
+    assert "dlvolt detect --model calcium+s2s, if these are" in capsys.readouterr().out
 
 
 def test_version_and_completion(capsys):

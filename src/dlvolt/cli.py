@@ -593,7 +593,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
 def what_is_read(source: Path, recording: BaseRecording) -> str:
     """Tell in one line what was read by which reader."""
-    stream = recording.get_annotation("reader_stream")
+    stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
     of_segments = f", {recording.get_num_segments()} segments" if recording.get_num_segments() > 1 else ""
     return (
         f"{source} by {recording.get_annotation('reader')}{f', stream {stream!r}' if stream else ''}: "
@@ -628,6 +628,8 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
         destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
 
+    if not args.quiet:
+        print(f"dlvolt: {what_is_read(args.source, recording)}")
     sorting = optical.sort_rois(recording, parameters, verbose=not args.quiet)
     sorting.register_recording(recording)
     if electrodes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +62,32 @@ def export_phy(
         )
 
     def write(made: Path) -> None:
-        export_to_phy(
-            analyzer,
-            made,
-            remove_if_exists=True,
-            verbose=False,
-            use_relative_path=True,
-            additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
-            **job_kwargs,
-        )
+        with nothing_old_to_collect():
+            export_to_phy(
+                analyzer,
+                made,
+                remove_if_exists=True,
+                verbose=False,
+                use_relative_path=True,
+                additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
+                **job_kwargs,
+            )
 
     return _write(Path(folder), "phy", write)
+
+
+@contextmanager
+def nothing_old_to_collect() -> Iterator[None]:
+    """Keep the garbage collector off what is there already.
+
+    SpikeInterface collects garbage after each chunk that it writes, and with all the modules that are imported by then
+    one look at everything takes up to a second: as long as the recording lasts.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:

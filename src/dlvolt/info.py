@@ -8,6 +8,7 @@ import numpy as np
 from spikeinterface.core import BaseRecording
 
 from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing.spike_rate import MODEL as MODEL_OF_CALCIUM
 from dlvolt.sorter import check, choose_modality
 
 
@@ -45,6 +46,8 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
         "probe": _probe(recording, assumed_probe),
         "session start": recording.get_annotation("session_start_time") or "not told; NWB asks for it",
     }
+    if modality != "extracellular":  # fluorescence has neither, and needs none
+        del lines["microvolts"], lines["probe"]
     lines["would be done"] = _plan(recording, modality)
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
@@ -72,7 +75,12 @@ def _plan(recording: BaseRecording, modality: str) -> str:
     try:
         check(recording, SorterParameters(modality=modality))
     except (ValueError, OSError) as error:
-        return f"nothing yet: {error}"
+        if modality == "optical" and _serves_calcium(recording):
+            return (
+                f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
+                f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
+            )
+        return f"nothing yet: {str(error).removeprefix('recording: ')}"
     if modality == "optical":
         return f"dlvolt detect: a unit for each of the {recording.get_num_channels()} traces, by a neural network"
     from dlvolt.motion import why_not
@@ -86,3 +94,12 @@ def _plan(recording: BaseRecording, modality: str) -> str:
         + "whiten, cluster peaks, learn templates, deconvolve; drift is "
         + (f"not followed, as {reason}" if reason else "followed where it is seen")
     )
+
+
+def _serves_calcium(recording: BaseRecording) -> bool:
+    """Whether the traces are sampled as those of calcium are."""
+    try:
+        check(recording, SorterParameters(modality="optical", model=MODEL_OF_CALCIUM))
+    except (ValueError, OSError):
+        return False
+    return True

@@ -300,7 +300,8 @@ def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool =
     waveforms = stages.cluster(whitened, peaks, shape, drift, p)
     say(f"dlvolt: {len(waveforms)} clusters")
     units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
-    say(f"dlvolt: {len(units.waveforms)} units")
+    say(f"dlvolt: {len(units.waveforms)} templates")
     spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
-    say(f"dlvolt: {len(spikes)} spikes")
-    return stages.collect(whitened, artefacts, units, spikes, p)
+    sorting = stages.collect(whitened, artefacts, units, spikes, p)
+    say(f"dlvolt: {len(sorting.unit_ids)} units that fire often enough and are not noise, of {len(units.waveforms)}")
+    return sorting

@@ -76,7 +76,7 @@ def remarks(finite: Finite) -> list[str]:
     if reasons := finite.artefacts.reasons:
         seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
         kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
-        found.append(f"{len(reasons)} stretches ({kinds}), {seconds:.2f} s in all, are set aside as artefacts")
+        found.append(f"set aside as artefacts: {seconds:.2f} s in {len(reasons)} places ({kinds})")
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import spikeinterface as si
 
-from dlvolt.io import read_recording
+from dlvolt.io import attributes, read_recording
 from dlvolt.io.rigs import READERS, choose_stream
 
 T, N = 1024, 4
@@ -232,3 +232,18 @@ def test_binary_that_is_badly_described(tmp_path, described, error):
     (tmp_path / "rec.json").unlink()
     with pytest.raises(ValueError, match=r"there is no rec.json beside it that tells dtype"):
         read_recording(path, reader="binary")
+
+
+@pytest.mark.parametrize(
+    ("look", "end"), [("while True: pass", "hangs"), ("import os; os.abort()", "crashes"), ("raise OSError", None)]
+)
+def test_where_hdf5_does_not_come_back_from_attributes(tmp_path, monkeypatch, look, end):
+    path, *_ = write_mearec(tmp_path)
+    attributes.check_attributes(path)
+    monkeypatch.setattr(attributes, "LOOK", look)
+    monkeypatch.setattr(attributes, "LIMIT_S", 0.5)
+    if end is None:  # told by the reader
+        attributes.check_attributes(path)
+        return
+    with pytest.raises(ValueError, match=rf"^source: .* is damaged: the HDF5 library {end} on its attributes\.$"):
+        read_recording(path)

@@ -145,7 +145,8 @@ def test_rois(page_of_rois):
     assert content["positions"] == [[1.0, 2.0], [10.0, 20.0], [30.0, 5.0]]
     shown = content["units"][1]
     np.testing.assert_allclose(shown["spike_seconds"], [9.0, 9.2])
-    np.testing.assert_allclose(shown["spike_heights"], traces[[4500, 4600], 1], rtol=1e-5)
+    np.testing.assert_allclose(shown["trace"], traces[:, 1], rtol=1e-5)
+    assert (shown["start"], shown["step"], shown["told"]) == (0.0, 0.002, "all of it")
 
 
 def test_rois_in_a_browser(page_of_rois):

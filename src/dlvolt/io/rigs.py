@@ -14,6 +14,7 @@ from spikeinterface.core import BaseRecording, read_binary
 from spikeinterface.extractors import read_split_intan_files
 from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
+from dlvolt.io.attributes import check_attributes
 from dlvolt.io.errors import unreadable
 from dlvolt.io.streams import find_stream
 
@@ -144,6 +145,8 @@ def read_rig(
     (candidate,) = candidates
     if candidate.reader == "binary":
         return _read(source, "binary", lambda: _read_binary(candidate.path))
+    if candidate.reader == "mearec":  # whose reader is the one that reads attributes of any kind
+        check_attributes(candidate.path)
     extractor = neo_recording_class_dict[candidate.reader]
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
     if header["nb_block"] > 1:

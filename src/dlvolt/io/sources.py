@@ -17,7 +17,7 @@ from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 from dlvolt.io.errors import unreadable
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.rigs import find_readers, read_rig
+from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
 from dlvolt.io.streams import find_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
@@ -127,14 +127,21 @@ def read_traces(
         raise FileNotFoundError(f"source: {source} does not exist.")
     if source.suffix.lower() in TRACE_SUFFIXES and source.is_file():
         recording = TraceFileRecording(source, sampling_frequency, stream_name, argument="source")
+        recording.annotate(reader="read_trace_file")
     elif sampling_frequency is not None:
         raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
     elif source.is_file() or is_nwb(source):
         recording = _read_nwb_traces(source, stream_name)
+        recording.annotate(
+            reader="read_nwb_recording" if recording.get_annotation("modality") is None else "read_voltage_imaging"
+        )
     elif is_open_ephys(source.absolute()):
-        return read_open_ephys(source, stream_name=stream_name, probe=probe)
+        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
+        recording.annotate(reader="read_open_ephys")
+        return recording
     else:
         recording = _load_spikeinterface(source, stream_name)
+        recording.annotate(reader="load")
     if probe is not None:
         attach_probe(recording, probe)
     return recording
@@ -185,9 +192,16 @@ def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording
 
 def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     if not path.is_dir() and not h5py.is_hdf5(path):
-        raise ValueError(
-            f"source: {path} is not an NWB file, nor of another kind that is known; name its reader, e.g. 'spikeglx'."
-        )
+        told = "is not an NWB file, nor of another kind that is known; name its reader, e.g. 'spikeglx'"
+        if path.name.lower().endswith(RAW_ENDINGS):
+            beside = path.with_suffix(".json").name
+            told = f"is raw binary; write {beside} beside it with {', '.join(sorted(NEEDED))}, or name its reader"
+        elif path.suffix.lower() in TRACE_SUFFIXES:
+            told = (
+                "holds plain traces, which dlvolt detect and dlvolt train take; to sort electrodes, save them as raw "
+                "binary with a JSON file beside it, or by SpikeInterface"
+            )
+        raise ValueError(f"source: {path} {told}.")
     with unreadable("source", path, "HDF5"):
         series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
     listed = ", ".join(f"'{name}'" for name in series)

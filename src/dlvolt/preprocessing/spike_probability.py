@@ -326,7 +326,8 @@ def rate_ratio(sampling_frequency: float, network: TraceNetwork | MelSVM) -> Fra
     if not lowest <= sampling_frequency <= highest:
         raise ValueError(
             f"recording: model {network.name!r} serves sampling frequencies from {lowest:g} to {highest:g} Hz, not "
-            f"{sampling_frequency:g} Hz; take other weights, or train some at this rate (dlvolt.training.fit)"
+            f"{sampling_frequency:g} Hz; take other weights (of calcium, 'calcium+s2s' from 7 Hz on), or train some at "
+            "this rate (dlvolt.training.fit)"
         )
     return resampling_ratio(rate, sampling_frequency)
 

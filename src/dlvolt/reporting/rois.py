@@ -10,7 +10,8 @@ from spikeinterface.core import BaseRecording, BaseSorting
 from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
 
 WINDOW_S = 10.0  # of each trace, where it fires most
-MAX_POINTS = 4_000  # of one trace
+MAX_POINTS = 5_000  # of one trace
+MAX_SPIKES = 5_000  # of one ROI in the raster
 MAX_TRACES = 300
 
 COLUMNS = {  # property: heading, what it means
@@ -27,6 +28,7 @@ COLUMNS = {  # property: heading, what it means
     "crosstalk_from": ("from", "the ROI from which they leak"),
     "flag": ("flag", "what is wrong with the trace"),
 }
+TELLING = ("crosstalk_from", "flag")  # columns that are left out where they say nothing
 
 
 def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
@@ -61,7 +63,10 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
         if name in COLUMNS:
             columns[name] = sorting.get_property(name)
     names = [name for name in COLUMNS if name in columns]
+    columns = {name: values for name, values in columns.items() if name not in TELLING or np.any(values != "")}
+    names = [name for name in names if name in columns]
     positions, length_unit = roi_positions(recording, rois)
+    starts = np.cumsum([0, *(recording.get_num_samples(s) for s in range(recording.get_num_segments()))])
     models = sorting.get_property("model_name")
     return {
         "kind": "rois",
@@ -77,10 +82,23 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "positions": positions,
         "length_unit": UNITS.get(length_unit, length_unit),
+        "segment_starts": recording.get_start_time(segment_index=0) + starts[:-1] / recording.sampling_frequency,
         "units": [_trace(sorting, recording, row, roi) for row, roi in enumerate(rois[:MAX_TRACES])],
-        "told": f"the {WINDOW_S:g} s in which it fires most"
-        + (f"; of the first {MAX_TRACES} ROIs" if len(rois) > MAX_TRACES else ""),
+        "spikes": [_raster(sorting, recording, unit, starts) for unit in sorting.unit_ids],
+        "told": f"traces of the first {MAX_TRACES} ROIs are here" if len(rois) > MAX_TRACES else "",
     }
+
+
+def _raster(sorting: BaseSorting, recording: BaseRecording, unit: Any, starts: np.ndarray) -> np.ndarray:
+    """Give when a unit fires, the segments one after the other; of many spikes some."""
+    trains = [
+        sorting.get_unit_spike_train(unit, segment_index=segment) + starts[segment]
+        for segment in range(recording.get_num_segments())
+    ]
+    spikes = np.concatenate(trains)
+    if len(spikes) > MAX_SPIKES:
+        spikes = np.sort(np.random.default_rng(0).choice(spikes, MAX_SPIKES, replace=False))
+    return np.round(recording.get_start_time(segment_index=0) + spikes / recording.sampling_frequency, 3)
 
 
 def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -> dict[str, Any]:
@@ -102,11 +120,12 @@ def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -
         before = sum(map(len, trains[:segment]))
         known = np.asarray(probability[row])[before : before + len(train)][(train >= first) & (train < first + width)]
     start = recording.get_start_time(segment_index=segment)
+    where = f"segment {segment + 1}, " if len(trains) > 1 else ""
     return {
-        "seconds": np.round(start + np.arange(first, first + width) / fs, 4),
+        "start": start + first / fs,
+        "step": 1 / fs,
         "trace": trace.astype(float),
         "spike_seconds": np.round(start + inside / fs, 4),
-        "spike_heights": trace[inside - first].astype(float),
         "probability": known,
-        "all_spike_seconds": np.round(start + train[:5000] / fs, 3),
+        "told": where + ("all of it" if width == length else f"the {width / fs:.3g} s in which it fires most"),
     }
