@@ -593,10 +593,11 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
 def what_is_read(source: Path, recording: BaseRecording) -> str:
     """Tell in one line what was read by which reader."""
-    stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
+    from dlvolt.info import read_by
+
     of_segments = f", {recording.get_num_segments()} segments" if recording.get_num_segments() > 1 else ""
     return (
-        f"{source} by {recording.get_annotation('reader')}{f', stream {stream!r}' if stream else ''}: "
+        f"{source} by {read_by(recording)}: "
         f"{recording.get_num_channels()} channels, {recording.sampling_frequency:g} Hz, "
         f"{recording.get_total_duration():.1f} s{of_segments}"
     )

@@ -81,8 +81,12 @@ def nothing_old_to_collect() -> Iterator[None]:
     """Keep the garbage collector off what is there already.
 
     SpikeInterface collects garbage after each chunk that it writes, and with all the modules that are imported by then
-    one look at everything takes up to a second: as long as the recording lasts.
+    one look at everything takes up to a second: as long as the recording lasts. Who has frozen objects already keeps
+    them so, as one cannot give back a part.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

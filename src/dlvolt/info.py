@@ -31,26 +31,29 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
     """
     modality = choose_modality(recording)
     ids = recording.channel_ids
-    stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
     lengths = [recording.get_duration(segment_index=segment) for segment in range(recording.get_num_segments())]
+    of_electrodes = {"microvolts": _scale(recording), "probe": _probe(recording, assumed_probe)}
     lines = {
         "source": str(source),
-        "read by": f"{recording.get_annotation('reader') or type(recording).__name__}"
-        + (f", stream '{stream}'" if stream else ""),
+        "read by": read_by(recording),
         "channels": f"{len(ids)} ({ids[0]} to {ids[-1]}), {recording.get_dtype()}",
         "sampling": f"{recording.sampling_frequency:g} Hz",
         "duration": f"{sum(lengths):.2f} s"
         + (f" in {len(lengths)} segments: {', '.join(f'{length:.2f}' for length in lengths)}" if lengths[1:] else ""),
         "first sample at": f"{recording.get_start_time(segment_index=0):g} s",
-        "microvolts": _scale(recording),
-        "probe": _probe(recording, assumed_probe),
+        **(of_electrodes if modality == "extracellular" else {}),  # fluorescence has neither, and needs none
         "session start": recording.get_annotation("session_start_time") or "not told; NWB asks for it",
+        "would be done": _plan(recording, modality),
     }
-    if modality != "extracellular":  # fluorescence has neither, and needs none
-        del lines["microvolts"], lines["probe"]
-    lines["would be done"] = _plan(recording, modality)
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def read_by(recording: BaseRecording) -> str:
+    """Tell which reader read a recording, and which of several streams it took."""
+    stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
+    reader = recording.get_annotation("reader") or type(recording).__name__
+    return f"{reader}, stream '{stream}'" if stream else reader
 
 
 def _scale(recording: BaseRecording) -> str:

@@ -78,10 +78,8 @@ def read_recording(
         recording = read_rig(source, candidates, stream_name=stream_name)
     elif source.is_file() or is_nwb(source):
         recording = _read_nwb(source, stream_name)
-        recording.annotate(reader="read_nwb_recording")
     else:
         recording = _load_spikeinterface(source, stream_name)
-        recording.annotate(reader="load")
     attach_probe(recording, probe)
     return recording
 
@@ -111,7 +109,8 @@ def read_traces(
     Returns
     -------
     BaseRecording
-        A channel for each trace. Traces of anything but electrodes have no probe.
+        A channel for each trace. Traces of anything but electrodes have no probe. The annotation ``reader`` tells what
+        read them.
 
     Raises
     ------
@@ -132,16 +131,12 @@ def read_traces(
         raise ValueError(f"sampling_frequency: {source} tells its own; leave it out.")
     elif source.is_file() or is_nwb(source):
         recording = _read_nwb_traces(source, stream_name)
-        recording.annotate(
-            reader="read_nwb_recording" if recording.get_annotation("modality") is None else "read_voltage_imaging"
-        )
     elif is_open_ephys(source.absolute()):
         recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
         recording.annotate(reader="read_open_ephys")
         return recording
     else:
         recording = _load_spikeinterface(source, stream_name)
-        recording.annotate(reader="load")
     if probe is not None:
         attach_probe(recording, probe)
     return recording
@@ -162,7 +157,9 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     stream_name = _choose_series(stream_name, optical + electrical, path)
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
-    return read_voltage_imaging(path, stream_name)
+    recording = read_voltage_imaging(path, stream_name)
+    recording.annotate(reader="read_voltage_imaging")
+    return recording
 
 
 def _choose_series(wanted: str | None, series: list[str], path: Path) -> str:
@@ -187,6 +184,7 @@ def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording
         raise ValueError(f"source: {folder} holds a {type(loaded).__name__}, not a recording.")
     if stream_name is not None:
         raise ValueError(f"stream_name: {folder}, saved by SpikeInterface, has only one stream; leave it out.")
+    loaded.annotate(reader="load")
     return loaded
 
 
@@ -221,6 +219,7 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
         else:
             recording = read_nwb_recording(path, electrical_series_path=stream_name)
         recording.get_traces(segment_index=0, start_frame=0, end_frame=1)
+    recording.annotate(reader="read_nwb_recording")
     return recording
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseSorting
 
+from dlvolt.exports import join_segments
 from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
 
 WINDOW_S = 10.0  # of each trace, where it fires most
@@ -60,13 +61,15 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
     columns: dict[str, Any] = {"unit": [str(unit) for unit in sorting.unit_ids], "num_spikes": counts}
     columns["firing_rate"] = counts / recording.get_total_duration()
     for name in sorting.get_property_keys():
-        if name in COLUMNS:
-            columns[name] = sorting.get_property(name)
+        values = sorting.get_property(name)
+        if name in COLUMNS and (name not in TELLING or np.any(values != "")):
+            columns[name] = values
     names = [name for name in COLUMNS if name in columns]
-    columns = {name: values for name, values in columns.items() if name not in TELLING or np.any(values != "")}
-    names = [name for name in names if name in columns]
     positions, length_unit = roi_positions(recording, rois)
-    starts = np.cumsum([0, *(recording.get_num_samples(s) for s in range(recording.get_num_segments()))])
+    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    start, starts = recording.get_start_time(segment_index=0), np.cumsum([0, *lengths[:-1]])
+    joined = join_segments(sorting, lengths)
+    trains = [joined.get_unit_spike_train(unit) for unit in joined.unit_ids]
     models = sorting.get_property("model_name")
     return {
         "kind": "rois",
@@ -82,23 +85,18 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "positions": positions,
         "length_unit": UNITS.get(length_unit, length_unit),
-        "segment_starts": recording.get_start_time(segment_index=0) + starts[:-1] / recording.sampling_frequency,
+        "segment_starts": start + starts / recording.sampling_frequency,
         "units": [_trace(sorting, recording, row, roi) for row, roi in enumerate(rois[:MAX_TRACES])],
-        "spikes": [_raster(sorting, recording, unit, starts) for unit in sorting.unit_ids],
+        "spikes": [np.round(start + _some(train) / recording.sampling_frequency, 3) for train in trains],
         "told": f"traces of the first {MAX_TRACES} ROIs are here" if len(rois) > MAX_TRACES else "",
     }
 
 
-def _raster(sorting: BaseSorting, recording: BaseRecording, unit: Any, starts: np.ndarray) -> np.ndarray:
-    """Give when a unit fires, the segments one after the other; of many spikes some."""
-    trains = [
-        sorting.get_unit_spike_train(unit, segment_index=segment) + starts[segment]
-        for segment in range(recording.get_num_segments())
-    ]
-    spikes = np.concatenate(trains)
-    if len(spikes) > MAX_SPIKES:
-        spikes = np.sort(np.random.default_rng(0).choice(spikes, MAX_SPIKES, replace=False))
-    return np.round(recording.get_start_time(segment_index=0) + spikes / recording.sampling_frequency, 3)
+def _some(train: np.ndarray) -> np.ndarray:
+    """Give the spikes that the raster shows of a train: all, or some of many."""
+    if len(train) <= MAX_SPIKES:
+        return train
+    return np.sort(np.random.default_rng(0).choice(train, MAX_SPIKES, replace=False))
 
 
 def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -> dict[str, Any]:
