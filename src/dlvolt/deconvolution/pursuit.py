@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from . import loops
-from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain
+from .amplitudes import PER_UNIT, AmplitudePrior, least_scores, map_amplitudes, map_gain
+from .local_pursuit import NEGLIGIBLE_CHANGE, REACH, Correlations, LocalPursuit, Prior
 from .locality import neighbours, padded
 from .model import Events
 from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
-REACH = 2  # samples that an event may move when those beside it are known
 MOST_TURNS = 100  # that units near one have in one bin: neurons take a few, what is no sum of templates would go on
-NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
 
@@ -137,6 +136,8 @@ def pursue(
     """
     if prepared is None:
         prepared = PreparedTemplates.of(templates, num_shifts)
+    if loops.runs_in_loops(recording.device):
+        return _pursue_in_loops(recording, templates, prior, separation, prepared, most_turns)
     pursuit = _Pursuit(recording, templates, prior, separation, prepared, most_turns)
     while pursuit.next_round():
         pass
@@ -146,11 +147,63 @@ def pursue(
     return pursuit.result()
 
 
-class _Pursuit:
-    """The state of a pursuit: scores of what is left, the events, and what comes next where.
+def _pursue_in_loops(
+    recording: Tensor,
+    templates: LowRankTemplates,
+    prior: AmplitudePrior,
+    separation: int,
+    prepared: PreparedTemplates,
+    most_turns: int,
+) -> Events:
+    mu, num_times = _spaced_scores(recording, templates, prepared)
+    of_units = {name: torch.as_tensor(getattr(prior, name)).to(mu).expand(len(mu)).contiguous() for name in PER_UNIT}
+    found = LocalPursuit(
+        mu.numpy(),
+        Prior(
+            rate=float(prior.rate),
+            noise_variance=float(prior.noise_variance),
+            least=least_scores(prior, mu).expand(len(mu)).contiguous().numpy(),
+            **{name: values.numpy() for name, values in of_units.items()},
+        ),
+        Correlations(
+            near=prepared.near.numpy(),
+            pairs=prepared.pairs.numpy(),
+            rivals=prepared.rivals.numpy(),
+            bank=prepared.correlations.numpy(),
+            own=prepared.own.numpy(),
+            kernels=interpolation_kernels(recording, len(prepared.correlations)).numpy(),
+        ),
+        num_times,
+        separation,
+        most_turns,
+    ).run()
+    times, units, shifts, amplitudes = (torch.from_numpy(each) for each in found[:4])
+    return _in_order(Events(times, units, amplitudes, shifts), templates)
 
-    Sample t of the recording is t + D here, so that there is a spare bin at either end.
+
+def _spaced_scores(recording: Tensor, templates: LowRankTemplates, prepared: PreparedTemplates) -> tuple[Tensor, int]:
+    """Return scores with a spare bin at either end, shape (K, bins · D), and how many of these are scores.
+
+    Bins are as wide as templates, D samples, so sample t of the recording is t + D here. Beside the scores are a few
+    more, where templates reach beyond the recording, for the sub-sample shifts.
     """
+    num_units, _, width = templates.temporal.shape
+    num_times = recording.shape[1] - width + 1
+    mu = recording.new_zeros(num_units, (math.ceil(num_times / width) + 2) * width)
+    inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)
+    scores(recording, templates, padding=HALF_WIDTH, spectra=prepared.spectra, out=mu[:, inside])
+    return mu, num_times
+
+
+def _in_order(events: Events, templates: LowRankTemplates) -> Events:
+    """Return events sorted by time, in the time of the recording."""
+    num_units, _, width = templates.temporal.shape
+    order = torch.argsort(events.times * num_units + events.units)
+    return events._replace(times=events.times - width).select(order)
+
+
+class _Pursuit:
+    """The state of a pursuit in tensors: scores of what is left, the events, and what comes next where."""
 
     def __init__(
         self,
@@ -161,13 +214,12 @@ class _Pursuit:
         prepared: PreparedTemplates,
         most_turns: int,
     ) -> None:
-        num_units, _, width = templates.temporal.shape  # bins are as wide as templates, D samples
-        num_times = recording.shape[1] - width + 1
-        num_bins = math.ceil(num_times / width) + 2
+        num_units, _, width = templates.temporal.shape
         device, bank = recording.device, prepared.correlations
-        self.in_loops = loops.runs_in_loops(device)
-        self.prior, self.width, self.separation = prior, width, separation
-        self.num_bins, self.num_samples = num_bins, num_bins * width
+        self.mu, num_times = _spaced_scores(recording, templates, prepared)
+        self.num_samples = self.mu.shape[1]
+        self.num_bins = self.num_samples // width
+        self.templates, self.prior, self.width, self.separation = templates, prior, width, separation
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
         self.most_turns = most_turns
         self.is_near = prepared.pairs < bank.shape[1] - 1  # but for what fills the rows up
@@ -178,9 +230,6 @@ class _Pursuit:
             for reach in (HALF_WIDTH, width - 1, separation - 1, REACH, REACH + HALF_WIDTH, 1)
         )
 
-        self.mu = recording.new_zeros(num_units, self.num_samples)
-        inside = slice(width - HALF_WIDTH, width + num_times + HALF_WIDTH)
-        scores(recording, templates, padding=HALF_WIDTH, spectra=prepared.spectra, out=self.mu[:, inside])
         self.blocked = torch.ones_like(self.mu, dtype=torch.bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
         self.occupied = self.blocked.to(torch.int8)  # events of the unit that are less than the separation away
@@ -188,11 +237,10 @@ class _Pursuit:
         none = torch.zeros(0, dtype=torch.long, device=device)
         self.events = Events(none, none, recording.new_zeros(0), none)
         self.in_doubt = none.bool()  # which of them are to be maximised once more
-        self.best = self.mu.new_zeros(num_units, num_bins)  # what the best new event in each bin gains
+        self.best = self.mu.new_zeros(num_units, self.num_bins)  # what the best new event in each bin gains
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
         self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # that units near one have had in each bin
         self.least = least_scores(prior, self.mu).expand(num_units)
-        self.beaten_by = torch.zeros_like(self.when)  # see `loops.winners`
         self._look(torch.ones_like(self.best, dtype=torch.bool))
 
     def next_round(self) -> bool:
@@ -205,11 +253,7 @@ class _Pursuit:
         turn = torch.zeros_like(self.best, dtype=torch.float64)
         turn.view(-1).scatter_reduce_(0, cells, rank, "amax")  # of the largest doubtful event of each cell
         precedence = torch.where(turn > 0, self.best.max() + turn, self.best.double())
-        if self.in_loops:
-            found = loops.winners(*(x.numpy() for x in (precedence, self.rivals, self.beaten_by)))
-            unit, time_bin = (torch.from_numpy(each) for each in found)
-        else:
-            unit, time_bin = _winners(precedence, self.rivals)
+        unit, time_bin = _winners(precedence, self.rivals)
         if len(unit) == 0:
             return False
         won = torch.zeros_like(self.best, dtype=torch.bool)
@@ -225,8 +269,7 @@ class _Pursuit:
 
     def result(self) -> Events:
         """Return the events, sorted by time."""
-        order = torch.argsort(self.events.times * len(self.best) + self.events.units)
-        return self.events._replace(times=self.events.times - self.width).select(order)
+        return _in_order(self.events, self.templates)
 
     def _maximise(self, which: Tensor) -> Events:
         """Maximise some events, all others held, and drop those that gain nothing; return by what they change."""
@@ -281,21 +324,17 @@ class _Pursuit:
         """Subtract events from the scores, and look for the best new events there again."""
         time, unit, amplitude, shift = changes
         changed = torch.zeros_like(self.best, dtype=torch.bool)
-        if self.in_loops:
-            tables = (self.mu, self.bank, self.near, self.prepared.pairs)
-            loops.explain_away(*(x.numpy() for x in (*tables, *changes, changed)))
-        else:
-            samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
-            explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
-            self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
-            changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
+        samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
+        explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
+        self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
+        changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
         self._look(changed)
 
     def _look(self, which: Tensor) -> None:
         """Find the best new event in some of the cells, marked in which, K×bins."""
         self.best[which] = 0
         which = which & (self.turns < self.most_turns)
-        cells, where, score = self._highest_in_loops(which) if self.in_loops else self._highest(which)
+        cells, where, score = self._highest(which)
         of_cells = self.prior.select(cells // self.num_bins)
         self.best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
         self.when.view(-1)[cells] = where
@@ -308,14 +347,6 @@ class _Pursuit:
         cells, in_cells = cells[may_gain], in_cells[may_gain]
         score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
         return cells, offset + cells % self.num_bins * self.width, score
-
-    def _highest_in_loops(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        place = torch.empty(int(which.sum()), dtype=torch.long)
-        score = torch.empty(len(place), dtype=self.mu.dtype)
-        arrays = (self.mu, self.blocked, which, self.least, place, score)
-        num_found = loops.highest(*(x.numpy() for x in arrays))
-        place, score = place[:num_found], score[:num_found]
-        return place // self.width, place % self.num_samples, score
 
     def _occupy(self, events: Events, sign: int) -> None:
         samples = (events.units * self.num_samples + events.times)[:, None] + self.apart

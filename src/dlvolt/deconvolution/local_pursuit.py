@@ -1,0 +1,457 @@
+"""The pursuit of `dlvolt.deconvolution.pursue` in compiled loops, which touch only what is near an event.
+
+On a CPU this is several times as fast as tensor operations, which look at all units and all of the time in each round,
+and hardly needs the interpreter's lock. `dlvolt.deconvolution.pursuit` has the same in tensor operations, for CUDA.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .loops import compiled, compiled_for_sums
+
+REACH = 2  # samples that an event may move when those beside it are known
+NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
+FEW = 1024  # events that there is room for at first
+
+
+class Prior(NamedTuple):
+    """`AmplitudePrior` as arrays, each of shape (K,), and the least scores that gain."""
+
+    rate: float
+    noise_variance: float
+    event_cost: np.ndarray
+    typical: np.ndarray
+    precision: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    least: np.ndarray
+
+
+class Correlations(NamedTuple):
+    """What events of a unit add to the scores of others, see `PreparedTemplates`, and the kernels of the shifts."""
+
+    near: np.ndarray
+    pairs: np.ndarray
+    rivals: np.ndarray
+    bank: np.ndarray
+    own: np.ndarray
+    kernels: np.ndarray
+
+
+class Events(NamedTuple):
+    """Events and, for those of each cell, a chain: `following` has the next one, -1 at the end."""
+
+    times: np.ndarray
+    units: np.ndarray
+    shifts: np.ndarray
+    amplitudes: np.ndarray
+    in_doubt: np.ndarray
+    following: np.ndarray
+
+    @classmethod
+    def room(cls, num_events: int, dtype: np.dtype) -> Events:
+        """Make room for events."""
+        of_each = (np.int64, np.int64, np.int64, dtype, np.bool_, np.int64)
+        return cls(*(np.zeros(num_events, each) for each in of_each))
+
+    def with_room(self, num_events: int) -> Events:
+        """Return the events with room for so many."""
+        if num_events <= len(self.times):
+            return self
+        return Events(*(np.concatenate([each, np.zeros(num_events, each.dtype)]) for each in self))
+
+
+class LocalPursuit:
+    """The state of a pursuit: scores of what is left, the events, and what each cell offers.
+
+    Time is cut into bins of D samples, the first and the last of them empty. A cell is a unit in a bin; it offers its
+    largest doubtful event to be maximised, else its best new event to be taken. It has its turn when no rival offers
+    more in its own bin or the two beside it. All cells that have their turn do so in the same round.
+
+    Parameters
+    ----------
+    mu : np.ndarray, shape (K, bins · D)
+        Scores; sample t of the recording is t + D here. Becomes the scores of what is left.
+    prior : Prior
+        Of the K units.
+    correlations : Correlations
+        Of the templates.
+    num_times : int
+        Samples at which events may be.
+    separation : int
+        Events of one unit lie at least so many samples apart.
+    most_turns : int
+        How often the units that share channels with one may have their turn in one bin, all together.
+    """
+
+    def __init__(
+        self,
+        mu: np.ndarray,
+        prior: Prior,
+        correlations: Correlations,
+        num_times: int,
+        separation: int,
+        most_turns: int,
+    ) -> None:
+        width, num_units = (correlations.bank.shape[2] + 1) // 2, len(mu)
+        cells = mu.shape[1] // width, num_units
+        self.mu, self.prior, self.correlations, self.width = mu, prior, correlations, width
+        self.separation, self.most_turns = separation, most_turns
+        self.blocked = np.ones(mu.shape, dtype=bool)  # where no new event may be
+        self.blocked[:, width : width + num_times] = False
+        self.occupied = self.blocked.astype("int8")  # events of the unit that are less than the separation away
+        self.turns = np.zeros(cells, dtype="int64")  # that units near one have had
+        self.gains, self.samples = np.zeros(cells, mu.dtype), np.zeros(cells, dtype="int64")  # the best new events
+        self.rescored = np.ones(cells, dtype=bool)  # since these were looked for
+        self.offers, self.offered = np.zeros(cells), np.full(cells, -1)  # how much, and which event; -1 for a new one
+        self.touched = np.ones(len(self.turns), dtype=bool)  # bins in which something has changed in this round
+        self.events, self.num_events = Events.room(FEW, mu.dtype), 0
+        self.first = np.full(cells, -1)  # of the events of each cell
+        self.won = np.zeros((mu.size // width, 2), dtype="int64")
+
+    def run(self) -> Events:
+        """Take events until none gains, maximise all of them once more, and return them, in the time of the scores."""
+        while self.next_round():
+            pass
+        self.events.in_doubt[:] = True
+        self.touched[:] = True
+        while self.next_round():
+            pass
+        alive = self.events.amplitudes > 0
+        return Events(*(each[alive] for each in self.events))
+
+    def next_round(self) -> bool:
+        """Give their turn to all cells that come first among their rivals; return whether there were any."""
+        events, cells = self.events, (self.touched, self.turns)
+        look(*cells, self.most_turns, self.rescored, self.mu, self.blocked, self.prior, self.gains, self.samples)
+        offer(*cells, self.most_turns, self.first, events, self.gains, self.offers, self.offered)
+        num_won = choose(self.touched, self.offers, self.correlations.rivals, self.won)
+        self.touched[:] = False
+        if num_won == 0:
+            return False
+        bins, units = self.won[:num_won].T
+        self.touched[bins] = True
+        is_near = self.correlations.pairs[units] < self.correlations.bank.shape[1] - 1
+        np.add.at(self.turns, (bins[:, None], self.correlations.near[units]), is_near)
+        offered = self.offered[bins, units]
+        moved = self._maximise(offered[offered >= 0])
+        taken = self._take(units[offered < 0], self.samples[bins, units][offered < 0])
+        changes = (np.concatenate(each) for each in zip(moved, taken, strict=True))
+        explain_away(*changes, self.mu, self.correlations, self.rescored, self.touched)
+        return True
+
+    def _maximise(self, which: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Maximise events, all others held; return what this changes: times, units, shifts and by what amplitude.
+
+        The events that have their turn in one round are all maximised before any is moved.
+        """
+        old = Events(*(each[which] for each in self.events))
+        new = Events(*(each.copy() for each in old))
+        maximise(new, self.mu, self.occupied, self.prior, self.correlations, self.separation)
+        self.events.in_doubt[which] = False
+        changed = (new.times != old.times) | (new.shifts != old.shifts) | (new.amplitudes == 0)
+        changed |= np.abs(new.amplitudes - old.amplitudes) > NEGLIGIBLE_CHANGE
+        which, old, new = which[changed], *(Events(*(each[changed] for each in some)) for some in (old, new))
+        move(which, new, self.events, self.first, self.occupied, self.separation, self.width)
+        self.touched[new.times // self.width] = True
+        both = zip(old[:3], new[:3], strict=True)
+        return *(np.concatenate(each) for each in both), np.concatenate([-old.amplitudes, new.amplitudes])
+
+    def _take(self, units: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Take new events, and doubt those beside them; return what this changes, as `_maximise` does."""
+        new = slice(self.num_events, self.num_events + len(units))
+        self.events = self.events.with_room(new.stop)
+        self.num_events = new.stop
+        self.events.units[new], self.events.times[new] = units, times
+        places = (self.first, self.touched, self.blocked, self.occupied)
+        take(new.start, new.stop, self.events, *places, self.mu, self.prior, self.correlations, self.separation)
+        return tuple(each[new] for each in self.events[:4])
+
+
+@compiled
+def look(
+    touched: np.ndarray,
+    turns: np.ndarray,
+    most_turns: int,
+    rescored: np.ndarray,
+    mu: np.ndarray,
+    blocked: np.ndarray,
+    prior: Prior,
+    gains: np.ndarray,
+    samples: np.ndarray,
+) -> None:
+    """Find the best new event of the cells whose scores have changed."""
+    width = mu.shape[1] // len(touched)
+    for time_bin in range(len(touched)):
+        if touched[time_bin]:
+            for unit in range(len(mu)):
+                if rescored[time_bin, unit]:
+                    rescored[time_bin, unit] = False
+                    gains[time_bin, unit] = 0
+                    if turns[time_bin, unit] < most_turns:
+                        sample = _highest(mu[unit], blocked[unit], time_bin * width, width, prior.least[unit])
+                        if sample >= 0:
+                            score = np.float64(mu[unit, sample])  # compiled once
+                            gains[time_bin, unit] = _gain(score, _amplitude(score, unit, prior), unit, prior)
+                            samples[time_bin, unit] = sample
+
+
+@compiled
+def offer(
+    touched: np.ndarray,
+    turns: np.ndarray,
+    most_turns: int,
+    first: np.ndarray,
+    events: Events,
+    gains: np.ndarray,
+    offers: np.ndarray,
+    offered: np.ndarray,
+) -> None:
+    """Find what the cells in touched bins offer: their largest doubtful event or else their best new one."""
+    for time_bin in range(len(touched)):
+        if touched[time_bin]:
+            for unit in range(turns.shape[1]):
+                doubtful, event = -1, first[time_bin, unit]
+                while event >= 0:
+                    events.in_doubt[event] &= turns[time_bin, unit] < most_turns
+                    if events.in_doubt[event] and (
+                        doubtful < 0 or events.amplitudes[event] > events.amplitudes[doubtful]
+                    ):
+                        doubtful = event
+                    event = events.following[event]
+                offered[time_bin, unit] = doubtful
+                if doubtful >= 0:  # comes before all that are new, so is offered at more than 1
+                    amplitude = events.amplitudes[doubtful]
+                    offers[time_bin, unit] = 1 + amplitude / (1 + amplitude)
+                else:
+                    gain = max(gains[time_bin, unit], 0)
+                    offers[time_bin, unit] = gain / (1 + gain)
+
+
+@compiled
+def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.ndarray) -> int:
+    """Find the cells (bin, unit) that come first among their rivals; return how many there are.
+
+    Only in touched bins and beside them: elsewhere nothing has changed since nobody came first.
+    """
+    num_won = 0
+    for time_bin in range(1, len(touched) - 1):
+        if touched[time_bin - 1] or touched[time_bin] or touched[time_bin + 1]:
+            for unit in range(offers.shape[1]):
+                if offers[time_bin, unit] > 0 and _comes_first(offers, rivals, time_bin, unit):
+                    won[num_won, 0], won[num_won, 1] = time_bin, unit
+                    num_won += 1
+    return num_won
+
+
+@compiled
+def maximise(
+    events: Events,
+    mu: np.ndarray,
+    occupied: np.ndarray,
+    prior: Prior,
+    correlations: Correlations,
+    separation: int,
+) -> None:
+    """Move each event to the time and shift at which it gains most, all others held; amplitude 0 if it gains nothing.
+
+    Another event of the unit may move in the same round, so neither moves to where it would be close to the other if
+    both moved as far as they can.
+    """
+    kernels, own = correlations.kernels, correlations.own
+    half_width = kernels.shape[1] // 2
+    without = np.empty(own.shape[2], mu.dtype)
+    for index in range(len(events.times)):
+        time, unit, shift = events.times[index], events.units[index], events.shifts[index]
+        for sample in range(len(without)):
+            without[sample] = mu[unit, time - REACH - half_width + sample]
+            without[sample] += events.amplitudes[index] * own[shift, unit, sample]
+        best = -np.inf
+        for step in range(-REACH, REACH + 1):
+            others = occupied[unit, time + 2 * step] - (2 * abs(step) < separation)
+            if step == 0 or others <= 0:
+                score, where = _best_shift(without, step + REACH + half_width, kernels)
+                if score > best:
+                    best, events.times[index], events.shifts[index] = score, time + step, where
+        amplitude = _amplitude(best, unit, prior)
+        events.amplitudes[index] = amplitude if _gain(best, amplitude, unit, prior) > 0 else 0
+
+
+@compiled
+def move(
+    which: np.ndarray,
+    new: Events,
+    events: Events,
+    first: np.ndarray,
+    occupied: np.ndarray,
+    separation: int,
+    width: int,
+) -> None:
+    """Put new events in the place of old ones, and take those of amplitude 0 out."""
+    for index in range(len(which)):
+        event, unit, time = which[index], new.units[index], new.times[index]
+        _occupy(occupied, unit, events.times[event], separation, -1)
+        _unlink(event, first, events, events.times[event] // width, unit)
+        events.times[event], events.shifts[event] = time, new.shifts[index]
+        events.amplitudes[event] = new.amplitudes[index]
+        if events.amplitudes[event] > 0:
+            _occupy(occupied, unit, time, separation, 1)
+            events.following[event] = first[time // width, unit]
+            first[time // width, unit] = event
+
+
+@compiled
+def take(
+    start: int,
+    stop: int,
+    events: Events,
+    first: np.ndarray,
+    touched: np.ndarray,
+    blocked: np.ndarray,
+    occupied: np.ndarray,
+    mu: np.ndarray,
+    prior: Prior,
+    correlations: Correlations,
+    separation: int,
+) -> None:
+    """Give new events their amplitude and shift, and doubt those of rivals beside them, and them if there are such."""
+    width = mu.shape[1] // len(touched)
+    for new in range(start, stop):
+        time, unit = events.times[new], events.units[new]
+        score, events.shifts[new] = _best_shift(mu[unit], time, correlations.kernels)
+        events.amplitudes[new] = _amplitude(score, unit, prior)
+        for sample in range(time - separation + 1, time + separation):
+            blocked[unit, sample] = True
+        _occupy(occupied, unit, time, separation, 1)
+        time_bin = time // width
+        for rival in correlations.rivals[unit]:
+            for beside in range(time_bin - 1, time_bin + 2):
+                event = first[beside, rival]
+                while event >= 0:
+                    events.in_doubt[event], events.in_doubt[new], touched[beside] = True, True, True
+                    event = events.following[event]
+        events.following[new] = first[time_bin, unit]
+        first[time_bin, unit] = new
+
+
+@compiled
+def explain_away(
+    times: np.ndarray,
+    units: np.ndarray,
+    shifts: np.ndarray,
+    amplitudes: np.ndarray,
+    mu: np.ndarray,
+    correlations: Correlations,
+    rescored: np.ndarray,
+    touched: np.ndarray,
+) -> None:
+    """Subtract what events add to the scores of the units near their own, and mark the cells and bins where that is."""
+    near, pairs, bank = correlations.near, correlations.pairs, correlations.bank
+    no_pair, width = bank.shape[1] - 1, (bank.shape[2] + 1) // 2
+    for index in range(len(times)):
+        time, time_bin = times[index], times[index] // width
+        for place in range(near.shape[1]):
+            pair, other = pairs[units[index], place], near[units[index], place]
+            if pair == no_pair:
+                break
+            _subtract(amplitudes[index], bank[shifts[index], pair], mu[other, time - width + 1 : time + width])
+            for beside in range(time_bin - 1, time_bin + 2):
+                rescored[beside, other] = touched[beside] = True
+
+
+@compiled
+def _amplitude(score: float, unit: int, prior: Prior) -> float:
+    """Return the amplitude that maximises the log joint, see `map_amplitudes`."""
+    precision = prior.noise_variance * prior.precision[unit]
+    amplitude = (score - prior.noise_variance * prior.rate + precision * prior.typical[unit]) / (1 + precision)
+    if amplitude <= 0 or amplitude < prior.minimum[unit]:
+        return 0.0
+    return min(amplitude, prior.maximum[unit])
+
+
+@compiled
+def _gain(score: float, amplitude: float, unit: int, prior: Prior) -> float:
+    """Return by how much an event raises the log joint, see `map_gain`."""
+    difference = amplitude - prior.typical[unit]
+    quadratic = amplitude * (score - amplitude / 2) / prior.noise_variance
+    return (
+        quadratic
+        - prior.rate * amplitude
+        - prior.precision[unit] * difference * difference / 2
+        - prior.event_cost[unit]
+    )
+
+
+@compiled
+def _highest(mu: np.ndarray, blocked: np.ndarray, start: int, width: int, least: float) -> int:
+    """Return where the highest score above the least is, of samples that are not blocked; -1 if there is none."""
+    if _maximum(mu, start, width) <= least:  # as in most cells
+        return -1
+    best, place = least, -1
+    for sample in range(start, start + width):
+        if mu[sample] > best and not blocked[sample]:
+            best, place = mu[sample], sample
+    return place
+
+
+@compiled_for_sums
+def _maximum(values: np.ndarray, start: int, width: int) -> float:
+    largest = values[start]
+    for sample in range(start, start + width):
+        largest = max(largest, values[sample])
+    return largest
+
+
+@compiled
+def _comes_first(offers: np.ndarray, rivals: np.ndarray, time_bin: int, unit: int) -> bool:
+    """Tell whether no rival offers more in the same bin or those beside it; of equals the first comes first."""
+    own = offers[time_bin, unit]
+    for index in range(rivals.shape[1]):
+        rival = rivals[unit, index]
+        if offers[time_bin - 1, rival] >= own or offers[time_bin + 1, rival] > own:
+            return False
+        beside = offers[time_bin, rival]
+        if beside > own or (beside == own and rival < unit):
+            return False
+    return True
+
+
+@compiled
+def _best_shift(mu: np.ndarray, time: int, kernels: np.ndarray) -> tuple[float, int]:
+    """Return the highest score between the samples about a time, by interpolation, and its sub-sample shift."""
+    half_width = kernels.shape[1] // 2
+    best, best_shift = -np.inf, 0
+    for shift in range(len(kernels)):
+        score = 0.0
+        for tap in range(kernels.shape[1]):
+            score += kernels[shift, tap] * mu[time - half_width + tap]
+        if score > best:
+            best, best_shift = score, shift
+    return best, best_shift
+
+
+@compiled
+def _occupy(occupied: np.ndarray, unit: int, time: int, separation: int, sign: int) -> None:
+    for sample in range(time - separation + 1, time + separation):
+        occupied[unit, sample] += sign
+
+
+@compiled
+def _unlink(event: int, first: np.ndarray, events: Events, time_bin: int, unit: int) -> None:
+    """Take an event out of the chain of its cell."""
+    before = first[time_bin, unit]
+    if before == event:
+        first[time_bin, unit] = events.following[event]
+        return
+    while events.following[before] != event:
+        before = events.following[before]
+    events.following[before] = events.following[event]
+
+
+@compiled_for_sums
+def _subtract(amplitude: float, explained: np.ndarray, scores: np.ndarray) -> None:
+    for lag in range(len(scores)):
+        scores[lag] -= amplitude * explained[lag]
