@@ -176,3 +176,9 @@ def test_a_folder_that_is_there_stays_as_it_is(tetrode, tmp_path):
     with pytest.raises(FileExistsError, match=r"folder: .* exists; give the name of a new one"):
         compare_sorters(tetrode[0], ["dlvolt"], folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_an_error_is_its_last_line_but_for_the_hint(blank):
+    error = Exception(f"Traceback:\nValueError: no spikes\n{blank}Spike sorting failed. You can inspect the trace")
+    assert sorters_module._essence(error) == "ValueError: no spikes"

@@ -128,7 +128,8 @@ def compare_sorters(
             if folder is None:
                 shutil.rmtree(kept / name, ignore_errors=True)  # some sorters leave a copy of the recording
             if verbose:
-                print(f"dlvolt: {name}: {run.get('error') or format(run['seconds'], '.1f') + ' s'}", flush=True)
+                done = run["error"] if "error" in run else f"{run['seconds']:.1f} s"
+                print(f"dlvolt: {name}: {done}", flush=True)
             runs.append(dict(sorter=name) | run)
     measured = pd.DataFrame(runs, columns=["sorter", "version", "seconds", "realtime", "peak_memory_gb", "error"])
     scores = score_sortings(sortings, truth, exhaustive_gt=exhaustive_gt)
@@ -271,7 +272,7 @@ def _run_job(job_file: Path) -> None:
 
 def _essence(error: Exception) -> str:
     """Return the error in one line; SpikeInterface's has the traceback of the sorter's own, and a hint below it."""
-    *lines, hint = str(error).splitlines() or [""]
+    *lines, hint = list(filter(str.strip, str(error).splitlines())) or [""]
     if lines and hint.startswith("Spike sorting failed"):
         return _one_line(lines[-1])
     return _one_line(*traceback.format_exception_only(error))
