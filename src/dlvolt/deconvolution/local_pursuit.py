@@ -134,8 +134,7 @@ class LocalPursuit:
             return False
         bins, units = self.won[:num_won].T
         self.touched[bins] = True
-        is_near = self.correlations.pairs[units] < self.correlations.bank.shape[1] - 1
-        np.add.at(self.turns, (bins[:, None], self.correlations.near[units]), is_near)
+        count_turns(bins, units, self.correlations, self.turns)
         offered = self.offered[bins, units]
         moved = self._maximise(offered[offered >= 0])
         taken = self._take(units[offered < 0], self.samples[bins, units][offered < 0])
@@ -245,6 +244,17 @@ def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.
                     won[num_won, 0], won[num_won, 1] = time_bin, unit
                     num_won += 1
     return num_won
+
+
+@compiled
+def count_turns(bins: np.ndarray, units: np.ndarray, correlations: Correlations, turns: np.ndarray) -> None:
+    """Count the turns of cells for all units near theirs."""
+    no_pair = correlations.bank.shape[1] - 1
+    for index in range(len(bins)):
+        for place in range(correlations.near.shape[1]):
+            if correlations.pairs[units[index], place] == no_pair:
+                break
+            turns[bins[index], correlations.near[units[index], place]] += 1
 
 
 @compiled

@@ -38,3 +38,37 @@ def sum_products(
                 seen, template = pieces[channels[pair], piece], spectrum[pair]
                 for frequency in range(len(product)):
                     product[frequency] += seen[frequency] * template[frequency]
+
+
+@compiled_for_sums
+def add_events(
+    recording: np.ndarray,
+    times: np.ndarray,
+    units: np.ndarray,
+    amplitudes: np.ndarray,
+    shifts: np.ndarray,
+    spatial: np.ndarray,
+    profiles: np.ndarray,
+) -> None:
+    """Add what events look like to a recording.
+
+    Parameters
+    ----------
+    recording : np.ndarray, shape (N, T)
+        Traces; changed in place.
+    times, units, amplitudes, shifts : np.ndarray, shape (E,)
+        Events.
+    spatial : np.ndarray, shape (K, N, R)
+        Footprints.
+    profiles : np.ndarray, shape (J, K, R, D)
+        Temporal components at every sub-sample shift, times their singular values.
+    """
+    for event in range(len(times)):
+        unit, start = units[event], times[event]
+        for channel in range(recording.shape[0]):
+            for component in range(spatial.shape[2]):
+                factor = amplitudes[event] * spatial[unit, channel, component]
+                if factor != 0:
+                    profile = profiles[shifts[event], unit, component]
+                    for sample in range(len(profile)):
+                        recording[channel, start + sample] += factor * profile[sample]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from . import loops
 from .locality import local_columns
 from .shifts import NUM_SHIFTS, shift_bank
 from .templates import LowRankTemplates
@@ -69,12 +70,17 @@ def event_waveforms(
     Tensor, shape (E, C, D)
         a w[k, n, d − δ].
     """
-    profiles = templates.singular_values[:, :, None] * templates.temporal  # K×R×D
+    profiles = _profiles(templates)
     if events.shifts is None:
         of_event = profiles[events.units]
     else:
         of_event = shift_bank(profiles, num_shifts)[events.shifts, events.units]  # E×R×D
     return templates.spatial[events.units[:, None], channels] @ (events.amplitudes[:, None, None] * of_event)
+
+
+def _profiles(templates: LowRankTemplates) -> Tensor:
+    """Return the temporal components times their singular values, shape (K, R, D)."""
+    return templates.singular_values[:, :, None] * templates.temporal
 
 
 def synthesize(
@@ -121,6 +127,13 @@ def residual(
 
 def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:
     """Add events to a contiguous recording, in place, where they are seen."""
+    if loops.runs_in_loops(recording.device):
+        times, units, amplitudes, shifts = events
+        profiles = _profiles(templates)[None] if shifts is None else shift_bank(_profiles(templates), num_shifts)
+        shifts = torch.zeros_like(times) if shifts is None else shifts
+        arrays = (recording, times, units, sign * amplitudes, shifts, templates.spatial, profiles)
+        loops.add_events(*(x.contiguous().numpy() for x in arrays))
+        return recording
     channels = local_columns(templates.support)[0][events.units]  # E×C
     waveforms = event_waveforms(events, templates, channels, num_shifts)
     window = torch.arange(waveforms.shape[2], device=recording.device)

@@ -181,9 +181,11 @@ def _in_place(
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
+    back = undelays(width)  # J×D×D
+    components = back @ basis.T  # J×D×B
     found, features, shaded, shadows, deviations = [], [], [], torch.zeros_like(casts, dtype=torch.long), None
     counts = decoys.none()
-    sums, squares = torch.zeros(num_units, channels.shape[1], width), torch.zeros(num_units)
+    sums, squares = torch.zeros(len(back) * num_units, channels.shape[1], width), torch.zeros(num_units)
     for halves, is_weighed in chunks:
         chunk = halves.float()
         events = matcher.pursue(chunk)
@@ -197,18 +199,19 @@ def _in_place(
             left = residual(everywhere, events.select(in_shadow), templates)
             counts += decoys.count(left, events, in_shadow, place)
         left_over = event_slices(everywhere, events.times, width, where)  # E×C×D
-        clean = undelayed(left_over + event_waveforms(known, templates, where), events.shifts)
+        clean = left_over + event_waveforms(known, templates, where)
         unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
         weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
         weights[in_shadow] *= LITTLE
-        sums.index_add_(0, events.units, weights[:, None, None] * clean)
+        sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
         squares.index_add_(0, events.units, weights * events.amplitudes)
         found.append(events)
-        features.append(clean @ basis.T)
+        features.append(clean @ components[events.shifts])
         shaded.append(in_shadow)
         shadows += of_chunk
     events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
+    sums = sum(of_shift @ matrix for of_shift, matrix in zip(sums.unflatten(0, (len(back), -1)), back, strict=True))
     return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares, deviations, counts
 
 
@@ -224,14 +227,9 @@ def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
     return mu.abs().median(dim=1).values / 0.6745
 
 
-def undelayed(snippets: Tensor, shifts: Tensor) -> Tensor:
-    """Return snippets, shape (E, C, D), each moved back by its sub-sample shift, x(d + δ)."""
-    back = shift_bank(torch.eye(snippets.shape[2])).flip(0)  # J×D×D, as δ_j = -δ_{J-1-j}
-    moved = torch.empty_like(snippets)
-    for shift in shifts.unique():
-        own = shifts == shift
-        moved[own] = snippets[own] @ back[shift]
-    return moved
+def undelays(width: int) -> Tensor:
+    """Return the matrix for each sub-sample shift that moves snippets, shape (…, D), back by it, shape (J, D, D)."""
+    return shift_bank(torch.eye(width)).flip(0)  # as δ_j = -δ_{J-1-j}
 
 
 def _groups(places: list[int]) -> list[range]:
