@@ -15,8 +15,8 @@ def main(folder, truth, figure):
     names = ("dlvolt", "kilosort4")
     sortings = [si.read_sorter_folder(folder / name, register_recording=False) for name in names]
     both = si.compare_two_sorters(*sortings, *names)
-    fig, axes = plt.subplots(figsize=(6, 6), layout="constrained")
-    si.plot_agreement_matrix(both, ax=axes, unit_ticks=False)
+    fig, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    si.plot_agreement_matrix(both, ax=axes, unit_ticks=False, count_text=False)
     axes.set(xlabel="units of Kilosort 4", ylabel="units of dlvolt")
     fig.savefig(figure, dpi=120)
 
