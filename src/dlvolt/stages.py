@@ -56,7 +56,7 @@ class Finite(NamedTuple):
 
 
 def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
-    """Make numbers signed, fill what is none, and find what is not neural."""
+    """Convert unsigned samples to signed ones, fill missing samples, and find artefacts and mains hum."""
     if recording.get_dtype().kind == "u":  # which SpikeInterface's filters refuse
         recording = unsigned_to_signed(recording)
     if recording.get_dtype().kind == "f":
@@ -67,7 +67,7 @@ def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[st
 
 
 def remarks(finite: Finite) -> list[str]:
-    """Return what was found, a line each."""
+    """Describe the hum and the artefacts that were found, in one line each."""
     found = []
     if finite.hum:
         found.append(
@@ -81,7 +81,10 @@ def remarks(finite: Finite) -> list[str]:
 
 
 def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarray | None = None) -> BaseRecording:
-    """Filter (also with a symmetric filter, if there is one more) and reference; artefacts become zero."""
+    """High-pass filter, reference to the median of the channels, and set artefacts to zero.
+
+    A symmetric filter `temporal` is applied in the same pass.
+    """
     recording = finite.recording.astype("float32")
     if p.apply_preprocessing:
         recording = bridge_periods(finite.recording, finite.artefacts.periods)
@@ -95,7 +98,7 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
 
 
 def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
-    """Filter, reference, bring loud noise to its usual level where there is any, and whiten."""
+    """Filter, reference and whiten; where the noise of a channel is louder for a while, scale it to its usual level."""
     filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
@@ -108,9 +111,9 @@ def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
 
 
 def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[tuple[int, int, int]]:
-    """Cut at most so much of a recording into one-second slices, evenly spread: (segment, start, end).
+    """Return one-second slices (segment, start, end), evenly spread over the recording, of `duration_s` in all at most.
 
-    Slices of which artefacts leave less than half of what they leave of the best ones are not taken.
+    A slice is left out if artefacts leave less than half as much of it as of the best slice.
     """
     width = round(CHUNK_S * recording.sampling_frequency)
     slices = []
@@ -200,7 +203,7 @@ class SpikeShape(NamedTuple):
 
 
 def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters) -> SpikeShape | None:
-    """Learn from what crosses the threshold in a sample; None if that is nothing."""
+    """Learn what spikes look like from the threshold crossings in a sample; return None if there are none."""
     extent = template_extent(recording, p)
     snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, *extent, max_snippets=5000)
     if len(snippets) == 0:

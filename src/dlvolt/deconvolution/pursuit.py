@@ -278,7 +278,7 @@ class _Pursuit:
         without = self.mu.view(-1)[first[:, None] + self.around]
         without += old.amplitudes[:, None] * self.own[old.shifts, old.units]
         score = without.unfold(1, len(self.taps), 1) @ self.kernels.T  # E×steps×J
-        # Another event of the unit may come as near in the same round, so either keeps away twice as far.
+        # Another event of the unit may move towards this one in the same round, so each looks twice as far as it moves.
         others = (
             self.occupied.view(-1)[first[:, None] + 2 * self.steps] - (2 * self.steps.abs() < self.separation).byte()
         )
