@@ -15,6 +15,7 @@ from dlvolt.plotting.colours import COLOURS, GREY
 
 MARKERS = "os^DvPX"
 COLUMNS = 3  # at most so many recordings in a row
+WIDE = 100  # ratio of the longest time to the shortest at which there is room for the labels of decades only
 
 
 def plot_accuracy_against_time(
@@ -56,6 +57,7 @@ def plot_accuracy_against_time(
     if figure is None:
         figure = plt.figure(figsize=(1.5 + 3 * num_columns, 1.2 + 2.5 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    is_narrow = runs["seconds"].max() < WIDE * runs["seconds"].min()
     handles = {}
     for axes, (name, of_recording) in zip(panels, recordings.items(), strict=False):
         axes.set(title=name, xscale="log", xmargin=0.15, ymargin=0.15)
@@ -66,7 +68,7 @@ def plot_accuracy_against_time(
         if "realtime" in of_recording:
             recorded_s = (of_recording["seconds"] * of_recording["realtime"]).median()
             handles["as long as recorded"] = axes.axvline(recorded_s, color=GREY, linewidth=1, linestyle="--", zorder=0)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_narrow else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
     for above, axes in zip(panels[len(recordings) - num_columns :], panels[len(recordings) :], strict=False):
@@ -74,5 +76,6 @@ def plot_accuracy_against_time(
         above.tick_params(labelbottom=True)
     figure.supxlabel("time of the whole call (s)")
     figure.supylabel("mean accuracy over the true units")
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    names = sorted(handles, key=lambda name: name not in styles)  # sorters first, then the line
+    figure.legend([handles[name] for name in names], names, loc="outside right upper", frameon=False)
     return figure
