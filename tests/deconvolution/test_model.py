@@ -100,6 +100,19 @@ def test_low_rank_templates_make_what_full_ones_make(rng, num_shifts):
     assert torch.equal(recording, before)
 
 
+@pytest.mark.parametrize("num_shifts", [None, 15])
+def test_loops_add_what_tensor_operations_do(rng, num_shifts, monkeypatch):
+    templates = local_templates(rng, 5, 12, 20)
+    events = random_events(rng, 5, 200, separation=5)
+    if num_shifts:
+        events = events._replace(shifts=torch.from_numpy(rng.integers(num_shifts, size=len(events.times))))
+    recording = tensor(rng.normal(size=(12, 219)))
+    before, in_loops = recording.clone(), residual(recording, events, templates)
+    monkeypatch.setattr("dlvolt.deconvolution.loops.runs_in_loops", lambda device: False)
+    torch.testing.assert_close(in_loops, residual(recording, events, templates), rtol=0, atol=1e-12)
+    torch.testing.assert_close(recording, before, rtol=0, atol=0)  # is left as it was
+
+
 def test_event_waveforms(rng, templates, events):
     events = events._replace(shifts=torch.from_numpy(rng.integers(0, 7, len(events.times))))
     channels = torch.from_numpy(rng.integers(0, NUM_CHANNELS, (len(events.times), 2)))
