@@ -17,6 +17,9 @@ NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change le
 FEW = 1024  # events that there is room for at first
 
 
+# Numba's cache on disk refers to the next three classes by name: it fails to load where one is renamed or removed.
+
+
 class Prior(NamedTuple):
     """`AmplitudePrior` as arrays, each of shape (K,), and the least scores that gain."""
 
@@ -41,7 +44,7 @@ class Correlations(NamedTuple):
     kernels: np.ndarray
 
 
-class Events(NamedTuple):
+class EventTable(NamedTuple):
     """Events and, for those of each cell, a chain: `following` has the next one, -1 at the end."""
 
     times: np.ndarray
@@ -52,16 +55,16 @@ class Events(NamedTuple):
     following: np.ndarray
 
     @classmethod
-    def room(cls, num_events: int, dtype: np.dtype) -> Events:
+    def room(cls, num_events: int, dtype: np.dtype) -> EventTable:
         """Make room for events."""
         of_each = (np.int64, np.int64, np.int64, dtype, np.bool_, np.int64)
         return cls(*(np.zeros(num_events, each) for each in of_each))
 
-    def with_room(self, num_events: int) -> Events:
+    def with_room(self, num_events: int) -> EventTable:
         """Return the events with room for so many."""
         if num_events <= len(self.times):
             return self
-        return Events(*(np.concatenate([each, np.zeros(num_events, each.dtype)]) for each in self))
+        return EventTable(*(np.concatenate([each, np.zeros(num_events, each.dtype)]) for each in self))
 
 
 class LocalPursuit:
@@ -108,11 +111,11 @@ class LocalPursuit:
         self.rescored = np.ones(cells, dtype=bool)  # since these were looked for
         self.offers, self.offered = np.zeros(cells), np.full(cells, -1)  # how much, and which event; -1 for a new one
         self.touched = np.ones(len(self.turns), dtype=bool)  # bins in which something has changed in this round
-        self.events, self.num_events = Events.room(FEW, mu.dtype), 0
+        self.events, self.num_events = EventTable.room(FEW, mu.dtype), 0
         self.first = np.full(cells, -1)  # of the events of each cell
         self.won = np.zeros((mu.size // width, 2), dtype="int64")
 
-    def run(self) -> Events:
+    def run(self) -> EventTable:
         """Take events until none gains, maximise all of them once more, and return them, in the time of the scores."""
         while self.next_round():
             pass
@@ -121,7 +124,7 @@ class LocalPursuit:
         while self.next_round():
             pass
         alive = self.events.amplitudes > 0
-        return Events(*(each[alive] for each in self.events))
+        return EventTable(*(each[alive] for each in self.events))
 
     def next_round(self) -> bool:
         """Give their turn to all cells that come first among their rivals; return whether there were any."""
@@ -147,13 +150,13 @@ class LocalPursuit:
 
         The events that have their turn in one round are all maximised before any is moved.
         """
-        old = Events(*(each[which] for each in self.events))
-        new = Events(*(each.copy() for each in old))
+        old = EventTable(*(each[which] for each in self.events))
+        new = EventTable(*(each.copy() for each in old))
         maximise(new, self.mu, self.occupied, self.prior, self.correlations, self.separation)
         self.events.in_doubt[which] = False
         changed = (new.times != old.times) | (new.shifts != old.shifts) | (new.amplitudes == 0)
         changed |= np.abs(new.amplitudes - old.amplitudes) > NEGLIGIBLE_CHANGE
-        which, old, new = which[changed], *(Events(*(each[changed] for each in some)) for some in (old, new))
+        which, old, new = which[changed], *(EventTable(*(each[changed] for each in some)) for some in (old, new))
         move(which, new, self.events, self.first, self.occupied, self.separation, self.width)
         self.touched[new.times // self.width] = True
         both = zip(old[:3], new[:3], strict=True)
@@ -204,7 +207,7 @@ def offer(
     turns: np.ndarray,
     most_turns: int,
     first: np.ndarray,
-    events: Events,
+    events: EventTable,
     gains: np.ndarray,
     offers: np.ndarray,
     offered: np.ndarray,
@@ -259,7 +262,7 @@ def count_turns(bins: np.ndarray, units: np.ndarray, correlations: Correlations,
 
 @compiled
 def maximise(
-    events: Events,
+    events: EventTable,
     mu: np.ndarray,
     occupied: np.ndarray,
     prior: Prior,
@@ -293,8 +296,8 @@ def maximise(
 @compiled
 def move(
     which: np.ndarray,
-    new: Events,
-    events: Events,
+    new: EventTable,
+    events: EventTable,
     first: np.ndarray,
     occupied: np.ndarray,
     separation: int,
@@ -317,7 +320,7 @@ def move(
 def take(
     start: int,
     stop: int,
-    events: Events,
+    events: EventTable,
     first: np.ndarray,
     touched: np.ndarray,
     blocked: np.ndarray,
@@ -450,7 +453,7 @@ def _occupy(occupied: np.ndarray, unit: int, time: int, separation: int, sign: i
 
 
 @compiled
-def _unlink(event: int, first: np.ndarray, events: Events, time_bin: int, unit: int) -> None:
+def _unlink(event: int, first: np.ndarray, events: EventTable, time_bin: int, unit: int) -> None:
     """Take an event out of the chain of its cell."""
     before = first[time_bin, unit]
     if before == event:
