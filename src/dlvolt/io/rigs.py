@@ -145,7 +145,7 @@ def read_rig(
     (candidate,) = candidates
     if candidate.reader == "binary":
         return _read(source, "binary", lambda: _read_binary(candidate.path))
-    if candidate.reader == "mearec":  # whose reader is the one that reads attributes of any kind
+    if candidate.reader in ("maxwell", "mearec"):  # whose readers read attributes and small datasets of any kind
         check_attributes(candidate.path)
     extractor = neo_recording_class_dict[candidate.reader]
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
