@@ -45,8 +45,8 @@ def main(results, scaling_results):
 
 def update(file, results, **keys):
     """Add results to a table and return it, ordered by its keys; those that are names have an order of their own."""
-    table = pd.concat([read(Path(path)) for path in [file, *results] if Path(path).exists()])
-    table = table[[*pd.read_csv(file, nrows=0)]] if file.exists() else table
+    tables = [read(Path(path)) for path in [file, *results] if Path(path).exists()]
+    table = pd.concat(tables)[tables[0].columns]
     table = table.drop_duplicates([*keys], keep="last")
     table = table.sort_values([*keys], key=lambda key: key.map(keys[key.name].index) if keys[key.name] else key)
     table.to_csv(file, index=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import spikeinterface as si
 
-from dlvolt.io import attributes, read_recording
+from dlvolt.io import hdf5, read_recording
 from dlvolt.io.rigs import READERS, choose_stream
 
 T, N = 1024, 4
@@ -239,11 +239,11 @@ def test_binary_that_is_badly_described(tmp_path, described, error):
 )
 def test_where_hdf5_does_not_come_back_from_attributes(tmp_path, monkeypatch, look, end):
     path, *_ = write_mearec(tmp_path)
-    attributes.check_attributes(path)
-    monkeypatch.setattr(attributes, "LOOK", look)
-    monkeypatch.setattr(attributes, "LIMIT_S", 0.5)
+    hdf5.check_hdf5(path)
+    monkeypatch.setattr(hdf5, "LOOK", look)
+    monkeypatch.setattr(hdf5, "LIMIT_S", 0.5)
     if end is None:  # told by the reader
-        attributes.check_attributes(path)
+        hdf5.check_hdf5(path)
         return
     with pytest.raises(
         ValueError, match=rf"^source: .* is damaged: the HDF5 library {end} on its attributes or values\.$"

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from .loops import compiled, compiled_for_sums
+from .model import Events
 
 REACH = 2  # samples that an event may move when those beside it are known
 NEGLIGIBLE_CHANGE = 0.01  # noise standard deviations: amplitudes that change less are left as they are
@@ -59,6 +61,10 @@ class EventTable(NamedTuple):
         """Make room for events."""
         of_each = (np.int64, np.int64, np.int64, dtype, np.bool_, np.int64)
         return cls(*(np.zeros(num_events, each) for each in of_each))
+
+    def select(self, which: np.ndarray) -> EventTable:
+        """Return a copy of some of the events."""
+        return EventTable(*(each[which] for each in self))
 
     def with_room(self, num_events: int) -> EventTable:
         """Return the events with room for so many."""
@@ -115,17 +121,6 @@ class LocalPursuit:
         self.first = np.full(cells, -1)  # of the events of each cell
         self.won = np.zeros((mu.size // width, 2), dtype="int64")
 
-    def run(self) -> EventTable:
-        """Take events until none gains, maximise all of them once more, and return them, in the time of the scores."""
-        while self.next_round():
-            pass
-        self.events.in_doubt[:] = True
-        self.touched[:] = True
-        while self.next_round():
-            pass
-        alive = self.events.amplitudes > 0
-        return EventTable(*(each[alive] for each in self.events))
-
     def next_round(self) -> bool:
         """Give their turn to all cells that come first among their rivals; return whether there were any."""
         events, cells = self.events, (self.touched, self.turns)
@@ -145,18 +140,27 @@ class LocalPursuit:
         explain_away(*changes, self.mu, self.correlations, self.rescored, self.touched)
         return True
 
+    def doubt_all(self) -> None:
+        """Have every event maximised once more."""
+        self.events.in_doubt[:] = True
+        self.touched[:] = True
+
+    def found(self) -> Events:
+        """Return the events, in the time of the scores."""
+        alive = self.events.select(self.events.amplitudes > 0)
+        return Events(*map(torch.from_numpy, (alive.times, alive.units, alive.amplitudes, alive.shifts)))
+
     def _maximise(self, which: np.ndarray) -> tuple[np.ndarray, ...]:
         """Maximise events, all others held; return what this changes: times, units, shifts and by what amplitude.
 
         The events that have their turn in one round are all maximised before any is moved.
         """
-        old = EventTable(*(each[which] for each in self.events))
-        new = EventTable(*(each.copy() for each in old))
+        old, new = self.events.select(which), self.events.select(which)
         maximise(new, self.mu, self.occupied, self.prior, self.correlations, self.separation)
         self.events.in_doubt[which] = False
         changed = (new.times != old.times) | (new.shifts != old.shifts) | (new.amplitudes == 0)
         changed |= np.abs(new.amplitudes - old.amplitudes) > NEGLIGIBLE_CHANGE
-        which, old, new = which[changed], *(EventTable(*(each[changed] for each in some)) for some in (old, new))
+        which, old, new = which[changed], old.select(changed), new.select(changed)
         move(which, new, self.events, self.first, self.occupied, self.separation, self.width)
         self.touched[new.times // self.width] = True
         both = zip(old[:3], new[:3], strict=True)

@@ -70,17 +70,20 @@ def event_waveforms(
     Tensor, shape (E, C, D)
         a w[k, n, d − δ].
     """
-    profiles = _profiles(templates)
-    if events.shifts is None:
-        of_event = profiles[events.units]
-    else:
-        of_event = shift_bank(profiles, num_shifts)[events.shifts, events.units]  # E×R×D
+    profiles, shifts = _shifted_profiles(events, templates, num_shifts)
+    of_event = profiles[shifts, events.units]  # E×R×D
     return templates.spatial[events.units[:, None], channels] @ (events.amplitudes[:, None, None] * of_event)
 
 
-def _profiles(templates: LowRankTemplates) -> Tensor:
-    """Return the temporal components times their singular values, shape (K, R, D)."""
-    return templates.singular_values[:, :, None] * templates.temporal
+def _shifted_profiles(events: Events, templates: LowRankTemplates, num_shifts: int) -> tuple[Tensor, Tensor]:
+    """Return the temporal components times their singular values at every shift, (J, K, R, D), and each event's shift.
+
+    Where events sit on whole samples, J is 1.
+    """
+    profiles = templates.singular_values[:, :, None] * templates.temporal
+    if events.shifts is None:
+        return profiles[None], torch.zeros_like(events.times)
+    return shift_bank(profiles, num_shifts), events.shifts
 
 
 def synthesize(
@@ -128,10 +131,9 @@ def residual(
 def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:
     """Add events to a contiguous recording, in place, where they are seen."""
     if loops.runs_in_loops(recording.device):
-        times, units, amplitudes, shifts = events
-        profiles = _profiles(templates)[None] if shifts is None else shift_bank(_profiles(templates), num_shifts)
-        shifts = torch.zeros_like(times) if shifts is None else shifts
-        arrays = (recording, times, units, sign * amplitudes, shifts, templates.spatial, profiles)
+        profiles, shifts = _shifted_profiles(events, templates, num_shifts)
+        of_events = (events.times, events.units, sign * events.amplitudes, shifts)
+        arrays = (recording, *of_events, templates.spatial, profiles)
         loops.add_events(*(x.contiguous().numpy() for x in arrays))
         return recording
     channels = local_columns(templates.support)[0][events.units]  # E×C

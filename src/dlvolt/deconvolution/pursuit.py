@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -136,49 +137,40 @@ def pursue(
     """
     if prepared is None:
         prepared = PreparedTemplates.of(templates, num_shifts)
-    if loops.runs_in_loops(recording.device):
-        return _pursue_in_loops(recording, templates, prior, separation, prepared, most_turns)
-    pursuit = _Pursuit(recording, templates, prior, separation, prepared, most_turns)
-    while pursuit.next_round():
-        pass
-    pursuit.in_doubt[:] = True
-    while pursuit.next_round():
-        pass
-    return pursuit.result()
-
-
-def _pursue_in_loops(
-    recording: Tensor,
-    templates: LowRankTemplates,
-    prior: AmplitudePrior,
-    separation: int,
-    prepared: PreparedTemplates,
-    most_turns: int,
-) -> Events:
     mu, num_times = _spaced_scores(recording, templates, prepared)
-    of_units = {name: torch.as_tensor(getattr(prior, name)).to(mu).expand(len(mu)).contiguous() for name in PER_UNIT}
-    found = LocalPursuit(
-        mu.numpy(),
-        Prior(
-            rate=float(prior.rate),
-            noise_variance=float(prior.noise_variance),
-            least=least_scores(prior, mu).expand(len(mu)).contiguous().numpy(),
-            **{name: values.numpy() for name, values in of_units.items()},
-        ),
-        Correlations(
-            near=prepared.near.numpy(),
-            pairs=prepared.pairs.numpy(),
-            rivals=prepared.rivals.numpy(),
-            bank=prepared.correlations.numpy(),
-            own=prepared.own.numpy(),
-            kernels=interpolation_kernels(recording, len(prepared.correlations)).numpy(),
-        ),
-        num_times,
-        separation,
-        most_turns,
-    ).run()
-    times, units, shifts, amplitudes = (torch.from_numpy(each) for each in found[:4])
-    return _in_order(Events(times, units, amplitudes, shifts), templates)
+    if loops.runs_in_loops(recording.device):
+        pursuit = LocalPursuit(mu.numpy(), *_as_arrays(mu, prior, prepared), num_times, separation, most_turns)
+    else:
+        pursuit = _Pursuit(mu, prior, prepared, num_times, separation, most_turns)
+    while pursuit.next_round():
+        pass
+    pursuit.doubt_all()
+    while pursuit.next_round():
+        pass
+    events = pursuit.found()
+    order = torch.argsort(events.times * len(mu) + events.units)
+    return events._replace(times=events.times - templates.temporal.shape[2]).select(order)
+
+
+def _as_arrays(mu: Tensor, prior: AmplitudePrior, prepared: PreparedTemplates) -> tuple[Prior, Correlations]:
+    """Return prior and templates as `LocalPursuit` takes them."""
+
+    def of_each(value: float | Tensor) -> np.ndarray:
+        return torch.as_tensor(value).to(mu).expand(len(mu)).contiguous().numpy()
+
+    return Prior(
+        rate=float(prior.rate),
+        noise_variance=float(prior.noise_variance),
+        least=of_each(least_scores(prior, mu)),
+        **{name: of_each(getattr(prior, name)) for name in PER_UNIT},
+    ), Correlations(
+        near=prepared.near.numpy(),
+        pairs=prepared.pairs.numpy(),
+        rivals=prepared.rivals.numpy(),
+        bank=prepared.correlations.numpy(),
+        own=prepared.own.numpy(),
+        kernels=interpolation_kernels(mu, len(prepared.correlations)).numpy(),
+    )
 
 
 def _spaced_scores(recording: Tensor, templates: LowRankTemplates, prepared: PreparedTemplates) -> tuple[Tensor, int]:
@@ -195,36 +187,27 @@ def _spaced_scores(recording: Tensor, templates: LowRankTemplates, prepared: Pre
     return mu, num_times
 
 
-def _in_order(events: Events, templates: LowRankTemplates) -> Events:
-    """Return events sorted by time, in the time of the recording."""
-    num_units, _, width = templates.temporal.shape
-    order = torch.argsort(events.times * num_units + events.units)
-    return events._replace(times=events.times - width).select(order)
-
-
 class _Pursuit:
     """The state of a pursuit in tensors: scores of what is left, the events, and what comes next where."""
 
     def __init__(
         self,
-        recording: Tensor,
-        templates: LowRankTemplates,
+        mu: Tensor,
         prior: AmplitudePrior,
-        separation: int,
         prepared: PreparedTemplates,
+        num_times: int,
+        separation: int,
         most_turns: int,
     ) -> None:
-        num_units, _, width = templates.temporal.shape
-        device, bank = recording.device, prepared.correlations
-        self.mu, num_times = _spaced_scores(recording, templates, prepared)
-        self.num_samples = self.mu.shape[1]
-        self.num_bins = self.num_samples // width
-        self.templates, self.prior, self.width, self.separation = templates, prior, width, separation
+        device, bank, num_units = mu.device, prepared.correlations, len(mu)
+        width = (bank.shape[2] + 1) // 2
+        self.mu, self.num_samples, self.num_bins = mu, mu.shape[1], mu.shape[1] // width
+        self.prior, self.width, self.separation = prior, width, separation
         self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
         self.most_turns = most_turns
         self.is_near = prepared.pairs < bank.shape[1] - 1  # but for what fills the rows up
         self.bank, self.own = bank, prepared.own
-        self.kernels = interpolation_kernels(recording, len(bank))  # J×(2·HALF_WIDTH+1)
+        self.kernels = interpolation_kernels(mu, len(bank))  # J×(2·HALF_WIDTH+1)
         self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
             torch.arange(-reach, reach + 1, device=device)
             for reach in (HALF_WIDTH, width - 1, separation - 1, REACH, REACH + HALF_WIDTH, 1)
@@ -235,7 +218,7 @@ class _Pursuit:
         self.occupied = self.blocked.to(torch.int8)  # events of the unit that are less than the separation away
 
         none = torch.zeros(0, dtype=torch.long, device=device)
-        self.events = Events(none, none, recording.new_zeros(0), none)
+        self.events = Events(none, none, mu.new_zeros(0), none)
         self.in_doubt = none.bool()  # which of them are to be maximised once more
         self.best = self.mu.new_zeros(num_units, self.num_bins)  # what the best new event in each bin gains
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
@@ -267,9 +250,13 @@ class _Pursuit:
         self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
         return True
 
-    def result(self) -> Events:
-        """Return the events, sorted by time."""
-        return _in_order(self.events, self.templates)
+    def doubt_all(self) -> None:
+        """Have every event maximised once more."""
+        self.in_doubt[:] = True
+
+    def found(self) -> Events:
+        """Return the events, in the time of the scores."""
+        return self.events
 
     def _maximise(self, which: Tensor) -> Events:
         """Maximise some events, all others held, and drop those that gain nothing; return by what they change."""

@@ -14,8 +14,8 @@ from spikeinterface.core import BaseRecording, read_binary
 from spikeinterface.extractors import read_split_intan_files
 from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
-from dlvolt.io.attributes import check_attributes
 from dlvolt.io.errors import unreadable
+from dlvolt.io.hdf5 import check_hdf5
 from dlvolt.io.streams import find_stream
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
@@ -146,7 +146,7 @@ def read_rig(
     if candidate.reader == "binary":
         return _read(source, "binary", lambda: _read_binary(candidate.path))
     if candidate.reader in ("maxwell", "mearec"):  # whose readers read attributes and small datasets of any kind
-        check_attributes(candidate.path)
+        check_hdf5(candidate.path)
     extractor = neo_recording_class_dict[candidate.reader]
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
     if header["nb_block"] > 1:

@@ -33,7 +33,7 @@ with h5py.File(sys.argv[1]) as file:
 RAISED = 1  # Python's exit code after an exception
 
 
-def check_attributes(path: Path, argument: str = "source") -> None:
+def check_hdf5(path: Path, argument: str = "source") -> None:
     """Read all attributes and the first value of all datasets of an HDF5 file in a process of its own.
 
     On some damaged ones the library loops for ever, holding Python's lock, or crashes. Nothing within the process
