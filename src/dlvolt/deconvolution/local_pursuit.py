@@ -62,8 +62,8 @@ class EventTable(NamedTuple):
         of_each = (np.int64, np.int64, np.int64, dtype, np.bool_, np.int64)
         return cls(*(np.zeros(num_events, each) for each in of_each))
 
-    def select(self, which: np.ndarray) -> EventTable:
-        """Return a copy of some of the events."""
+    def select(self, which: np.ndarray | slice) -> EventTable:
+        """Return some of the events."""
         return EventTable(*(each[which] for each in self))
 
     def with_room(self, num_events: int) -> EventTable:
@@ -136,8 +136,9 @@ class LocalPursuit:
         offered = self.offered[bins, units]
         moved = self._maximise(offered[offered >= 0])
         taken = self._take(units[offered < 0], self.samples[bins, units][offered < 0])
-        changes = (np.concatenate(each) for each in zip(moved, taken, strict=True))
-        explain_away(*changes, self.mu, self.correlations, self.rescored, self.touched)
+        for before, after in (moved, taken):
+            cells = (self.gains, self.rescored, self.touched)
+            explain_away(before, after, self.mu, self.prior.least, self.correlations, *cells)
         return True
 
     def doubt_all(self) -> None:
@@ -150,8 +151,8 @@ class LocalPursuit:
         alive = self.events.select(self.events.amplitudes > 0)
         return Events(*map(torch.from_numpy, (alive.times, alive.units, alive.amplitudes, alive.shifts)))
 
-    def _maximise(self, which: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Maximise events, all others held; return what this changes: times, units, shifts and by what amplitude.
+    def _maximise(self, which: np.ndarray) -> tuple[EventTable, EventTable]:
+        """Maximise events, all others held; return those that change as they were before and as they are after.
 
         The events that have their turn in one round are all maximised before any is moved.
         """
@@ -163,18 +164,18 @@ class LocalPursuit:
         which, old, new = which[changed], old.select(changed), new.select(changed)
         move(which, new, self.events, self.first, self.occupied, self.separation, self.width)
         self.touched[new.times // self.width] = True
-        both = zip(old[:3], new[:3], strict=True)
-        return *(np.concatenate(each) for each in both), np.concatenate([-old.amplitudes, new.amplitudes])
+        return old, new
 
-    def _take(self, units: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Take new events, and doubt those beside them; return what this changes, as `_maximise` does."""
+    def _take(self, units: np.ndarray, times: np.ndarray) -> tuple[EventTable, EventTable]:
+        """Take new events, and doubt those beside them; return them as `_maximise` does, of amplitude 0 before."""
         new = slice(self.num_events, self.num_events + len(units))
         self.events = self.events.with_room(new.stop)
         self.num_events = new.stop
         self.events.units[new], self.events.times[new] = units, times
         places = (self.first, self.touched, self.blocked, self.occupied)
         take(new.start, new.stop, self.events, *places, self.mu, self.prior, self.correlations, self.separation)
-        return tuple(each[new] for each in self.events[:4])
+        taken = self.events.select(new)
+        return taken._replace(amplitudes=np.zeros_like(taken.amplitudes)), taken
 
 
 @compiled
@@ -356,27 +357,39 @@ def take(
 
 @compiled
 def explain_away(
-    times: np.ndarray,
-    units: np.ndarray,
-    shifts: np.ndarray,
-    amplitudes: np.ndarray,
+    before: EventTable,
+    after: EventTable,
     mu: np.ndarray,
+    least: np.ndarray,
     correlations: Correlations,
+    gains: np.ndarray,
     rescored: np.ndarray,
     touched: np.ndarray,
 ) -> None:
-    """Subtract what events add to the scores of the units near their own, and mark the cells and bins where that is."""
+    """Subtract from the scores of all units near their own what events add after, rather than before, they change.
+
+    Cells that offer a new event, or have scores now that gain, are marked, to be looked at again. Most are not.
+    """
     near, pairs, bank = correlations.near, correlations.pairs, correlations.bank
-    no_pair, width = bank.shape[1] - 1, (bank.shape[2] + 1) // 2
-    for index in range(len(times)):
-        time, time_bin = times[index], times[index] // width
+    no_pair, width, nothing = bank.shape[1] - 1, (bank.shape[2] + 1) // 2, mu.dtype.type(0)
+    for index in range(len(after.times)):
+        unit, time = after.units[index], after.times[index]
+        has_moved = before.times[index] != time
         for place in range(near.shape[1]):
-            pair, other = pairs[units[index], place], near[units[index], place]
+            pair, other = pairs[unit, place], near[unit, place]
             if pair == no_pair:
                 break
-            _subtract(amplitudes[index], bank[shifts[index], pair], mu[other, time - width + 1 : time + width])
-            for beside in range(time_bin - 1, time_bin + 2):
-                rescored[beside, other] = touched[beside] = True
+            old, new = bank[before.shifts[index], pair], bank[after.shifts[index], pair]
+            for step in range(1 + has_moved):
+                middle = before.times[index] if step else time
+                added = nothing if step else after.amplitudes[index]
+                removed = before.amplitudes[index] if step == has_moved else nothing
+                for time_bin in range(middle // width - 1, middle // width + 2):
+                    start, stop = max(time_bin * width, middle - width + 1), min((time_bin + 1) * width, middle + width)
+                    lags = slice(start - middle + width - 1, stop - middle + width - 1)
+                    highest = _subtract(added, new[lags], removed, old[lags], mu[other, start:stop])
+                    if highest > least[other] or gains[time_bin, other] > 0:
+                        rescored[time_bin, other] = touched[time_bin] = True
 
 
 @compiled
@@ -469,6 +482,10 @@ def _unlink(event: int, first: np.ndarray, events: EventTable, time_bin: int, un
 
 
 @compiled_for_sums
-def _subtract(amplitude: float, explained: np.ndarray, scores: np.ndarray) -> None:
+def _subtract(added: float, new: np.ndarray, removed: float, old: np.ndarray, scores: np.ndarray) -> float:
+    """Subtract one correlation from scores and add another; return the highest score of what is left."""
+    highest = scores.dtype.type(-np.inf)
     for lag in range(len(scores)):
-        scores[lag] -= amplitude * explained[lag]
+        score = scores[lag] + removed * old[lag] - added * new[lag]
+        scores[lag], highest = score, max(highest, score)
+    return highest
