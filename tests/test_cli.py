@@ -381,11 +381,18 @@ def test_train_then_detect(voltage, tmp_path, capsys):
     assert units["obs_intervals"][2].tolist() == [[0, 20]]
     assert in_folder(tmp_path) == ["spikes.nwb"]
 
-    shown = ["--report", str(tmp_path / "page")]
+    shown = ["--report", str(tmp_path / "page"), "--csv", str(tmp_path / "csv")]
     main([*command, "--traces", "subthreshold", "--overwrite", "--out", str(out), *START_GIVEN, *PLAIN, *shown])
     assert "upside_down.npy" in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     with NWBHDF5IO(str(out), "r") as reading:
         nwbfile = reading.read()
+        units = nwbfile.units.to_dataframe()
+        spikes = pd.read_csv(tmp_path / "csv" / "spikes.csv")
+        for index, unit in enumerate(("0", "1", "2")):
+            of_unit = spikes[spikes["unit"].astype(str) == unit]
+            np.testing.assert_allclose(of_unit["time_s"], units["spike_times"][index])
+            np.testing.assert_allclose(of_unit["probability"], units["spike_probability"][index], rtol=1e-6)
+        assert list(pd.read_csv(tmp_path / "csv" / "units.csv")["polarity"][:2]) == ["positive", "negative"]
         assert "voltage imaging" in nwbfile.units.description
         assert nwbfile.processing["ophys"]["subthreshold"].data.shape == (10_000, 3)
 
@@ -622,7 +629,11 @@ def test_unsigned_integers(tmp_path, simulated):
 def test_info(shared_data, tmp_path, capsys):
     open_ephys = str(shared_data / "open_ephys" / "binary_16ch_40khz")
     main(["info", open_ephys])
-    assert "'Record Node 118#File_Reader-114.0' (16 channels, 40000 Hz)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"streams +'Record Node 118#File_Reader-106.0' \(16 channels, 40000 Hz\)\n", printed)
+    assert re.search(
+        r"\n +'Record Node 118#File_Reader-114.0' .*\n.*choose one of the 2 streams with --stream", printed
+    )
     main(["info", open_ephys, "--stream", "File_Reader-114.0"])
     printed = capsys.readouterr().out
     for line in (

@@ -161,7 +161,7 @@ def make_parser() -> Parser:
     )
     add("--params", type=Path, metavar="JSON", help="sort with the parameters in this run.json; flags override them")
     add("--phy", type=Path, metavar="FOLDER", help="also write the units for curation in Phy")
-    add("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+    add_csv_argument(command)
     add("--npy", type=Path, metavar="FOLDER", help="also write arrays of NumPy, named as Kilosort's")
     add_report_argument(command)
     add_nwb_arguments(command)
@@ -197,6 +197,7 @@ def make_parser() -> Parser:
         help="also write these traces of each ROI to the NWB file",
     )
     add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
+    add_csv_argument(command)
     add_report_argument(command)
     add_sorter_parameters(command, ROI_PARAMETERS)
     add_nwb_arguments(command)
@@ -364,6 +365,11 @@ def add_recording_arguments(command: argparse.ArgumentParser) -> None:
     add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
 
 
+def add_csv_argument(command: argparse.ArgumentParser) -> None:
+    """Add the tables of units and of spikes."""
+    command.add_argument("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+
+
 def add_report_argument(command: argparse.ArgumentParser) -> None:
     """Add the page that shows what was found."""
     command.add_argument(
@@ -475,8 +481,9 @@ def completion(parser: Parser, args: argparse.Namespace) -> None:
 
 def info(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt info``: electrodes first, else traces."""
-    from dlvolt.info import describe
+    from dlvolt.info import describe, list_streams
     from dlvolt.io import read_recording, read_traces
+    from dlvolt.io.streams import SeveralStreams
     from dlvolt.io.trace_files import TRACE_SUFFIXES
 
     with warnings.catch_warnings(record=True) as caught, one_line_errors(parser):
@@ -488,10 +495,8 @@ def info(parser: Parser, args: argparse.Namespace) -> None:
                 )
             else:
                 recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
-        except ValueError as error:
-            if args.stream is not None or not str(error).startswith("stream_name:"):
-                raise
-            print(in_flags(error))  # which lists the streams, as was asked for
+        except SeveralStreams as error:
+            print(list_streams(args.source, error.streams))
             return
     print(describe(recording, args.source, any("No probe" in str(one.message) for one in caught)))
 
@@ -607,6 +612,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt detect``: check everything that can be wrong, then detect, write and compare."""
     from dlvolt import optical
     from dlvolt.evaluation import comparison_tolerance_ms
+    from dlvolt.exports import export_csv
     from dlvolt.io import write_nwb_units
     from dlvolt.sorter import check, choose_modality
 
@@ -615,6 +621,8 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     given["shadow_ms"] = "auto" if args.shadow_ms is None else args.shadow_ms
     with one_line_errors(parser):
         check_report(args)
+        if args.csv is not None:
+            check_new_folder(args.csv, "--csv")
         recording = read_trace_source(args)
         electrodes = choose_modality(recording) == "extracellular"
         if electrodes:
@@ -639,6 +647,8 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
             sorting.delete_property(name)
     traces = optical.roi_traces(recording, sorting, args.traces, parameters)
     write_nwb_units(sorting, args.out, traces=traces, **destination)
+    if args.csv is not None:
+        export_csv(sorting, args.csv)
     print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
     if args.report is not None:
         run = dict(source=str(args.source), parameters=given, versions=versions(), command=["dlvolt", *args.arguments])

@@ -118,12 +118,12 @@ def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
     return joined
 
 
-def unit_table(analyzer: SortingAnalyzer) -> pd.DataFrame:
+def unit_table(analyzer: SortingAnalyzer | BaseSorting) -> pd.DataFrame:
     """Gather what is known of each unit.
 
     Parameters
     ----------
-    analyzer : SortingAnalyzer
+    analyzer : SortingAnalyzer or BaseSorting
         Of K units.
 
     Returns
@@ -132,15 +132,15 @@ def unit_table(analyzer: SortingAnalyzer) -> pd.DataFrame:
         A row for each unit, with ``unit``, its properties of one value each, its quality metrics, and ``x_um`` and
         ``y_um``, where they were computed.
     """
-    sorting = analyzer.sorting
+    sorting = analyzer if isinstance(analyzer, BaseSorting) else analyzer.sorting
     columns: dict[str, Any] = {"unit": sorting.unit_ids}
     for name in sorting.get_property_keys():
         if np.ndim(values := sorting.get_property(name)) == 1 and values.dtype != object:
             columns[name] = values
-    if analyzer.has_extension("quality_metrics"):
+    if _has(analyzer, "quality_metrics"):
         metrics = analyzer.get_extension("quality_metrics").get_data().loc[sorting.unit_ids]
         columns |= {name: metrics[name].to_numpy() for name in metrics.columns if name not in columns}
-    if analyzer.has_extension("unit_locations"):
+    if _has(analyzer, "unit_locations"):
         locations = analyzer.get_extension("unit_locations").get_data()  # (K, 2 or 3), µm
         columns |= {"x_um": locations[:, 0], "y_um": locations[:, 1]}
     if "num_spikes" not in columns:
@@ -148,23 +148,28 @@ def unit_table(analyzer: SortingAnalyzer) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def export_csv(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
+def _has(analyzer: SortingAnalyzer | BaseSorting, extension: str) -> bool:
+    return isinstance(analyzer, SortingAnalyzer) and analyzer.has_extension(extension)
+
+
+def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> Path:
     """Write ``units.csv``, a row for each unit, and ``spikes.csv``, a row for each spike.
 
     Parameters
     ----------
-    analyzer : SortingAnalyzer
-        Of K units.
+    analyzer : SortingAnalyzer or BaseSorting
+        Of K units; or a sorting, as of ROIs.
     folder : path
         A new folder. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
-        recording's clock) and, where it was computed, ``amplitude`` in µV.
+        recording's clock), where it was computed ``amplitude`` in µV, and of ROIs ``probability``, ``label`` and
+        ``crosstalk``.
 
     Returns
     -------
     Path
         The folder.
     """
-    sorting = analyzer.sorting
+    sorting = analyzer if isinstance(analyzer, BaseSorting) else analyzer.sorting
     spikes = sorting.to_spike_vector()
     table = pd.DataFrame(
         {
@@ -179,8 +184,12 @@ def export_csv(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
         table.loc[here, "time_s"] = sorting.sample_index_to_time(
             table.loc[here, "sample"].to_numpy(), segment_index=segment
         )
-    if analyzer.has_extension("spike_amplitudes"):
+    if _has(analyzer, "spike_amplitudes"):
         table["amplitude"] = analyzer.get_extension("spike_amplitudes").get_data()
+    by_unit = np.argsort(spikes["unit_index"], kind="stable")  # as properties hold what is known of each spike
+    for name in sorting.get_property_keys():
+        if name.startswith("spike_") and (values := sorting.get_property(name)).dtype == object and len(values):
+            table.loc[by_unit, name.removeprefix("spike_")] = np.concatenate(list(values))
 
     def write(made: Path) -> None:
         table.to_csv(made / "spikes.csv", index=False)

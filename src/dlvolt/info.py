@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,13 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def list_streams(source: str | Path, streams: Sequence[str]) -> str:
+    """Tell which streams a source has, where it has several."""
+    lines = [f"source         {source}"]
+    lines += [f"{'streams' if index == 0 else '':<13}  {stream}" for index, stream in enumerate(streams)]
+    return "\n".join([*lines, f"would be done  nothing yet: choose one of the {len(streams)} streams with --stream"])
 
 
 def read_by(recording: BaseRecording) -> str:

@@ -63,7 +63,7 @@ def test_nwb_without_usable_locations(tmp_path, locations):
 
 def test_nwb_with_several_series(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", LINE, ["AP", "LFP"])
-    with pytest.raises(ValueError, match=r"stream_name: .*'acquisition/AP', 'acquisition/LFP'"):
+    with pytest.raises(ValueError, match=r"stream_name: .*'acquisition/AP'; 'acquisition/LFP'"):
         read_recording(path)
     with pytest.raises(ValueError, match=r"stream_name: there is no 'P' .*'acquisition/AP'"):
         read_recording(path, stream_name="P")

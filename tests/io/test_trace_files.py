@@ -10,6 +10,7 @@ from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel, RoiResp
 from scipy.io import savemat
 
 from dlvolt.io import read_label_file, read_trace_file, read_traces, traces_to_recording
+from dlvolt.io.streams import SeveralStreams
 
 TRACES = np.random.default_rng(0).normal(size=(50, 3))
 
@@ -233,7 +234,9 @@ def test_the_only_roi_response_series_is_found(tmp_path):
 def test_several_series_are_listed(tmp_path):
     path = write_nwb(tmp_path / "a.nwb", "Voltage", "Reference")
     listed = "'processing/ophys/Fluorescence/Reference', 'processing/ophys/Fluorescence/Voltage'"
-    with pytest.raises(ValueError, match=rf"stream_name: .* several series; choose one of {listed}\.$"):
+    with pytest.raises(
+        SeveralStreams, match=rf"stream_name: .* several series; choose one of {listed}\.$".replace(",", ";")
+    ):
         read_traces(path)
     with pytest.raises(ValueError, match=rf"stream_name: there is no 'Light' in .*; it has {listed}"):
         read_traces(path, stream_name="Light")
@@ -285,6 +288,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "broken.mat").write_bytes((tmp_path / "whole.mat").read_bytes()[:500])
     (tmp_path / "text.mat").write_text("traces")
     (tmp_path / "words.csv").write_text("a,b\nc,d\n")
+    (tmp_path / "named.csv").write_text("roi,time_s\n0,0.25\n1,0.5\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "empty.npy").write_text("")
     np.savez("whole.npz", TRACES)
@@ -395,6 +399,7 @@ def test_label_arrays(tmp_path):
         ("nowhere.csv", "labels: there is no file nowhere.csv"),
         ("notes.txt", "labels: notes.txt must be one of .npy, .npz, .csv"),
         ("words.csv", "labels: words.csv must hold the columns channel and time_s, or 0 and 1"),
+        ("named.csv", "labels: named.csv has the columns roi, time_s; it must have channel and time_s, or 0 and 1"),
         ("broken.npz", "labels: broken.npz cannot be read"),
         ("none.npz", "labels: none.npz holds nothing; leave one, or 'channel' and 'time_s'"),
     ],

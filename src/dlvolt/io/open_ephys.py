@@ -19,7 +19,7 @@ from spikeinterface.extractors.extractor_classes import (
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.streams import find_stream
+from dlvolt.io.streams import SeveralStreams, find_stream
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -222,8 +222,7 @@ def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, fold
     if not neural:
         raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")
     if len(neural) > 1:
-        choices = "; ".join(listed[name] for name in neural)
-        raise ValueError(f"stream_name: {folder} has several neural streams; choose one of {choices}.")
+        raise SeveralStreams(f"stream_name: {folder} has several neural streams", [listed[name] for name in neural])
     return neural[0]
 
 

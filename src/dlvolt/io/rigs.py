@@ -16,7 +16,7 @@ from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.hdf5 import check_hdf5
-from dlvolt.io.streams import find_stream
+from dlvolt.io.streams import SeveralStreams, find_stream
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
 NOT_NEURAL = re.compile(
@@ -218,8 +218,7 @@ def choose_stream(streams: dict[str, Any], stream_name: str | None, source: Path
     ]
     if len(neural) != 1:
         what = "several streams" if neural else "no stream that is sure to be of electrodes"
-        choices = "; ".join(listed[name] for name in neural) or all_streams
-        raise ValueError(f"stream_name: {source} has {what}; choose one of {choices}.")
+        raise SeveralStreams(f"stream_name: {source} has {what}", [listed[name] for name in neural or listed])
     return neural[0]
 
 

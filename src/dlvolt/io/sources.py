@@ -18,7 +18,7 @@ from dlvolt.io.errors import unreadable
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
-from dlvolt.io.streams import find_stream
+from dlvolt.io.streams import SeveralStreams, find_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
 
@@ -149,11 +149,10 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     with unreadable("source", path, "HDF5"), _opened(path) as file:
         optical = list(find_groups(file, "RoiResponseSeries"))
         electrical = list(find_groups(file, "ElectricalSeries"))
-    listed = ", ".join(f"'{name}'" for name in optical + electrical)
-    if not listed:
+    if not optical + electrical:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
     if stream_name is None and len(optical + electrical) > 1:
-        raise ValueError(f"stream_name: {path} has several series; choose one of {listed}.")
+        raise SeveralStreams(f"stream_name: {path} has several series", [f"'{name}'" for name in optical + electrical])
     stream_name = _choose_series(stream_name, optical + electrical, path)
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
@@ -202,14 +201,13 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
         raise ValueError(f"source: {path} {told}.")
     with unreadable("source", path, "HDF5"):
         series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
-    listed = ", ".join(f"'{name}'" for name in series)
     if not series:
         raise ValueError(
             f"source: {path} has no ElectricalSeries, so there is no recording of electrodes in it; for those of ROIs "
             "see read_voltage_imaging, or dlvolt detect."
         )
     if stream_name is None and len(series) > 1:
-        raise ValueError(f"stream_name: {path} has several ElectricalSeries; choose one of {listed}.")
+        raise SeveralStreams(f"stream_name: {path} has several ElectricalSeries", [f"'{name}'" for name in series])
     stream_name = _choose_series(stream_name, series, path)
     check_electrical_series(path, stream_name)
 

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+
+class SeveralStreams(ValueError):
+    """A source has several streams or series, and none was chosen.
+
+    Parameters
+    ----------
+    what : str
+        The argument that chooses and what there is, ``"stream_name: session.nwb has several series"``.
+    streams : sequence of str
+        Those to choose from: the name in quotes, and what else is known of it.
+
+    Attributes
+    ----------
+    streams : list of str
+        Those to choose from.
+    """
+
+    def __init__(self, what: str, streams: Sequence[str]) -> None:
+        self.streams = list(streams)
+        super().__init__(f"{what}; choose one of {'; '.join(self.streams)}.")
 
 
 def find_stream(wanted: str, streams: Iterable[str]) -> str | None:

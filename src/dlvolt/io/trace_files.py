@@ -282,6 +282,11 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
             f"labels: {path} must hold the columns channel and time_s, or 0 and 1 for each sample, "
             f"not {_described(labels)}."
         )
+    if isinstance(table, pd.DataFrame) and labels.shape[1] > 1 and not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            f"labels: {path} has the columns {', '.join(map(str, table.columns))}; it must have channel and time_s, or "
+            "0 and 1 for each sample."
+        )
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
