@@ -457,7 +457,7 @@ def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
     try:
         yield
-    except (ValueError, OSError, *kinds) as error:
+    except (ValueError, OSError, ImportError, *kinds) as error:  # ImportError: of a package that is not installed
         if parser.verbose:
             traceback.print_exception(error)
         parser.error(in_flags(error))
@@ -507,7 +507,7 @@ def of_rois_only(source: Path) -> bool:
 
     from dlvolt.io.voltage_imaging import find_groups, is_nwb, is_zarr
 
-    if not source.exists() or not is_nwb(source):
+    if not is_nwb(source):
         return False
     if is_zarr(source):
         return True

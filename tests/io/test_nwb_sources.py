@@ -1,5 +1,6 @@
 """NWB files as labs have them, from the source to the electrodes of the units that are written."""
 
+import re
 from datetime import datetime, timezone
 
 import numpy as np
@@ -10,6 +11,7 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectricalSeries
 
 from dlvolt import write_nwb_units
+from dlvolt.cli import main
 from dlvolt.io import read_recording
 
 FS = 30_000.0
@@ -79,9 +81,21 @@ def test_units_point_to_the_rows_of_their_series(tmp_path, names, timestamps, se
     np.testing.assert_allclose(times[1], 100.0 + (51 + np.arange(5) * 400) / FS, atol=1e-6)
 
 
-def test_zarr(tmp_path):
+def test_zarr(tmp_path, capsys):
     source = write_source(tmp_path / "source.nwb.zarr", io=NWBZarrIO)
     recording = read_recording(source, stream_name="second")
     np.testing.assert_array_equal(recording.get_traces(), TRACES["second"])
     rows, _ = units_of(recording, tmp_path / "units.nwb", source)
     assert rows == [[row] for row in ROWS["second"]]
+    main(["info", str(source), "--stream", "second"])
+    assert re.search(r"first sample at +100 s\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("length", [8, 100, 2000, 20_000])
+def test_truncated_file(tmp_path, capsys, length):
+    source = write_source(tmp_path / "source.nwb")
+    source.write_bytes(source.read_bytes()[:length])
+    with pytest.raises(SystemExit) as leaving:
+        main(["info", str(source)])
+    assert leaving.value.code == 2
+    assert re.fullmatch(r"dlvolt: error: SOURCE: .*source\.nwb.*\n", capsys.readouterr().err)

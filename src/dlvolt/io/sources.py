@@ -217,6 +217,8 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
         else:
             recording = read_nwb_recording(path, electrical_series_path=stream_name)
         recording.get_traces(segment_index=0, start_frame=0, end_frame=1)
+    if not recording.has_time_vector(segment_index=0):  # of Zarr, SpikeInterface has an array of one start
+        recording.segments[0]._t_start = float(np.ravel(recording.get_start_time(segment_index=0))[0])
     recording.annotate(reader="read_nwb_recording")
     return recording
 

@@ -126,7 +126,7 @@ def is_zarr(folder: Path) -> bool:
 def is_nwb(path: Path) -> bool:
     """Whether there is an NWB file, HDF5 or Zarr, at a path."""
     if path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path) as file:
+        with unreadable("source", path, "HDF5"), h5py.File(path) as file:
             return file.attrs.get("neurodata_type") in NWB_FILE
     return is_zarr(path) and zarr.open(path, mode="r").attrs.get("neurodata_type") in NWB_FILE
 
