@@ -1,10 +1,11 @@
 """Write each kind of file that dlvolt writes, and have archives' validators judge them.
 
 ``python docs/validate_files.py FOLDER`` sorts and detects in short recordings, simulated and, with ``--open-ephys
-FOLDER``, from a rig: electrodes from Open Ephys, NWB and arrays, voltage and calcium imaging from NWB and arrays, the
-demo's own file, and one after curation. It prints what ``nwbinspector`` finds in each, and, where that program is
-installed (``--dandi PATH`` names another environment's), what ``dandi validate`` does. Exit code 1 if there is anything
-critical, a best-practice violation, or an error of DANDI. ``--only-validate`` judges the files that are in FOLDER.
+SESSION SESSION``, from a rig: electrodes from Open Ephys, NWB and arrays, voltage and calcium imaging from NWB and
+arrays, the demo's own file, and one after curation. It prints what ``nwbinspector`` finds in each, and, where that
+program is installed (``--dandi PATH`` names another environment's), what ``dandi validate`` does. Exit code 1 if
+there is anything critical, a best-practice violation, or an error of DANDI. ``--only-validate`` judges the files that
+are in FOLDER.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from spikeinterface.curation import apply_curation
 
 from dlvolt import read_voltage_imaging, write_nwb_units
 from dlvolt.cli import main as dlvolt
+from dlvolt.io import read_recording
+from dlvolt.io.streams import SeveralStreams
 from dlvolt.simulation import CalciumSettings, simulate_calcium, write_simulated_imaging
 
 METADATA = {
@@ -77,7 +80,16 @@ def write_electrical_series(path: Path, recording: si.BaseRecording) -> None:
         io.write(nwbfile)
 
 
-def write_all(folder: Path, open_ephys: Path | None) -> list[Path]:
+def first_stream(session: Path) -> list[str]:
+    """Return the flags that choose the first stream of a session, none if it has only one."""
+    try:
+        read_recording(session)
+    except SeveralStreams as error:
+        return ["--stream", error.streams[0].split("'")[1]]
+    return []
+
+
+def write_all(folder: Path, open_ephys: list[Path]) -> list[Path]:
     """Write a file of each kind."""
     metadata = folder / "metadata.json"
     metadata.write_text(json.dumps(METADATA))
@@ -108,11 +120,9 @@ def write_all(folder: Path, open_ephys: Path | None) -> list[Path]:
             "detect", sources / "calcium.npy", "calcium_from_arrays", "--sampling-frequency", "30", "--model", "calcium"
         ),
     ]
-    for name in sorted(each.name for each in open_ephys.iterdir()) if open_ephys is not None else ():
-        stream = ["--stream", "File_Reader-106.0"] if name.startswith("binary") else []
-        files.append(
-            write("sort", open_ephys / name, f"electrodes_from_open_ephys_{name}", "--probe", "linear:25", *stream)
-        )
+    for index, session in enumerate(open_ephys):
+        options = ["--probe", "linear:25", *first_stream(session)]
+        files.append(write("sort", session, f"electrodes_from_open_ephys_{index}", *options))
     analyzer = si.load(kept / "analyzer")
     unit_ids = list(analyzer.unit_ids)
     decided = {"format_version": "2", "unit_ids": unit_ids, "merges": [{"unit_ids": unit_ids[:2]}], "removed": []}
@@ -161,7 +171,7 @@ def main() -> None:
     """Write and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--open-ephys", type=Path, help="a folder of Open Ephys folders")
+    parser.add_argument("--open-ephys", type=Path, nargs="+", default=[], help="folders of Open Ephys sessions")
     parser.add_argument("--dandi", default=shutil.which("dandi"), help="the program")
     parser.add_argument("--only-validate", action="store_true")
     args = parser.parse_args()
