@@ -13,8 +13,6 @@ from dlvolt.deconvolution import (
     Events,
     LowRankTemplates,
     compose,
-    event_slices,
-    event_waveforms,
     local_columns,
     residual,
     scores,
@@ -24,6 +22,7 @@ from dlvolt.threads import map_in_threads
 
 from .evidence import Decoys, Evidence
 from .shadows import casts_shadow, shadows_of
+from .snippets import sum_snippets
 from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
@@ -129,35 +128,53 @@ def collect(
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     groups = _groups(places)  # the same ones however many threads there are
 
-    def of_group(group: range) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        some = [(chunks[index], index in weighed) for index in group]
-        place = places[group[0]]
-        return _in_place(some, matchers.at(place), casts, channels, basis, decoys, place)
-
-    parts = map_in_threads(of_group, groups, num_workers)
-    events, features, in_shadow, shadows, sums_of_groups, squares_of_groups, deviations, counts = zip(
-        *parts, strict=True
+    parts = map_in_threads(
+        lambda group: _in_place(
+            [(chunks[index], index in weighed) for index in group],
+            matchers.at(places[group[0]]),
+            casts,
+            channels,
+            basis,
+            decoys,
+            places[group[0]],
+        ),
+        groups,
+        num_workers,
     )
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
-    of_groups = [places[group[0]] for group in groups]
-    for place, sums_of_group, squares_of_group in zip(of_groups, sums_of_groups, squares_of_groups, strict=True):
-        sums[:, place] += sums_of_group * is_near[:, :, None]
-        squares[:, place] += squares_of_group
+    for group, part in zip(groups, parts, strict=True):
+        sums[:, places[group[0]]] += part.sums * is_near[:, :, None]
+        squares[:, places[group[0]]] += part.squares
     return CleanSample(
-        units=torch.cat([each.units for each in events]),
-        places=torch.tensor(of_groups).repeat_interleave(torch.tensor([len(each.units) for each in events])),
-        amplitudes=torch.cat([each.amplitudes for each in events]),
-        in_shadow=torch.cat(in_shadow),
-        shadows=sum(shadows),
-        features=torch.cat(features),
+        units=torch.cat([part.events.units for part in parts]),
+        places=torch.cat(
+            [torch.full_like(part.events.units, places[group[0]]) for group, part in zip(groups, parts, strict=True)]
+        ),
+        amplitudes=torch.cat([part.events.amplitudes for part in parts]),
+        in_shadow=torch.cat([part.in_shadow for part in parts]),
+        shadows=sum(part.shadows for part in parts),
+        features=torch.cat([part.features for part in parts]),
         channels=channels,
         basis=basis,
         sums=sums,
         squares=squares,
-        deviations=torch.stack(deviations).median(dim=0).values.clamp(min=1.0),
-        evidence=Evidence.of(sum(counts)),
+        deviations=torch.stack([part.deviations for part in parts]).median(dim=0).values.clamp(min=1.0),
+        evidence=Evidence.of(sum(part.counts for part in parts)),
     )
+
+
+class _Part(NamedTuple):
+    """What `CleanSample` holds of some chunks in one place; `counts` are those of `Decoys.count`."""
+
+    events: Events
+    features: Tensor
+    in_shadow: Tensor
+    shadows: Tensor
+    sums: Tensor
+    squares: Tensor
+    deviations: Tensor
+    counts: Tensor
 
 
 def _in_place(
@@ -168,28 +185,30 @@ def _in_place(
     basis: Tensor,
     decoys: Decoys,
     place: int,
-) -> tuple[Events, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> _Part:
     """Collect the events of chunks in which the tissue is in one place; decoys are counted in those that are marked.
-
-    Returns events, features, in_shadow, shadows, sums, squares, deviations, as in `CleanSample`, and what
-    `Decoys.count` does.
 
     The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
     snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
     the shadow of another. Nor is it explained away there: it may be a part of the larger spike that the larger template
     lacks, and should have back. (A spike of another neuron, which is there by chance, is lost in the mean.)
+
+    A clean snippet is what is left at the event and what the event itself adds, a w(d − δ). The latter is the same for
+    all events of a unit and shift but for the amplitude, so it is added to their sums and projections, not to each.
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
-    back = undelays(width)  # J×D×D
+    delays, back = shift_bank(torch.eye(width)), undelays(width)  # J×D×D
+    local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D
     components = back @ basis.T  # J×D×B
-    found, features, shaded, shadows, deviations = [], [], [], torch.zeros_like(casts, dtype=torch.long), None
-    counts = decoys.none()
-    sums, squares = torch.zeros(len(back) * num_units, channels.shape[1], width), torch.zeros(num_units)
+    of_unit = torch.stack([local @ (delay @ some) for delay, some in zip(delays, components, strict=True)])  # J×K×C×B
+    profiles = components.mT.contiguous().numpy()
+    sums, added = torch.zeros(len(back), *local.shape), torch.zeros(len(back) * num_units)
+    squares, counts, shadows = torch.zeros(num_units), decoys.none(), torch.zeros_like(casts, dtype=torch.long)
+    found, features, shaded, deviations = [], [], [], None
     for halves, is_weighed in chunks:
         chunk = halves.float()
         events = matcher.pursue(chunk)
-        where = channels[events.units]
         in_shadow, of_chunk = shadows_of(events, casts, width)
         known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
         everywhere = residual(chunk, known, templates)
@@ -198,21 +217,28 @@ def _in_place(
         if is_weighed:
             left = residual(everywhere, events.select(in_shadow), templates)
             counts += decoys.count(left, events, in_shadow, place)
-        left_over = event_slices(everywhere, events.times, width, where)  # E×C×D
-        clean = left_over + event_waveforms(known, templates, where)
-        unexplained = left_over.square().mean(dim=(1, 2))  # 1 where it is noise
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
-        weights = events.amplitudes * (MAX_UNEXPLAINED / unexplained).clamp(max=1)
-        weights[in_shadow] *= LITTLE
-        sums.index_add_(0, events.shifts * num_units + events.units, weights[:, None, None] * clean)
+        weights = events.amplitudes * torch.where(in_shadow, LITTLE, 1.0)
+        projected = torch.zeros(len(weights), channels.shape[1], len(basis))
+        where = (each.numpy() for each in (everywhere, events.times, events.units, events.shifts, weights, channels))
+        sum_snippets(*where, profiles, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
+        added.index_add_(0, events.shifts * num_units + events.units, weights * known.amplitudes)
         squares.index_add_(0, events.units, weights * events.amplitudes)
         found.append(events)
-        features.append(clean @ components[events.shifts])
+        features.append(projected + known.amplitudes[:, None, None] * of_unit[events.shifts, events.units])
         shaded.append(in_shadow)
         shadows += of_chunk
-    events = Events(*(torch.cat(fields) for fields in zip(*found, strict=True)))
-    sums = sum(of_shift @ matrix for of_shift, matrix in zip(sums.unflatten(0, (len(back), -1)), back, strict=True))
-    return events, torch.cat(features), torch.cat(shaded), shadows, sums, squares, deviations, counts
+    of_shifts = zip(sums, added.view(len(back), num_units, 1, 1), delays, back, strict=True)
+    return _Part(
+        events=Events(*(torch.cat(fields) for fields in zip(*found, strict=True))),
+        features=torch.cat(features),
+        in_shadow=torch.cat(shaded),
+        shadows=shadows,
+        sums=sum(summed @ moves + factors * (local @ (delay @ moves)) for summed, factors, delay, moves in of_shifts),
+        squares=squares,
+        deviations=deviations,
+        counts=counts,
+    )
 
 
 def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
