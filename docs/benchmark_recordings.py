@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import spikeinterface.full as si
-from probeinterface import generate_linear_probe, generate_tetrode
+from probeinterface import generate_linear_probe, generate_multi_columns_probe, generate_tetrode
 from spikeinterface.generation import generate_drifting_recording
 
 FS = 30_000.0  # Hz
@@ -80,6 +80,20 @@ def si_weak(duration_s, seed, num_channels, num_units, noise_uv):
     )
 
 
+def si_hash(duration_s, seed):
+    """Return 8 units on 32 channels over the hash of 150 others, most of which hardly exceed the noise."""
+    probe = generate_multi_columns_probe(num_columns=2, num_contact_per_column=16, xpitch=20.0, ypitch=20.0)
+    probe.set_device_channel_indices(np.arange(32))
+    settings = dict(durations=[duration_s], sampling_frequency=FS, probe=probe)
+    near, truth = si.generate_ground_truth_recording(num_units=8, seed=seed, **settings)
+    silent = dict(noise_levels=0.001, strategy="on_the_fly")
+    far, others = si.generate_ground_truth_recording(num_units=150, seed=seed + 1, noise_kwargs=silent, **settings)
+    recording = si.NumpyRecording([(near.get_traces() + 0.12 * far.get_traces()).astype("float32")], FS)
+    recording.set_probe(probe)
+    others = others.rename_units([f"far{unit}" for unit in others.unit_ids])
+    return recording, si.aggregate_units([truth.rename_units([f"near{unit}" for unit in truth.unit_ids]), others])
+
+
 def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, **num_cells):
     """Return simulated cells in noise that is coloured and correlated over distance."""
     import MEArec
@@ -111,6 +125,7 @@ RECORDINGS = {  # how it is made, s, seed, and what else that takes
     "mea_nn32_weak": (mearec, 90.0, 77, dict(n_exc=10, n_inh=3, min_dist_um=20, noise_uv=20.0)),
     "si_weak4": (si_weak, 120.0, 3, dict(num_channels=4, num_units=6, noise_uv=14.0)),
     "si_weak16": (si_weak, 120.0, 5, dict(num_channels=16, num_units=14, noise_uv=16.0)),
+    "si_hash32": (si_hash, 60.0, 5, {}),
     "si_np_static": (si_neuropixels, 240.0, 11, dict(drifts=False)),
     "si_np_drift": (si_neuropixels, 240.0, 11, dict(drifts=True)),
 }
