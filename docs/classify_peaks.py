@@ -7,7 +7,7 @@ import pandas as pd
 import spikeinterface.full as si
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
-from dlvolt.detection import classify_peaks
+from dlvolt.electrodes import classify_peaks
 
 NEAR_S = 0.0005
 si.set_global_job_kwargs(n_jobs=1, progress_bar=False)

@@ -54,7 +54,7 @@ print(f"{len(peaks)} peaks")
 # ``classify_peaks`` would keep it for a sorter; but with ``threshold="predict"`` only those stay that stand apart on
 # their channel.
 
-from dlvolt.detection import classify_peaks
+from dlvolt.electrodes import classify_peaks
 
 labels = classify_peaks(filtered, peaks, model="waveform_cnn", threshold="predict")
 spikes = peaks[labels == 1]

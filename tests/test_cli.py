@@ -21,7 +21,9 @@ from spikeinterface.extractors import read_nwb_sorting, read_phy
 
 import dlvolt
 from dlvolt import write_nwb_units
-from dlvolt.cli import ELECTRODE_PARAMETERS, ROI_PARAMETERS, agreement, main, make_parser, read_units
+from dlvolt.cli import main, make_parser
+from dlvolt.cli.arguments import ELECTRODE_PARAMETERS, ROI_PARAMETERS
+from dlvolt.cli.compare import agreement, read_units
 from dlvolt.evaluation import event_scores
 from dlvolt.networks import load
 from dlvolt.parameters import SorterParameters
@@ -669,7 +671,7 @@ def test_ctrl_c_is_one_line_within_two_seconds(tmp_path, work):
     script = f"""
 import os, signal, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from dlvolt.interrupt import in_one_line
+from dlvolt.cli.interrupt import in_one_line
 
 def pool():
     with ThreadPoolExecutor(1) as executor:

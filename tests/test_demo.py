@@ -3,7 +3,7 @@ from matplotlib.image import imread
 from pynwb import NWBHDF5IO
 
 from dlvolt.cli import main
-from dlvolt.demo import measure, run_demo, simulate
+from dlvolt.cli.run_demo import measure, run_demo, simulate
 
 
 def test_demo_says_what_it_found_and_where(tmp_path, capsys, monkeypatch):
@@ -11,7 +11,7 @@ def test_demo_says_what_it_found_and_where(tmp_path, capsys, monkeypatch):
     for name in names:
         (tmp_path / name).write_text("of an earlier demo")
     made = []
-    monkeypatch.setattr("dlvolt.demo.run_demo", lambda *args, **kwargs: made.append(run_demo(*args, **kwargs)))
+    monkeypatch.setattr("dlvolt.cli.run_demo.run_demo", lambda *args, **kwargs: made.append(run_demo(*args, **kwargs)))
     main(["demo", "--out", str(tmp_path), "--duration", "6", "--n-jobs", "1"])
     (demo,) = made
     printed = capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_demo_says_what_it_found_and_where(tmp_path, capsys, monkeypatch):
 
 
 def test_the_demo_is_silent_unless_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dlvolt.demo.plot_sorting_summary", lambda *_, figure: figure)
+    monkeypatch.setattr("dlvolt.cli.run_demo.plot_sorting_summary", lambda *_, figure: figure)
     run_demo(tmp_path / "new", duration_s=1.0, n_jobs=1)
     assert capsys.readouterr().out == ""
 

@@ -89,10 +89,10 @@ NONE_KNOWN = " ".join(["False"] * 7)
         "spikeinterface.full",
         # modules of ours that import SpikeInterface's registries while they are imported themselves
         "dlvolt.sorter",
-        "dlvolt.matching",
+        "dlvolt.electrodes.matching",
         "dlvolt.preprocessing.spike_probability",
         "dlvolt.detection.network",
-        "dlvolt.clustering.dbscan",
+        "dlvolt.electrodes.clustering.dbscan",
     ],
 )
 def test_known_whatever_is_imported_first(first):

@@ -3,26 +3,26 @@
 import lazy_loader
 
 import _dlvolt_autoload
+from dlvolt import moved
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "calcium",
-        "clustering",
         "deconvolution",
         "detection",
+        "electrodes",
         "evaluation",
         "io",
-        "motion",
         "networks",
-        "optical",
         "plotting",
         "preprocessing",
         "reporting",
+        "rois",
         "simulation",
         "training",
+        *(name.split(".")[1] for name in moved.MOVED if name.count(".") == 1),
     ],
     submod_attrs={
         "io.image_sequence": ["read_image_sequence"],
@@ -31,9 +31,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "io.open_ephys": ["read_open_ephys"],
         "io.trace_files": ["traces_to_recording"],
         "io.voltage_imaging": ["read_voltage_imaging"],
-        "optical": ["roi_traces"],
         "reporting.page": ["report"],
+        "rois.recipe": ["roi_traces"],
     },
 )
 
 _dlvolt_autoload.install()
+moved.install()

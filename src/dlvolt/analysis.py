@@ -8,8 +8,8 @@ from typing import Any
 from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer, create_sorting_analyzer
 from spikeinterface.core.job_tools import fix_job_kwargs
 
+from dlvolt.electrodes.stages import filter_and_reference, set_aside
 from dlvolt.parameters import SorterParameters
-from dlvolt.stages import filter_and_reference, set_aside
 
 QUALITY_METRICS = ("num_spikes", "firing_rate", "snr", "isi_violation", "rp_violation", "amplitude_median", "sd_ratio")
 PRESENCE_BIN_S = 60.0  # SpikeInterface's; a shorter recording has no presence ratio

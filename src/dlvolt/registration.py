@@ -28,8 +28,8 @@ ENTRIES = [
     Entry(SORTERS, "sorter_full_list", "dlvolt", "dlvolt.sorter:DlvoltSorter"),
     Entry(DETECTION, "detect_peak_methods", "dlvolt", "dlvolt.detection.network:NetworkPeakDetector"),
     Entry(DETECTION, "detect_peak_methods", "dlvolt-adaptive", "dlvolt.detection.adaptive:AdaptivePeakDetector"),
-    Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.matching:DlvoltMatching"),
-    Entry(CLUSTERING, "clustering_methods", "dlvolt-dbscan", "dlvolt.clustering.dbscan:DbscanClustering"),
+    Entry(MATCHING, "matching_methods", "dlvolt", "dlvolt.electrodes.matching:DlvoltMatching"),
+    Entry(CLUSTERING, "clustering_methods", "dlvolt-dbscan", "dlvolt.electrodes.clustering.dbscan:DbscanClustering"),
 ]
 for class_name, function_name in (
     ("DeltaFOverFRecording", "delta_f_over_f"),

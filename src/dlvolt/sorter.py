@@ -8,11 +8,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from spikeinterface.core import BaseRecording, NumpySorting, load
+from spikeinterface.core import BaseRecording, load
 from spikeinterface.core.core_tools import extractor_dict_iterator
-from spikeinterface.core.job_tools import ensure_chunk_size, fix_job_kwargs, job_keys
+from spikeinterface.core.job_tools import ensure_chunk_size, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
-from threadpoolctl import threadpool_limits
 
 import dlvolt  # its parts wait until there is something to sort
 from dlvolt.parameters import SorterParameters
@@ -98,10 +97,19 @@ class DlvoltSorter(ComponentsBasedSorter):
         modality = choose_modality(recording, parameters.modality)
         if verbose:
             print(f"dlvolt: {modality} mode, as {_reason(recording, parameters.modality)}")
-        sorting = (dlvolt.optical.sort_rois if modality == "optical" else sort)(recording, parameters, verbose=verbose)
+        sort = dlvolt.rois.sort_rois if modality == "optical" else dlvolt.electrodes.sort_electrodes
+        sorting = sort(recording, parameters, verbose=verbose)
         with warnings.catch_warnings():  # the sorting is all there is to save; where it came from is known
             warnings.filterwarnings("ignore", message="The extractor is not serializable")
             sorting.save(folder=Path(sorter_output_folder) / "sorting")
+
+
+def __getattr__(name: str) -> Any:
+    """Return `dlvolt.electrodes.sort_electrodes` by its old name, ``sort``."""
+    if name == "sort":
+        warnings.warn("dlvolt.sorter.sort is dlvolt.electrodes.sort_electrodes now", DeprecationWarning, stacklevel=2)
+        return dlvolt.electrodes.sort_electrodes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check(recording: BaseRecording, p: SorterParameters) -> None:
@@ -123,16 +131,20 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
     _check_device(p.device)
     _check_job_kwargs(recording, p.job_kwargs or {})
     if choose_modality(recording, p.modality) == "optical":
-        dlvolt.optical.check(recording, p)
+        from dlvolt.rois.recipe import check as check_rois
+
+        check_rois(recording, p)
     else:
         _check_electrodes(recording, p.freq_min)
         if p.peak_model != "none":
             try:
-                dlvolt.detection.check_peak_model(recording, p.peak_model, p.device)
+                dlvolt.electrodes.check_peak_model(recording, p.peak_model, p.device)
             except (ValueError, FileNotFoundError) as error:
                 message = str(error)  # which calls it model
                 raise type(error)(f"peak_{message}" if message.startswith("model") else message) from error
-        if p.motion_correction is True and (reason := dlvolt.motion.why_not(recording)):
+        from dlvolt.electrodes.motion import why_not
+
+        if p.motion_correction is True and (reason := why_not(recording)):
             raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
 
 
@@ -251,57 +263,3 @@ def _set_aside(folder: Path) -> Path:
 def _put_back(folder: Path) -> None:
     if _set_aside(folder).is_dir() and not folder.exists():
         _set_aside(folder).replace(folder)
-
-
-@threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way
-def sort(recording: BaseRecording, parameters: SorterParameters, verbose: bool = False) -> NumpySorting:
-    """Sort the spikes of an extracellular recording.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels with locations; raw traces.
-    parameters : SorterParameters
-        Parameters.
-    verbose : bool
-        Say what is done, and show progress bars.
-
-    Returns
-    -------
-    NumpySorting
-        Units 0, 1, …, by depth, with properties ``snr``, ``amplitude`` (both in noise standard deviations),
-        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see `dlvolt.learning.Decoys`) and
-        ``label`` ("good", or "mua" for what is no single neuron). The annotation ``set_aside`` lists what was taken
-        for artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
-    """
-    from dlvolt import stages  # torch and scikit-learn wait until there is something to sort
-
-    p = parameters
-    job_kwargs = fix_job_kwargs(p.job_kwargs)
-    if not any(key.startswith(("chunk", "total_memory")) for key in p.job_kwargs or {}):
-        job_kwargs |= dict.fromkeys(("chunk_size", "chunk_memory", "total_memory"))
-        job_kwargs["chunk_duration"] = stages.chunk_duration(recording)
-    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
-    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
-    say = print if verbose else lambda *_: None
-
-    finite = stages.set_aside(recording, p, job_kwargs)
-    artefacts = finite.artefacts
-    for remark in stages.remarks(finite):
-        say(f"dlvolt: {remark}")
-    whitened = stages.preprocess(finite, p)
-    sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
-    shape = stages.find_shape(whitened, sample, p)
-    peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
-    peaks = stages.drop_noise(recording, peaks, p, job_kwargs)
-    say(f"dlvolt: {len(peaks.peaks)} peaks")
-    drift = stages.find_drift(whitened, peaks, p)
-    say(f"dlvolt: {drift.remark}")
-    waveforms = stages.cluster(whitened, peaks, shape, drift, p)
-    say(f"dlvolt: {len(waveforms)} clusters")
-    units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
-    say(f"dlvolt: {len(units.waveforms)} templates")
-    spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
-    sorting = stages.collect(whitened, artefacts, units, spikes, p)
-    say(f"dlvolt: {len(sorting.unit_ids)} units that fire often enough and are not noise, of {len(units.waveforms)}")
-    return sorting

@@ -148,5 +148,5 @@ def test_training_leaves_nobody_elses_dice_touched():
 
 def test_a_network_of_snippets_reads_no_traces(fitted, tmp_path):
     recording = si.NumpyRecording(np.zeros((1000, 1)), 30_000.0)
-    with pytest.raises(ValueError, match=r"is for snippets, not for traces; take dlvolt\.detection\.classify_peaks"):
+    with pytest.raises(ValueError, match=r"is for snippets, not for traces; take dlvolt\.electrodes\.classify_peaks"):
         spike_probability(recording, model=save(fitted, tmp_path))

@@ -11,10 +11,10 @@ from scipy.signal import fftconvolve, lfilter
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.preprocessing import common_reference, highpass_filter
 
+from dlvolt.electrodes.stages import preprocess, set_aside
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import WhitenNoiseRecording, whiten_noise
 from dlvolt.preprocessing.whiten_noise import _inverse_root_filter, estimate_whitening_filters
-from dlvolt.stages import preprocess, set_aside
 
 RATE = 25000.0
 COLOUR = np.array([1.0, 0.7, 0.3, 0.1])  # impulse response that colours the noise

@@ -15,7 +15,7 @@ from .loops import compiled, compiled_for_sums
 from .model import Events
 
 REACH = 2  # samples that an event may move when those beside it are known
-NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations: amplitudes, known to within one, that change less are left as they are
+NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations: amplitudes are known to within one, and may be off by so little
 FEW = 1024  # events that there is room for at first
 
 

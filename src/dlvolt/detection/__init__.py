@@ -1,4 +1,4 @@
-"""From traces to peaks, in SpikeInterface's peak dtype; and, beside it, what networks are compared with."""
+"""Detectors of the spikes of single traces, in SpikeInterface's peak dtype; and what networks are compared with."""
 
 import lazy_loader
 
@@ -7,13 +7,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "adaptive": ["AdaptivePeakDetector"],
         "baselines": ["adaptive_matched_filter", "adaptive_threshold", "gaussian_threshold"],
+        "expected_f1": ["best_expected_f1", "expected_f1_thresholds"],
+        "network": ["NetworkPeakDetector"],
+        "shadowing": ["shadow"],
+        # what is elsewhere now, see `dlvolt.moved`
         "classify": ["SpikeProbabilityOfPeaks", "check_peak_model", "classify_peaks"],
         "crosstalk": ["Crosstalk", "flag_crosstalk", "neighbouring_pairs"],
         "event_labels": ["label_events"],
-        "expected_f1": ["best_expected_f1", "expected_f1_thresholds"],
         "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
-        "network": ["NetworkPeakDetector"],
         "rate_spikes": ["rate_spikes"],
-        "shadowing": ["shadow"],
     },
 )

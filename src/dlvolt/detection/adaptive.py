@@ -11,8 +11,8 @@ from spikeinterface.core.node_pipeline import PeakDetector
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from dlvolt.preprocessing.finite import FiniteRecording
+from dlvolt.robust import GAUSSIAN_MAD
 
-from .baselines import GAUSSIAN_MAD
 from .network import ShadowingPeakDetector
 from .shadowing import shadow
 

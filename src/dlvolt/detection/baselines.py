@@ -13,7 +13,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, fftconvolve, find_peaks, sosfiltfilt, welch
 
-GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
+from dlvolt.robust import GAUSSIAN_MAD
+
 BALANCE = 0.25  # exponent that weighs spikes missed against noise taken for spikes
 TEMPLATE_SPIKES = 50  # the strongest, of which the template is the mean
 FLOOR = 1e-2  # of the largest noise power: frequencies without noise are not blown up

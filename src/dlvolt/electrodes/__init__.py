@@ -1,4 +1,4 @@
-"""What belongs to recordings of electrodes: what in them is not neural, and which units have evidence."""
+"""What the sorter does with recordings of electrodes: `stages` are its verbs, in order."""
 
 import lazy_loader
 
@@ -6,6 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "artefacts": ["Artefacts", "bridge_periods", "find_artefacts"],
+        "classify": ["SpikeProbabilityOfPeaks", "check_peak_model", "classify_peaks"],
         "hum": ["find_hum"],
+        "recipe": ["sort_electrodes"],
+        "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
     },
 )

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from dlvolt.robust import GAUSSIAN_MAD
+
 FEATURES = ("raw", "smoothed", "highpass", "derivative", "median")
 SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
 BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
 MEDIAN_MS = 10.0  # length of the median filter
 TRUNCATION = 3.0  # standard deviations, where Gaussians end
 NOISE_SAMPLES = 51  # in fluorescence of calcium at 100 Hz, noise is what an average over so many takes away
-GAUSSIAN_MAD = 0.6745  # median of |z| for z ~ N(0, 1)
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:

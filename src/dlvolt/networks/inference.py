@@ -111,7 +111,7 @@ def hop_and_kept(model: Any) -> tuple[int, int]:
     """
     if not hasattr(model, "overlap_samples"):
         raise ValueError(
-            f"model: {model.architecture!r} is for snippets, not for traces; take dlvolt.detection.classify_peaks"
+            f"model: {model.architecture!r} is for snippets, not for traces; take dlvolt.electrodes.classify_peaks"
         )
     hop = model.window_samples - model.overlap_samples
     kept = model.window_samples - 2 * model.prune_samples

@@ -55,7 +55,7 @@ class SnippetNetwork(ClassifierMixin, Network):
     num_before : int
         Sample of its peak.
     noise_uv : float
-        Noise of the channels it was trained on, standard deviation in µV. `dlvolt.detection.classify_peaks` scales
+        Noise of the channels it was trained on, standard deviation in µV. `dlvolt.electrodes.classify_peaks` scales
         snippets of other recordings to it, and tells them from noise by `noise_threshold`.
     threshold : float or "auto"
         Probability from which on `predict` says spike; "auto" chooses it for each channel.
@@ -209,7 +209,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         if X.ndim != 2 or X.shape[1] != self.window_samples:
             raise ValueError(
                 f"X must be snippets of shape (B, {self.window_samples}), not {X.shape}; cut them so long at "
-                f"{self.sampling_frequency:g} Hz, or let dlvolt.detection.classify_peaks do it"
+                f"{self.sampling_frequency:g} Hz, or let dlvolt.electrodes.classify_peaks do it"
             )
         X = check_windows(X)[0] if len(X) else X
         if y is None:

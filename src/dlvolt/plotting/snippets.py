@@ -74,7 +74,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = N
     Parameters
     ----------
     points : np.ndarray, shape (P, 3)
-        From `dlvolt.clustering.embed`.
+        From `dlvolt.electrodes.clustering.embed`.
     labels : np.ndarray, shape (P,)
         0, 1, …, and -1 for those in no cluster.
     axes : Axes, optional

@@ -15,6 +15,8 @@ from spikeinterface.core import (
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from dlvolt.robust import GAUSSIAN_MAD
+
 from .highpass_reference import row_medians
 from .zero_phase import ZeroPhaseFilter
 
@@ -211,7 +213,7 @@ def _noise_scale(trace: np.ndarray) -> float:
     """
     if len(trace) < BLOCK:
         return 0.0
-    by_samples = float(row_medians(np.abs(trace)[None])[0]) / 0.6745
+    by_samples = float(row_medians(np.abs(trace)[None])[0]) / GAUSSIAN_MAD
     by_blocks = float(typical_block(trace[:, None], BLOCK)[0])
     return by_blocks if by_samples < COARSE * by_blocks else by_samples
 

@@ -46,6 +46,7 @@ from scipy.stats import norm
 
 from dlvolt.deconvolution import NUM_SHIFTS, AmplitudePrior, LowRankTemplates, PreparedTemplates, pursue
 from dlvolt.deconvolution.shifts import HALF_WIDTH, interpolation_kernels
+from dlvolt.robust import GAUSSIAN_MAD
 
 from .waveforms import expected_waveforms
 
@@ -383,7 +384,7 @@ def noise_level(z: np.ndarray, length: int) -> np.ndarray:
     count = max(1, len(z) // length)
     parts = np.abs(z[: len(z) // count * count]).reshape(count, -1)
     middle = parts.shape[1] // 2
-    medians = np.partition(parts, middle, axis=1)[:, middle] / norm.ppf(0.75)
+    medians = np.partition(parts, middle, axis=1)[:, middle] / GAUSSIAN_MAD
     smooth = uniform_filter1d(medians, min(NUM_LEVELS, 2 * count - 1), mode="nearest")
     return np.maximum(np.interp(np.arange(len(z)), (np.arange(count) + 0.5) * len(z) / count, smooth), 1e-12)
 

@@ -14,6 +14,7 @@ from pynwb.ophys import Fluorescence, ImageSegmentation, ImagingPlane, OpticalCh
 from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
 
+from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.whole import written_whole
 
 from .biophysical import simulate_biophysical
@@ -137,7 +138,7 @@ def write_simulated_imaging(
 def _noise(traces: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the white noise of each trace, from its second differences."""
     differences = np.abs(np.diff(traces, n=2, axis=0))
-    return np.median(differences, axis=0) / 0.6745 / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
+    return np.median(differences, axis=0) / GAUSSIAN_MAD / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
 
 
 def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tuple[csr_array, np.ndarray]:

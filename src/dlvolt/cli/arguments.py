@@ -1,0 +1,195 @@
+"""The flags that several commands have, and how errors are said."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from dlvolt.parameters import CHOICES, SorterParameters
+
+BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")  # flags, or none
+ELECTRODE_PARAMETERS, ROI_PARAMETERS = (
+    [each.name for each in fields(SorterParameters) if each.metadata["of"] in (of, "both") and each.name not in BY_HAND]
+    for of in ("electrodes", "rois")
+)
+
+
+FLAGS = {  # what the Python functions call a flag
+    "source": "SOURCE",
+    "folder": "SOURCE",
+    "recording": "SOURCE",
+    "traces": "SOURCE",
+    "stream_name": "--stream",
+    "sampling_frequency": "--sampling-frequency",
+    "probe": "--probe",
+    "reader": "--reader",
+    "path": "--out",
+    "labels": "--labels",
+    "series": "--stream",
+    "model": "--model",
+    "names": "--traces",
+    "sorters": "--sorters",
+    "truth": "--truth",
+    "report": "--report",
+}
+EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
+
+Commands = argparse._SubParsersAction  # what `add_command` of each command adds to
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line."""
+
+    commands: Mapping[str, argparse.ArgumentParser]
+    verbose = False
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with exit code 2."""
+        self.exit(2, f"dlvolt: error: {' '.join(message.split())}\n")
+
+
+def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add a flag for each of these parameters of the sorter."""
+    group = command.add_argument_group("sorter parameters")
+    types = get_type_hints(SorterParameters)
+    for parameter in fields(SorterParameters):
+        if parameter.name not in names:
+            continue
+        if types[parameter.name] is bool:
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        elif parameter.name in CHOICES:
+            words = {str(choice).lower(): choice for choice in CHOICES[parameter.name]}
+            kind = {"type": partial(_choice, words), "metavar": "|".join(words)}
+        else:
+            kind = {"type": types[parameter.name], "metavar": types[parameter.name].__name__.upper()}
+        group.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            default=parameter.default,
+            help=f"{parameter.metadata['description']} (default: {parameter.default})",
+            **kind,
+        )
+
+
+def _choice(words: dict[str, Any], text: str) -> Any:
+    """Return what a word stands for, itself if that is nothing: the parameters say what is wrong with it."""
+    return words.get(text, text)
+
+
+def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
+    """Add the flag that chooses one of several streams."""
+    command.add_argument("--stream", metavar="NAME", help=f"{what}, where there are several")
+
+
+def add_recording_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the recording of electrodes and what tells how to read it."""
+    add = command.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="Open Ephys folder, NWB file, folder saved by SpikeInterface, file or folder of SpikeGLX, Intan, "
+        "Blackrock, Plexon, Neuralynx, Maxwell, MEArec and others that Neo reads, or raw file with a JSON beside it",
+    )
+    add_stream_argument(command, "the stream or ElectricalSeries to sort, or how its name ends")
+    add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
+    add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
+
+
+def add_csv_argument(command: argparse.ArgumentParser) -> None:
+    """Add the tables of units and of spikes."""
+    command.add_argument("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+
+
+def add_report_argument(command: argparse.ArgumentParser) -> None:
+    """Add the page that shows what was found."""
+    command.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found"
+    )
+
+
+def add_trace_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the source of traces and what tells how to read it."""
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="NWB file with a RoiResponseSeries or an ElectricalSeries, Open Ephys folder, folder saved by "
+        "SpikeInterface, or .npy, .npz, .csv or .mat file of shape (samples, traces)",
+    )
+    add_stream_argument(command, "the series, stream or array to read")
+    command.add_argument(
+        "--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz, .csv and .mat files"
+    )
+    command.add_argument("--probe", help="of electrodes, as for 'dlvolt sort'; default: the source's")
+
+
+def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say which NWB file is written and what is known about its session."""
+    add = command.add_argument
+    add("--out", type=Path, required=True, metavar="FILE", help="the NWB file to write")
+    add("--overwrite", action="store_true", help="replace the NWB file if it exists")
+    add(
+        "--session-start-time",
+        type=iso_time,
+        metavar="ISO",
+        help=f"when the session started, e.g. {EXAMPLE_TIME}; needed where the source does not tell",
+    )
+    add("--session-description", metavar="TEXT", help="what was recorded; default: the source's")
+    add(
+        "--metadata",
+        type=Path,
+        metavar="JSON",
+        help='a JSON file {"NWBFile": {…}, "Subject": {…}, "ElectrodeGroup": {"location": …}} with what archives ask '
+        "for and the source does not tell",
+    )
+
+
+def add_job_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to run, not what."""
+    command.add_argument("--n-jobs", type=int, default=-1, metavar="N", help="workers; default: one for each core")
+    command.add_argument("--quiet", action="store_true", help="no progress, only results")
+
+
+def iso_time(text: str) -> datetime:
+    """Read a time."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like {EXAMPLE_TIME}") from error
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """Return what reads a positive number."""
+
+    def read(text: str) -> float:
+        if not (number := kind(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be positive, not {text}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse names it when the text is no number
+    return read
+
+
+@contextmanager
+def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, *kinds) as error:  # ImportError: of a package that is not installed
+        if parser.verbose:
+            traceback.print_exception(error)
+        parser.error(in_flags(error))
+
+
+def in_flags(message: Exception | Warning | str) -> str:
+    """Say a message of the Python functions in words of the command line."""
+    name, colon, rest = str(message).partition(":")
+    text = f"{FLAGS.get(name, name)}{colon}{rest}"
+    return text.replace("probe=", "--probe").replace("overwrite=True", "--overwrite")

@@ -1,0 +1,116 @@
+"""``dlvolt info``: what is in a source, and what would be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from spikeinterface.core import BaseRecording
+
+from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing.spike_rate import MODEL as MODEL_OF_CALCIUM
+from dlvolt.sorter import check, choose_modality
+
+
+def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool = False) -> str:
+    """Tell what a recording is and what ``dlvolt sort`` or ``dlvolt detect`` would do with it.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        As `dlvolt.io.read_recording` or `dlvolt.io.read_traces` gives it.
+    source : path
+        Where it is from.
+    assumed_probe : bool, default: False
+        The probe is not the source's but assumed.
+
+    Returns
+    -------
+    str
+        A line for each thing known.
+    """
+    modality = choose_modality(recording)
+    ids = recording.channel_ids
+    lengths = [recording.get_duration(segment_index=segment) for segment in range(recording.get_num_segments())]
+    of_electrodes = {"microvolts": _scale(recording), "probe": _probe(recording, assumed_probe)}
+    lines = {
+        "source": str(source),
+        "read by": read_by(recording),
+        "channels": f"{len(ids)} ({ids[0]} to {ids[-1]}), {recording.get_dtype()}",
+        "sampling": f"{recording.sampling_frequency:g} Hz",
+        "duration": f"{sum(lengths):.2f} s"
+        + (f" in {len(lengths)} segments: {', '.join(f'{length:.2f}' for length in lengths)}" if lengths[1:] else ""),
+        "first sample at": f"{recording.get_start_time(segment_index=0):g} s",
+        **(of_electrodes if modality == "extracellular" else {}),  # fluorescence has neither, and needs none
+        "session start": recording.get_annotation("session_start_time") or "not told; NWB asks for it",
+        "would be done": _plan(recording, modality),
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def list_streams(source: str | Path, streams: Sequence[str]) -> str:
+    """Tell which streams a source has, where it has several."""
+    lines = [f"source         {source}"]
+    lines += [f"{'streams' if index == 0 else '':<13}  {stream}" for index, stream in enumerate(streams)]
+    return "\n".join([*lines, f"would be done  nothing yet: choose one of the {len(streams)} streams with --stream"])
+
+
+def read_by(recording: BaseRecording) -> str:
+    """Tell which reader read a recording, and which of several streams it took."""
+    stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
+    reader = recording.get_annotation("reader") or type(recording).__name__
+    return f"{reader}, stream '{stream}'" if stream else reader
+
+
+def _scale(recording: BaseRecording) -> str:
+    if not recording.has_scaleable_traces():
+        return "the source does not tell its gain; spikes are found all the same"
+    gains = np.unique(np.round(recording.get_channel_gains(), 6))
+    return f"{', '.join(f'{gain:g}' for gain in gains[:3])} for each digit"
+
+
+def _probe(recording: BaseRecording, assumed: bool) -> str:
+    if not recording.has_probe():
+        return "none"
+    locations = recording.get_channel_locations()  # (N, 2 or 3), µm
+    extent = " × ".join(f"{span:g}" for span in np.ptp(locations, axis=0))
+    names = sorted({str(probe.model_name or probe.name or "of unknown model") for probe in recording.get_probes()})
+    groups = len(np.unique(recording.get_channel_groups()))
+    told = " (assumed: a vertical line; give --probe)" if assumed else ""
+    return f"{', '.join(names)}, {groups} group(s), {extent} µm{told}"
+
+
+def _plan(recording: BaseRecording, modality: str) -> str:
+    try:
+        check(recording, SorterParameters(modality=modality))
+    except (ValueError, OSError) as error:
+        if modality == "optical" and _serves_calcium(recording):
+            return (
+                f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
+                f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
+            )
+        return f"nothing yet: {str(error).removeprefix('recording: ')}"
+    if modality == "optical":
+        return f"dlvolt detect: a unit for each of the {recording.get_num_channels()} traces, by a neural network"
+    from dlvolt.electrodes.motion import why_not
+    from dlvolt.electrodes.stages import MIN_CHANNELS_FOR_REFERENCE
+
+    referenced = recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
+    reason = why_not(recording)
+    return (
+        "dlvolt sort: filter from 300 Hz, "
+        + ("subtract the median over channels, " if referenced else "")
+        + "whiten, cluster peaks, learn templates, deconvolve; drift is "
+        + (f"not followed, as {reason}" if reason else "followed where it is seen")
+    )
+
+
+def _serves_calcium(recording: BaseRecording) -> bool:
+    """Whether the traces are sampled as those of calcium are."""
+    try:
+        check(recording, SorterParameters(modality="optical", model=MODEL_OF_CALCIUM))
+    except (ValueError, OSError):
+        return False
+    return True

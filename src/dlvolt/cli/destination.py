@@ -1,0 +1,84 @@
+"""Whether what the commands are to write can be written, found out before the work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlvolt.cli.arguments import EXAMPLE_TIME
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
+
+
+def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
+    """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
+    from dlvolt.io.voltage_imaging import is_nwb
+
+    source = args.source if is_nwb(args.source) else None
+    destination = dict(source=source, metadata=session_metadata(args, source, recording), overwrite=args.overwrite)
+    check_destination(args.out, recording, destination)
+    return destination
+
+
+def session_metadata(
+    args: argparse.Namespace, source: Path | None, recording: BaseRecording
+) -> dict[str, dict[str, Any]]:
+    """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
+    given = {} if args.metadata is None else read_json(args.metadata)
+    session = dict(given.get("NWBFile", {}))
+    if args.session_start_time is not None:
+        session["session_start_time"] = args.session_start_time
+    elif (
+        "session_start_time" not in session
+        and source is None
+        and recording.get_annotation("session_start_time") is None
+    ):
+        raise ValueError(
+            f"--session-start-time: {args.source} does not tell when its session started, which NWB asks for; "
+            f"give it, e.g. {EXAMPLE_TIME}"
+        )
+    if args.session_description is not None:
+        session["session_description"] = args.session_description
+    return given | {"NWBFile": session}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the file of --metadata."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--metadata: {path} is not a JSON file that can be read: {error}") from error
+    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
+        raise ValueError(f'--metadata: {path} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
+    return given
+
+
+def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
+    """Write no units beside `path` and throw them away: what will not do must show before the sorting, not after."""
+    import numpy as np
+    from spikeinterface.core.base import minimum_spike_dtype
+
+    from dlvolt.io import write_nwb_units
+    from dlvolt.io.nwb_units import check_target
+    from dlvolt.sortings import as_sorting
+
+    check_target(path, destination["source"], destination["overwrite"])
+    empty = as_sorting(np.zeros(0, minimum_spike_dtype), recording, np.arange(0))
+    empty.register_recording(recording)
+    with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
+        write_nwb_units(empty, Path(folder) / "empty.nwb", **destination)
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """Check that the page can be written where it is asked for."""
+    if args.report is None:
+        return
+    from dlvolt.reporting.page import NAME, check_page
+
+    check_page(args.report, args.overwrite)
+    if not args.report.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--report: there is no folder {args.report.absolute().parent} to write {NAME} in")

@@ -1,0 +1,62 @@
+"""How the sorter finds the units of a recording of electrodes: one verb of `stages` after the other."""
+
+from __future__ import annotations
+
+from spikeinterface.core import BaseRecording, NumpySorting
+from spikeinterface.core.job_tools import fix_job_kwargs
+from threadpoolctl import threadpool_limits
+
+from dlvolt.electrodes import stages
+from dlvolt.parameters import SorterParameters
+
+
+@threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way
+def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool = False) -> NumpySorting:
+    """Sort the spikes of an extracellular recording.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels with locations; raw traces.
+    p : SorterParameters
+        Parameters.
+    verbose : bool
+        Say what is done, and show progress bars.
+
+    Returns
+    -------
+    NumpySorting
+        Units 0, 1, …, by depth, with properties ``snr``, ``amplitude`` (both in noise standard deviations),
+        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see
+        `dlvolt.electrodes.learning.Decoys`) and ``label`` ("good", or "mua" for what is no single neuron). The
+        annotation ``set_aside`` lists what was taken for artefacts, in which there are no spikes: [segment, start in
+        s, end in s, reason].
+    """
+    job_kwargs = fix_job_kwargs(p.job_kwargs)
+    if not any(key.startswith(("chunk", "total_memory")) for key in p.job_kwargs or {}):
+        job_kwargs |= dict.fromkeys(("chunk_size", "chunk_memory", "total_memory"))
+        job_kwargs["chunk_duration"] = stages.chunk_duration(recording)
+    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
+    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
+    say = print if verbose else lambda *_: None
+
+    finite = stages.set_aside(recording, p, job_kwargs)
+    artefacts = finite.artefacts
+    for remark in stages.remarks(finite):
+        say(f"dlvolt: {remark}")
+    whitened = stages.preprocess(finite, p)
+    sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
+    shape = stages.find_shape(whitened, sample, p)
+    peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
+    peaks = stages.drop_noise(recording, peaks, p, job_kwargs)
+    say(f"dlvolt: {len(peaks.peaks)} peaks")
+    drift = stages.find_drift(whitened, peaks, p)
+    say(f"dlvolt: {drift.remark}")
+    waveforms = stages.cluster(whitened, peaks, shape, drift, p)
+    say(f"dlvolt: {len(waveforms)} clusters")
+    units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
+    say(f"dlvolt: {len(units.waveforms)} templates")
+    spikes = stages.deconvolve(whitened, units, drift, p, job_kwargs)
+    sorting = stages.collect(whitened, artefacts, units, spikes, p)
+    say(f"dlvolt: {len(sorting.unit_ids)} units that fire often enough and are not noise, of {len(units.waveforms)}")
+    return sorting

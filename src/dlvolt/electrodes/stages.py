@@ -1,0 +1,430 @@
+"""The stages of the sorter, one function each."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain, compress
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
+from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
+from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
+from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
+from torch import Tensor
+
+from dlvolt.electrodes import Artefacts, bridge_periods, find_artefacts, find_hum
+from dlvolt.electrodes.classify import classify_peaks
+from dlvolt.electrodes.clustering import detect_and_project, fit_temporal_basis, split_locally
+from dlvolt.electrodes.learning import (
+    MAX_FALSE_DISCOVERY_RATE,
+    SINGLE,
+    LearningSettings,
+    Matchers,
+    Units,
+    learn_units,
+)
+from dlvolt.electrodes.left_over import LeftOverRecording
+from dlvolt.electrodes.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
+from dlvolt.electrodes.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
+from dlvolt.electrodes.refractory import contamination, same_neuron
+from dlvolt.parameters import SorterParameters
+from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
+from dlvolt.preprocessing.steady_noise import usual_levels
+from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
+from dlvolt.sortings import as_sorting
+from dlvolt.threads import map_in_threads
+
+MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
+MIN_SPIKES = 10  # fewer do not tell what a unit looks like
+CHUNK_S = 1.0
+SPIKE_BAND_HZ = (300.0, 8000.0)  # of the snippets that networks were trained on
+CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
+FEW_CHUNKS = 5  # of a sample are enough to learn from at a time, if others follow,
+MOST_PARTS = 3  # and so many parts are made of it at most
+FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
+
+
+class Finite(NamedTuple):
+    """A recording without missing samples, and what in it is not neural: artefacts, and mains hum if there is any."""
+
+    recording: BaseRecording
+    artefacts: Artefacts
+    hum: dict[str, Any] | None
+
+
+def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
+    """Convert unsigned samples to signed ones, fill missing samples, and find artefacts and mains hum."""
+    if recording.get_dtype().kind == "u":  # which SpikeInterface's filters refuse
+        recording = unsigned_to_signed(recording)
+    if recording.get_dtype().kind == "f":
+        recording = fill_nan(recording.astype("float32"))
+    hum = find_hum(recording, p.freq_min) if p.apply_preprocessing else None
+    period = round(recording.sampling_frequency / hum["freq"]) if hum else 0
+    return Finite(recording, find_artefacts(recording, job_kwargs, period), hum)
+
+
+def remarks(finite: Finite) -> list[str]:
+    """Describe the hum and the artefacts that were found, in one line each."""
+    found = []
+    if finite.hum:
+        found.append(
+            f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out"
+        )
+    if reasons := finite.artefacts.reasons:
+        seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
+        kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
+        found.append(f"set aside as artefacts: {seconds:.2f} s in {len(reasons)} places ({kinds})")
+    return found
+
+
+def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarray | None = None) -> BaseRecording:
+    """High-pass filter, reference to the median of the channels, and set artefacts to zero.
+
+    A symmetric filter `temporal` is applied in the same pass.
+    """
+    recording = finite.recording.astype("float32")
+    if p.apply_preprocessing:
+        recording = bridge_periods(finite.recording, finite.artefacts.periods)
+        if finite.hum:
+            recording = notch_comb(recording, **finite.hum)
+        reference = p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
+        recording = highpass_reference(recording, freq_min=p.freq_min, reference=reference, temporal=temporal)
+    if len(finite.artefacts.periods):
+        recording = silence_periods(recording, finite.artefacts.periods)
+    return recording
+
+
+def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
+    """Filter, reference and whiten; where the noise of a channel is louder for a while, scale it to its usual level."""
+    filtered = filter_and_reference(finite, p)
+    if not p.apply_preprocessing:
+        return filtered
+    spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
+    filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
+    levels, is_steady = usual_levels(filtered, p.seed)
+    if not is_steady:
+        filtered = steady_noise(filtered, levels)
+    return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
+
+
+def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[tuple[int, int, int]]:
+    """Return one-second slices (segment, start, end), evenly spread over the recording, of `duration_s` in all at most.
+
+    A slice is left out if artefacts leave less than half as much of it as of the best slice.
+    """
+    width = round(CHUNK_S * recording.sampling_frequency)
+    slices = []
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        starts = np.arange(0, num_samples, width)
+        slices += [(segment, int(start), int(min(start + width, num_samples))) for start in starts]
+    if len(artefacts.periods):
+        left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
+        slices = list(compress(slices, left >= left.max() / 2))
+    wanted = max(1, round(duration_s / CHUNK_S))
+    if len(slices) <= wanted:
+        return slices
+    return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
+
+
+def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tuple[int, int, int]]) -> float:
+    """Return how many seconds of some slices are not set aside."""
+    return sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices) / (
+        recording.sampling_frequency
+    )
+
+
+def take_sample(
+    recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
+) -> list[np.ndarray]:
+    """Load a sample of the recording, chunks of shape (T, N), as halves: a thousandth of a spike's size is enough."""
+    slices = spread_slices(recording, artefacts, duration_s)
+
+    def load(run: list[tuple[int, int, int]]) -> list[np.ndarray]:
+        (segment, first, _), (_, _, last) = run[0], run[-1]
+        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last)
+        pieces = (traces[start - first : end - first] for _, start, end in run)
+        largest = np.finfo("float16").max
+        return [
+            piece.clip(-largest, largest).astype("float16", order="K") for piece in pieces
+        ]  # by channel, if whitened
+
+    return list(chain.from_iterable(map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])))
+
+
+def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Group slices that follow each other, so that filters read what lies around them once; as long as a chunk."""
+    longest = chunk_duration(recording) * recording.sampling_frequency
+    runs: list[list[tuple[int, int, int]]] = []
+    for segment, start, end in slices:
+        if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
+            runs[-1].append((segment, start, end))
+        else:
+            runs.append([(segment, start, end)])
+    return runs
+
+
+def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
+    """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values.
+
+    The tissue is in one place throughout each of the chunks; that is returned, too. Chunks are in the order of places.
+    """
+    size, chunks, of_chunks = 0, [], []
+    for index in np.argsort(places, kind="stable"):
+        piece, place = pieces[index], int(places[index])
+        if not chunks or place != of_chunks[-1] or size + piece.size > CHUNK_SIZE:
+            size, chunks, of_chunks = 0, [*chunks, []], [*of_chunks, place]
+        chunks[-1] += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
+        size += piece.size
+    joined = (np.concatenate(chunk[:-1], axis=1) if len(chunk) > 2 else chunk[0] for chunk in chunks)
+    return [torch.from_numpy(chunk) for chunk in joined], of_chunks
+
+
+def chunk_duration(recording: BaseRecording) -> float:
+    """Return how long chunks of about `CHUNK_SIZE` values are, between 1 and 10 s."""
+    per_second = recording.get_num_channels() * recording.sampling_frequency
+    return float(np.clip(CHUNK_SIZE / per_second, 1.0, 10.0))
+
+
+def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
+    """Return the samples of a template before its peak, and from it on."""
+    per_ms = recording.sampling_frequency / 1000
+    return round(p.ms_before * per_ms), round(p.ms_after * per_ms)
+
+
+class SpikeShape(NamedTuple):
+    """What spikes on a single channel look like: the typical one, shape (D,), and their temporal basis, (B, D)."""
+
+    prototype: np.ndarray
+    basis: np.ndarray
+
+
+def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters) -> SpikeShape | None:
+    """Learn what spikes look like from the threshold crossings in a sample; return None if there are none."""
+    extent = template_extent(recording, p)
+    snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, *extent, max_snippets=5000)
+    if len(snippets) == 0:
+        return None
+    return SpikeShape(find_prototype(snippets, extent[0]), fit_temporal_basis(snippets, p.num_temporal_components))
+
+
+class Peaks(NamedTuple):
+    """Peaks with their features and neighbours, see `detect_and_project`, and how many seconds were searched."""
+
+    peaks: np.ndarray
+    features: np.ndarray
+    neighbours: np.ndarray
+    seconds: float
+
+
+def detect(
+    recording: BaseRecording,
+    artefacts: Artefacts,
+    shape: SpikeShape | None,
+    p: SorterParameters,
+    job_kwargs: dict[str, Any],
+    slices: list[tuple[int, int, int]] | None = None,
+) -> Peaks:
+    """Find peaks in slices of the recording, by default as many as are to be clustered."""
+    slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
+    seconds = seconds_left(recording, artefacts, slices)
+    slices = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
+    if shape is None:
+        nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
+        return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
+    num_before, num_after = template_extent(recording, p)
+    detector = MatchedFilterPeakDetector(
+        recording,
+        shape.prototype,
+        num_before,
+        peak_sign=p.peak_sign,
+        detect_threshold=p.detect_threshold,
+        radius_um=p.detection_radius_um,
+    )
+    found = detect_and_project(
+        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
+    )
+    return Peaks(*found, seconds)
+
+
+def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
+    """Keep the peaks that a network takes for spikes, where that is wanted; it sees the raw recording, filtered."""
+    if p.peak_model == "none":
+        return found
+    if p.apply_preprocessing:
+        recording = bandpass_filter(recording, *SPIKE_BAND_HZ, dtype="float32")
+    labels = classify_peaks(
+        recording, found.peaks, model=p.peak_model, device=p.device, seed=p.seed, job_kwargs=job_kwargs
+    )
+    return found._replace(peaks=found.peaks[labels == 1], features=found.features[labels == 1])
+
+
+def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> Drift:
+    """Estimate how the tissue moves, where that is wanted and possible."""
+    if p.motion_correction is False:
+        return Drift.none("asked for")
+    if reason := why_not(recording):
+        return Drift.none(reason)
+    return estimate_drift(recording, *found, harmless_um=0.0 if p.motion_correction is True else HARMLESS_UM)
+
+
+def cluster(
+    recording: BaseRecording,
+    found: Peaks,
+    shape: SpikeShape | None,
+    drift: Drift,
+    p: SorterParameters,
+    places: np.ndarray | None = None,
+) -> Tensor:
+    """Cluster peaks; return the median waveform of each cluster in the reference place, shape (K, N, D).
+
+    Where the tissue was at each of the peaks is looked up in `drift` if it is not given.
+    """
+    if shape is None:
+        return torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p)))
+    neighbours = found.neighbours
+    if places is None:
+        places = drift.places(recording, found.peaks["sample_index"])
+    peaks, features, smooth = at_reference(recording, drift, places, found.peaks, found.features, neighbours)
+    labels = split_locally(peaks, smooth, neighbours, min_size=max(10, round(p.min_firing_rate * found.seconds)))
+    waveforms = np.zeros((labels.max(initial=-1) + 1, len(neighbours), shape.basis.shape[1]), dtype="float32")
+    for label in range(len(waveforms)):
+        members = labels == label
+        channels = np.flatnonzero(neighbours[peaks["channel_index"][members][0]])
+        waveforms[label, channels] = np.median(features[members][:, :, : len(channels)], axis=0).T @ shape.basis
+    return torch.from_numpy(waveforms)
+
+
+def another_place(recording: BaseRecording, sample: list[np.ndarray]) -> Tensor | None:
+    """Return for each channel the one half a probe away, among those that are not dead; None if there is but one."""
+    order = along_probe(recording)
+    order = order[np.any([chunk.any(axis=0) for chunk in sample], axis=0)[order]]
+    elsewhere = np.arange(recording.get_num_channels())
+    elsewhere[order] = np.roll(order, len(order) // 2)
+    return torch.from_numpy(elsewhere) if len(order) > 1 else None
+
+
+def learn(
+    recording: BaseRecording,
+    artefacts: Artefacts,
+    sample: list[np.ndarray],
+    shape: SpikeShape | None,
+    waveforms: Tensor,
+    drift: Drift,
+    p: SorterParameters,
+    job_kwargs: dict[str, Any],
+) -> Units:
+    """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
+
+    The first sweeps are to know the large units well enough that what they leave can be searched for others. Where the
+    sample is many chunks, they take a part of it, and the search another.
+    """
+    num_before, num_after = template_extent(recording, p)
+    middles = np.array(
+        [(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)]
+    )
+    long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
+    places = drift.places(recording, middles)[long_enough]
+    chunks, places = join(list(compress(sample, long_enough)), places, num_before + num_after)
+    by_kriging = torch.from_numpy(kernels(recording, drift))
+    settings = LearningSettings(
+        rank=p.rank,
+        num_before=num_before,
+        amplitude_range=(p.amplitude_min, p.amplitude_max),
+        separation=round(p.refractory_ms / 1000 * recording.sampling_frequency),
+    )
+    improve = partial(
+        learn_units,
+        settings=settings,
+        sampling_frequency=recording.sampling_frequency,
+        nearby=torch.from_numpy(get_channel_distances(recording) <= FOOTPRINT * p.radius_um),
+        device=p.device,
+        num_workers=job_kwargs["n_jobs"],
+        progress_bar=job_kwargs["progress_bar"],
+        kernels=by_kriging,
+        elsewhere=another_place(recording, sample),
+    )
+    every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
+    units = Units.new(waveforms, by_kriging)
+    units = improve(chunks[::every], units, num_sweeps=p.num_sweeps - 1, places=places[::every])
+    known = Matchers(units, settings, p.device) if len(units.moved) else None
+    others, of_others = chunks[every - 1 :: every], places[every - 1 :: every]
+    everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(others)]
+    left_over = LeftOverRecording(recording, others, of_others, known)
+    found = detect(left_over, Artefacts.none(), shape, p, job_kwargs, slices=everything)
+    missed = cluster(recording, found, shape, drift, p, np.take(of_others, found.peaks["segment_index"]))
+    units = units.and_also(Units.new(missed, by_kriging))
+    return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1, every=every)
+
+
+def deconvolve(
+    recording: BaseRecording, units: Units, drift: Drift, p: SorterParameters, job_kwargs: dict[str, Any]
+) -> np.ndarray:
+    """Find the spikes of all units in the whole recording."""
+    waveforms = units.waveforms
+    if len(waveforms) == 0:  # SpikeInterface's matching needs a template
+        return np.zeros(0, dtype=_base_matching_dtype)
+    templates = Templates(
+        templates_array=waveforms.numpy().transpose(0, 2, 1),
+        sampling_frequency=recording.sampling_frequency,
+        nbefore=template_extent(recording, p)[0],
+        channel_ids=recording.channel_ids,
+        unit_ids=np.arange(len(waveforms)),
+        probe=recording.get_probe(),
+        is_in_uV=False,
+    )
+    return find_spikes_from_templates(
+        recording,
+        templates,
+        method="dlvolt",
+        method_kwargs=dict(
+            rank=p.rank,
+            amplitude_spreads=units.spreads.numpy(),
+            firing_rates=units.rates.numpy() * recording.sampling_frequency,
+            score_deviations=units.deviations.numpy(),
+            amplitude_range=(p.amplitude_min, p.amplitude_max),
+            refractory_ms=p.refractory_ms,
+            noise_levels=np.ones(recording.get_num_channels()),
+            device=p.device,
+            drift=drift,
+            moved=units.moved,
+        ),
+        job_kwargs=job_kwargs,
+    )
+
+
+def collect(
+    recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
+) -> NumpySorting:
+    """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
+    waveforms, rates = units.waveforms, units.false_discovery_rates.numpy()
+    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
+    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
+    spikes["cluster_index"] = owner[spikes["cluster_index"]]
+    counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
+    peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
+    by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
+    whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
+    fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
+    kept = by_depth[(counts[by_depth] >= fewest) & (rates[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
+    index_of = np.full(len(waveforms), -1)
+    index_of[kept] = np.arange(len(kept))
+
+    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
+    vector["sample_index"] = spikes["sample_index"]
+    vector["unit_index"] = index_of[spikes["cluster_index"]]
+    vector["segment_index"] = spikes["segment_index"]
+    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
+    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
+    sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
+    sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
+    contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
+    is_single = (rates[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
+    sorting.set_property("fdr", rates[kept].astype("float32"))
+    sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
+    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
+    return sorting

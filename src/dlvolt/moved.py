@@ -1,0 +1,60 @@
+"""Where old import paths lead: code that imports modules where they were goes on working, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {  # old name, and those that begin with it and a dot: new name
+    "dlvolt.calcium": "dlvolt.rois.calcium",
+    "dlvolt.clustering": "dlvolt.electrodes.clustering",
+    "dlvolt.detection.classify": "dlvolt.electrodes.classify",
+    "dlvolt.detection.crosstalk": "dlvolt.rois.crosstalk",
+    "dlvolt.detection.event_labels": "dlvolt.rois.event_labels",
+    "dlvolt.detection.matched_filter": "dlvolt.electrodes.matched_filter",
+    "dlvolt.detection.rate_spikes": "dlvolt.rois.rate_spikes",
+    "dlvolt.learning": "dlvolt.electrodes.learning",
+    "dlvolt.matching": "dlvolt.electrodes.matching",
+    "dlvolt.motion": "dlvolt.electrodes.motion",
+    "dlvolt.optical": "dlvolt.rois.recipe",
+    "dlvolt.preprocessing.survey": "dlvolt.rois.survey",
+    "dlvolt.refractory": "dlvolt.electrodes.refractory",
+}
+
+
+class MovedFinder:
+    """Meta path finder and loader that gives, for the old name of a module, the module where it is now."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Answer for old names only."""
+        return ModuleSpec(name, self) if new_name(name) else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to the import system to make an empty module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module that is meant in the place of an empty one."""
+        old = module.__name__
+        new = new_name(old)
+        warnings.warn(f"{old} has moved to {new}; the old name will go", DeprecationWarning, stacklevel=2)
+        sys.modules[old] = import_module(new)
+
+
+def new_name(name: str) -> str | None:
+    """Return where a module is now, None if it has not moved."""
+    for old, new in MOVED.items() if name.startswith("dlvolt.") else ():
+        if name == old or name.startswith(f"{old}."):
+            return new + name[len(old) :]
+    return None
+
+
+def install() -> None:
+    """Have old names found, once."""
+    if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, MovedFinder())  # before the one that would find parts of a moved package a second time

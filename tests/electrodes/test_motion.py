@@ -1,0 +1,280 @@
+"""Drift: the estimate against the displacement that was simulated, and sorting with it."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import spikeinterface.full as si
+import torch
+from spikeinterface.core.job_tools import fix_job_kwargs
+from spikeinterface.core.motion import Motion
+from spikeinterface.generation import generate_drifting_recording
+from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
+
+from dlvolt.electrodes import stages
+from dlvolt.electrodes.learning import LearningSettings, Units, learn_units
+from dlvolt.electrodes.learning.sample import Snippets
+from dlvolt.electrodes.learning.structure import joined
+from dlvolt.electrodes.learning.update import moving_mean
+from dlvolt.electrodes.motion import STEP_UM, Drift, interpolation, smoothing, why_not
+from dlvolt.parameters import SorterParameters
+
+DURATION, RATE = 31.0, 12000.0
+PROBE = dict(num_columns=2, num_contact_per_column=[16, 16], xpitch=20, ypitch=20, y_shift_per_column=[0, 10])
+ZIGZAG = dict(drift_mode="zigzag", non_rigid_gradient=None, t_start_drift=5.0, t_end_drift=None, period_s=30)
+STEPS_PER_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Ten units on 32 contacts: a static and a drifting recording, their sorting, and the displacement."""
+    static, drifting, sorting, truth = generate_drifting_recording(
+        num_units=10,
+        duration=DURATION,
+        sampling_frequency=RATE,
+        generate_probe_kwargs=PROBE,
+        generate_displacement_vector_kwargs=dict(
+            displacement_sampling_frequency=STEPS_PER_S,
+            drift_start_um=[0, 20],
+            drift_stop_um=[0, -20],
+            drift_step_um=2,
+            motion_list=[ZIGZAG],
+        ),
+        generate_sorting_kwargs=dict(firing_rates=(6.0, 12.0), refractory_period_ms=4.0),
+        generate_noise_kwargs=dict(noise_levels=7.0),
+        extra_outputs=True,
+        seed=5,
+    )
+    folder = tmp_path_factory.mktemp("drift")
+    static, drifting = (
+        recording.astype("float32").save(folder=folder / name, verbose=False, chunk_duration=f"{DURATION}s")
+        for name, recording in (("static", static), ("drifting", drifting))
+    )
+    return static, drifting, sorting, truth["displacement_vectors"][:, 1, 0]
+
+
+def find_drift(recording, **parameters):
+    p = SorterParameters(**parameters)
+    job_kwargs = fix_job_kwargs({})
+    finite = stages.set_aside(recording, p, job_kwargs)
+    whitened = stages.preprocess(finite, p)
+    sample = stages.take_sample(whitened, finite.artefacts, p.learning_duration_s, job_kwargs)
+    shape = stages.find_shape(whitened, sample, p)
+    found = stages.detect(whitened, finite.artefacts, shape, p, job_kwargs)
+    return stages.find_drift(whitened, found, p)
+
+
+def test_finds_the_displacement(simulated):
+    _, recording, _, true = simulated
+    drift = find_drift(recording)
+    times = np.arange(1.0, DURATION - 1, 1.0)
+    found = drift.displacements[drift.places(recording, (times * RATE).astype(int))]
+    error = found - true[(times * STEPS_PER_S).astype(int)]
+    error -= np.median(error)  # where zero is, nothing tells
+    assert np.sqrt(np.mean(error**2)) < 2.5  # of a range of 39 µm, seen by ten units
+    assert "moves by" in drift.remark
+
+
+def test_stays_off_where_nothing_moves(simulated):
+    drift = find_drift(simulated[0])
+    assert drift.motion is None
+    assert "µm only" in drift.remark
+
+
+def test_can_be_turned_off(simulated):
+    assert find_drift(simulated[1], motion_correction=False).motion is None
+
+
+def test_too_few_peaks_show_no_motion(simulated):
+    quiet = si.generate_recording(num_channels=32, durations=[DURATION], sampling_frequency=RATE, seed=0)
+    quiet.set_probe(simulated[0].get_probe())
+    drift = find_drift(quiet)
+    assert drift.motion is None
+    assert "too few peaks" in drift.remark
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda recording: recording.select_channels(recording.channel_ids[:20]), "channels"),
+        (lambda recording: recording.frame_slice(0, int(10 * RATE)), "lasts less"),
+        (lambda recording: si.append_recordings([recording, recording]), "several segments"),
+        (lambda recording: with_locations(recording, 0.5), "shorter"),
+        (lambda recording: with_locations(recording, 10.0), "gaps"),
+    ],
+)
+def test_recordings_in_which_motion_is_not_looked_for(simulated, tmp_path, change, reason):
+    recording = change(simulated[1])
+    assert reason in why_not(recording)
+    assert (
+        find_drift(recording.frame_slice(0, int(2 * RATE)) if reason in ("shorter", "gaps") else recording) is not None
+    )
+    with pytest.raises(ValueError, match=f"motion_correction.*{reason}"):
+        si.run_sorter("dlvolt", recording, folder=tmp_path / "sorted", motion_correction=True)
+
+
+def with_locations(recording, scale):
+    changed = recording.clone()
+    changed.set_dummy_probe_from_locations(recording.get_channel_locations() * scale)
+    return changed
+
+
+@pytest.mark.parametrize("value", ["always", 1, None])
+def test_wrong_values(value):
+    with pytest.raises(ValueError, match="motion_correction"):
+        SorterParameters(motion_correction=value)
+
+
+def test_a_drifting_recording_is_sorted_better_with_than_without(simulated, tmp_path):
+    _, recording, truth, _ = simulated
+    accuracy = {}
+    for follow in ("auto", False):
+        found = si.run_sorter("dlvolt", recording, folder=tmp_path / str(follow), motion_correction=follow)
+        comparison = si.compare_sorter_to_ground_truth(truth, found, exhaustive_gt=True)
+        accuracy[follow] = comparison.get_performance()["accuracy"].mean()
+    assert accuracy["auto"] > accuracy[False] + 0.1
+    assert accuracy["auto"] > 0.85
+
+
+TIMES = np.arange(0.5, DURATION, 1.0)
+RISING = Motion([np.linspace(-9.0, 12.0, len(TIMES))[:, None]], [TIMES], np.array([100.0]))
+
+
+def test_places_span_the_motion_in_small_steps(simulated):
+    drift = Drift.of(RISING)
+    steps = np.diff(drift.displacements)
+    assert len(drift.displacements) % 2 == 1
+    assert steps.max() <= STEP_UM
+    np.testing.assert_allclose(steps, steps[0])
+    found = drift.displacements[drift.places(simulated[1], (TIMES * RATE).astype(int))]
+    assert np.abs(found - RISING.displacement[0][:, 0]).max() <= STEP_UM / 2
+    np.testing.assert_array_equal(Drift.none().places(simulated[1], np.arange(3)), 0)
+
+
+def test_pieces_do_not_depend_on_where_chunks_start(simulated):
+    recording, drift = simulated[1], Drift.of(RISING)
+    whole = drift.pieces(recording, 0, int(DURATION * RATE))
+    assert whole[0][0] == 0
+    assert whole[-1][1] == DURATION * RATE
+    assert all(before[1] == after[0] for before, after in pairwise(whole))
+    assert len({place for *_, place in whole}) == len(drift.displacements)
+    for start in (0, 1234, 20_000, 33_333):
+        for first, last, place in drift.pieces(recording, start, start + 40_001):
+            around = [piece for piece in whole if piece[0] <= first < piece[1]]
+            assert last <= around[0][1]
+            assert place == around[0][2]
+
+
+def test_spikes_do_not_depend_on_the_chunks(simulated):
+    """Units on noise that follow a rising displacement; many are found, and the same, whatever the chunks."""
+    rng = np.random.default_rng(0)
+    probe, depths = simulated[0].get_probe(), simulated[0].get_channel_locations()[:, 1]
+    pulse = -np.exp(-(((np.arange(48) - 16) / 3) ** 2))
+    drift = Drift.of(RISING)
+    moved = [
+        [np.outer(12 * np.exp(-(((depths - y - m) / 30) ** 2)), pulse) for m in drift.displacements] for y in (80, 160)
+    ]
+    moved = np.array(moved, dtype="float32")  # K×M×N×D
+    traces = rng.normal(size=(int(DURATION * RATE), 32)).astype("float32")
+    silent = si.NumpyRecording(traces, RATE)
+    starts = np.arange(100, len(traces) - 100, 990)
+    for start, unit in zip(starts, rng.integers(0, 2, len(starts)), strict=True):
+        traces[start : start + 48] += moved[unit, drift.places(silent, np.array([start]))[0]].T
+    recording = silent.set_probe(probe) or silent
+    templates = si.Templates(
+        moved[:, len(drift.displacements) // 2].transpose(0, 2, 1),
+        RATE,
+        16,
+        unit_ids=range(2),
+        probe=recording.get_probe(),
+    )
+    method = dict(noise_levels=np.ones(32), drift=drift, moved=torch.from_numpy(moved))
+    whole, cut = (
+        find_spikes_from_templates(
+            recording, templates, method="dlvolt", method_kwargs=method, job_kwargs=dict(chunk_size=chunk_size)
+        )
+        for chunk_size in (len(traces), 7777)
+    )
+    assert len(whole) == len(starts)
+    np.testing.assert_allclose(whole["sample_index"], starts + 16, atol=1)
+    np.testing.assert_array_equal(whole["sample_index"], cut["sample_index"])
+    np.testing.assert_array_equal(whole["cluster_index"], cut["cluster_index"])
+
+
+@pytest.mark.parametrize("kernel", [interpolation, smoothing])
+def test_a_footprint_that_moves_by_the_pitch_moves_by_one_contact(simulated, kernel):
+    recording = simulated[0]
+    depths = recording.get_channel_locations()[:, 1]
+    footprint = np.exp(-(((depths - 160) / 30) ** 2))
+    moved = footprint @ kernel(recording, 20.0)
+    still = footprint @ kernel(recording, 0.0)
+    inside = (depths > 60) & (depths < 270)
+    expected = np.interp(depths - 20, np.unique(depths), [still[depths == depth].mean() for depth in np.unique(depths)])
+    np.testing.assert_allclose(moved[inside], expected[inside], atol=0.05)
+
+
+def test_a_waveform_that_is_not_seen_somewhere_changes_as_interpolation_has_it():
+    """Many spikes in one place, none in the next: the second is the first and the change between the interpolated."""
+    seen, kriged = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    squares = torch.tensor([1e9, 0.0])
+    found = moving_mean(squares[:, None, None] * seen, squares, kriged)
+    torch.testing.assert_close(found[0], seen[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1], seen[0] + kriged[1] - kriged[0], atol=1e-3, rtol=0)
+
+
+def test_where_there_are_enough_spikes_waveforms_are_their_means():
+    seen, kriged = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(0))
+    squares = torch.full((3,), 1e9)
+    found = moving_mean(squares[:, None, None] * seen, squares, kriged)
+    torch.testing.assert_close(found, seen, atol=1e-3, rtol=0)
+
+
+def footprints_in_places(places):
+    """Two units beside each other on twelve channels, each displaced by as many channels, shape (K, M, N, D)."""
+    pulse = -torch.exp(-(((torch.arange(48) - 16) / 3) ** 2))
+    depth = torch.arange(12.0)
+    centres = torch.tensor([4.0, 7.0])[:, None] + torch.tensor(places)
+    return 20 * torch.exp(-(((depth - centres[:, :, None]) / 1.2) ** 2))[..., None] * pulse
+
+
+def learn_in_places(true, start, num_workers=1):
+    generator = torch.Generator().manual_seed(0)
+    places = [0] * 4 + [1] * 4 + [2] * 4
+    chunks = []
+    for place in places:
+        chunk = torch.randn(12, 20_000, generator=generator)
+        for time in range(100, 19_900, 400):
+            unit = torch.randint(2, (), generator=generator)
+            chunk[:, time : time + 48] += true[unit, place]
+        chunks.append(chunk)
+    kernels = torch.stack([torch.eye(12).roll(step, dims=1) for step in (-1, 0, 1)])  # whole channels
+    settings = LearningSettings(rank=3, num_before=16, amplitude_range=(0.5, 1.5), separation=20)
+    units = Units.new(start, kernels)
+    return learn_units(
+        chunks, units, settings, 20_000.0, 4, device="cpu", num_workers=num_workers, places=places, kernels=kernels
+    )
+
+
+def test_waveforms_are_learnt_in_every_place():
+    true = footprints_in_places([-1.2, 0.0, 1.2])  # not quite what interpolation says,
+    true = true * torch.tensor([0.8, 1.0, 0.7])[:, None, None]  # nor of the same size
+    learnt = learn_in_places(true, true[:, 1]).moved
+    assert len(learnt) == 2
+    order = learnt[:, 1].norm(dim=2).argmax(dim=1).argsort()
+    errors = (learnt[order] - true).flatten(2).norm(dim=2) / true.flatten(2).norm(dim=2)
+    assert errors.max() < 0.15
+
+
+def test_what_is_learnt_does_not_depend_on_the_number_of_threads():
+    true = footprints_in_places([-1.0, 0.0, 1.0])
+    one, two = (learn_in_places(true, 0.9 * true[:, 1], num_workers) for num_workers in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_units_that_never_meet_are_joined_and_others_are_not():
+    moved = footprints_in_places([-1.0, 0.0, 1.0])[:1].repeat(2, 1, 1, 1)
+    apart = [Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), place)) for place in (0, 2)]
+    assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), apart).moved) == 1
+    together = [own._replace(places=torch.arange(50) % 3) for own in apart]
+    assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), together).moved) == 2
