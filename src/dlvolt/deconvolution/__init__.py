@@ -17,8 +17,9 @@ M. Pachitariu, S. Sridhar, C. Stringer, "Solving the spike sorting problem with 
 
 from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain, separated_maxima
 from .coordinate_ascent import sweep
+from .events import Events
 from .locality import local_columns, neighbours
-from .model import Events, event_waveforms, log_joint, residual, synthesize
+from .model import event_waveforms, log_joint, residual, synthesize
 from .pursuit import PreparedTemplates, cross_correlations, pursue
 from .scores import dense_scores, scores
 from .shifts import NUM_SHIFTS, fractions, shift_bank

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .amplitudes import AmplitudePrior, map_amplitudes, map_gain, separated_maxima
-from .model import Events, residual, synthesize
+from .events import Events
+from .model import residual, synthesize
 from .scores import scores
 from .templates import LowRankTemplates, update_templates
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .events import Events
 from .loops import compiled, compiled_for_sums
-from .model import Events
 
 REACH = 2  # samples that an event may move when those beside it are known
 NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations: amplitudes are known to within one, and may be off by so little

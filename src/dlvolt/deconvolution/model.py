@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import loops
+from .amplitudes import AmplitudePrior
+from .events import Events
 from .locality import local_columns
 from .shifts import NUM_SHIFTS, shift_bank
 from .templates import LowRankTemplates
-
-if TYPE_CHECKING:
-    from .amplitudes import AmplitudePrior
-
-
-class Events(NamedTuple):
-    """The non-zero amplitudes of a recording: a sparse A.
-
-    Attributes
-    ----------
-    times : Tensor, shape (E,), int64
-        First sample of the template.
-    units : Tensor, shape (E,), int64
-        Index of the unit.
-    amplitudes : Tensor, shape (E,)
-        a[unit, time], in units of the noise when the recording is whitened.
-    shifts : Tensor or None, shape (E,), int64
-        Index of the sub-sample shift of the template, see `shifts`; None where events sit on whole samples.
-    """
-
-    times: Tensor
-    units: Tensor
-    amplitudes: Tensor
-    shifts: Tensor | None = None
-
-    def select(self, mask: Tensor) -> Events:
-        """Return some of the events."""
-        return Events(*(field if field is None else field[mask] for field in self))
-
-    def in_bank(self, num_units: int) -> Events:
-        """Return the same events with whole-sample times and the templates of ``shift_bank(templates)``.
-
-        The bank, J×K×N×D, is taken as J·K templates: flatten its first two axes.
-        """
-        return Events(self.times, self.shifts * num_units + self.units, self.amplitudes)
 
 
 def event_waveforms(

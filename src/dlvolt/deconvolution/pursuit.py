@@ -12,9 +12,9 @@ from torch.nn.functional import pad
 
 from . import loops
 from .amplitudes import PER_UNIT, AmplitudePrior, least_scores, map_amplitudes, map_gain
+from .events import Events
 from .local_pursuit import NEGLIGIBLE_CHANGE, REACH, Correlations, LocalPursuit, Prior
 from .locality import neighbours, padded
-from .model import Events
 from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates

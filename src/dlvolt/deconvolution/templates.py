@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .events import Events
 from .locality import local_columns
-
-if TYPE_CHECKING:
-    from .model import Events
 
 
 class LowRankTemplates(NamedTuple):
