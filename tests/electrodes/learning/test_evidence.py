@@ -20,7 +20,7 @@ def evidence(units, chunks, which=None):
     decoys = Decoys(units, which, SETTINGS, elsewhere, "cpu")
     nearby = torch.ones(NUM_CHANNELS, NUM_CHANNELS, dtype=torch.bool)
     matchers = Matchers(units, SETTINGS, "cpu")
-    return collect(chunks, [0] * len(chunks), matchers, nearby, 1, decoys, range(len(chunks))).evidence
+    return collect(chunks, [0] * len(chunks), matchers, nearby, 1, decoys, list(range(len(chunks)))).evidence
 
 
 def normed(waveforms, norm):

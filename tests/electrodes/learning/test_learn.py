@@ -12,6 +12,7 @@ from dlvolt.electrodes.learning import (
     alignment,
     learn_units,
 )
+from dlvolt.electrodes.learning.learn import in_few_places
 from dlvolt.electrodes.learning.sample import collect
 from dlvolt.electrodes.learning.shadows import shadows_of
 
@@ -175,7 +176,7 @@ def test_the_channels_of_all_units_are_in_one_order():
     nearby = (torch.arange(NUM_CHANNELS)[:, None] - torch.arange(NUM_CHANNELS)).abs() <= 1
     units = Units.new(TRUE)
     decoys = Decoys(units, torch.zeros(len(TRUE), dtype=torch.bool), SETTINGS, None, "cpu")
-    sample = collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, 1, decoys, range(0))
+    sample = collect(chunks, [0], Matchers(units, SETTINGS, "cpu"), nearby, 1, decoys, [])
     assert (sample.channels.diff(dim=1) > 0).all()
 
 
@@ -185,3 +186,17 @@ def test_a_unit_started_twice_on_other_channels_is_merged():
     again[:, :2] = 0  # of which the first channels are not known
     learnt = learn(chunks, torch.cat([TRUE, again]))
     assert len(learnt) == 3
+
+
+@pytest.mark.parametrize(
+    ("places", "share", "expected"),
+    [
+        ([0] * 12, 0.25, [0, 4, 8]),
+        ([0] * 3, 2.0, [0, 1, 2]),
+        ([0, 0, 1, 1, 1, 1, 2], 0.3, [2, 4]),
+        ([0, 0, 1, 1, 1, 2], 0.8, [0, 1, 2, 3, 4]),
+        ([0, 1], 0.01, [0]),
+    ],
+)
+def test_decoys_are_counted_in_as_few_places_as_will_do(places, share, expected):
+    assert in_few_places(places, share) == expected

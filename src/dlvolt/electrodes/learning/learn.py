@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 from tqdm.auto import trange
@@ -93,11 +95,10 @@ def learn_units(
         seconds = num_samples / sampling_frequency
         weak = (units.waveforms.flatten(1).norm(dim=1) < WEAK) & (sweep > first_sweep)  # what starts is not known well
         decoys = Decoys(units, weak, settings, elsewhere, device)
-        step = max(1, round(seconds / (WEIGHED_LAST_S if is_last else WEIGHED_S)))
-        weighed = range(0, len(chunks[taken]), step)
+        weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
         sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed)
-        units = update(units, sample, settings.rank, kernels, num_samples)
+        units = update(units, sample, settings.rank, kernels, num_samples, num_workers)
         enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
         kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]
         units = units.select(kept)
@@ -108,6 +109,30 @@ def learn_units(
             units = joined(units, snippets)
         units = units._replace(moved=_recentred(units.moved, settings.num_before))
     return units
+
+
+def in_few_places(places: list[int], share: float) -> list[int]:
+    """Return the indices of about that share of the chunks, in as few places as hold it: each needs decoys of its own.
+
+    Parameters
+    ----------
+    places : list of int
+        Where the tissue is in each chunk.
+    share : float
+        All of them if it is 1 or more.
+
+    Returns
+    -------
+    list of int
+        At least one, evenly spread over the chunks in the places where the tissue is most often.
+    """
+    wanted = max(1, min(1.0, share) * len(places))
+    chosen: list[int] = []
+    for place, _ in Counter(places).most_common():
+        chosen += [index for index, other in enumerate(places) if other == place]
+        if len(chosen) >= wanted:
+            break
+    return sorted(chosen)[:: max(1, round(len(chosen) / wanted))]
 
 
 def _recentred(moved: Tensor, num_before: int) -> Tensor:

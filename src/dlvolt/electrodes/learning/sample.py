@@ -112,7 +112,7 @@ def collect(
     nearby: Tensor,
     num_workers: int,
     decoys: Decoys,
-    weighed: range,
+    weighed: list[int],
 ) -> CleanSample:
     """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other.
 
@@ -129,19 +129,11 @@ def collect(
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     groups = _groups(places)  # the same ones however many threads there are
 
-    parts = map_in_threads(
-        lambda group: _in_place(
-            [(chunks[index], index in weighed) for index in group],
-            matchers.at(places[group[0]]),
-            casts,
-            channels,
-            basis,
-            decoys,
-            places[group[0]],
-        ),
-        groups,
-        num_workers,
-    )
+    def of_group(group: range) -> _Part:
+        some, place = [(chunks[index], index in weighed) for index in group], places[group[0]]
+        return _in_place(some, matchers.at(place), casts, channels, basis, decoys, place)
+
+    parts = map_in_threads(of_group, groups, num_workers)
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
     for group, part in zip(groups, parts, strict=True):
@@ -194,17 +186,17 @@ def _in_place(
     the shadow of another. Nor is it explained away there: it may be a part of the larger spike that the larger template
     lacks, and should have back. (A spike of another neuron, which is there by chance, is lost in the mean.)
 
-    A clean snippet is what is left at the event and what the event itself adds, a w(d − δ). The latter is the same for
-    all events of a unit and shift but for the amplitude, so it is added to their sums and projections, not to each.
+    A clean snippet is what is left at the event and what the event itself adds, a w(d − δ). Moved back by the shift δ,
+    the latter is a w, the same for all events of a unit but for the amplitude. So it is added to the sums and to the
+    projections, not to each snippet.
     """
     templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
     num_units, width = len(typical), basis.shape[1]
-    delays, back = shift_bank(torch.eye(width)), undelays(width)  # J×D×D
+    back = undelays(width)  # J×D×D
     local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D
-    components = back @ basis.T  # J×D×B
-    of_unit = torch.stack([local @ (delay @ some) for delay, some in zip(delays, components, strict=True)])  # J×K×C×B
-    profiles = components.mT.contiguous().numpy()
-    sums, added = torch.zeros(len(back), *local.shape), torch.zeros(len(back) * num_units)
+    of_unit = local @ basis.T  # K×C×B
+    profiles = (back @ basis.T).mT.contiguous().numpy()  # J×B×D
+    sums, added = torch.zeros(len(back), *local.shape), torch.zeros(num_units)
     squares, counts, shadows = torch.zeros(num_units), decoys.none(), torch.zeros_like(casts, dtype=torch.long)
     found, features, shaded, deviations = [], [], [], None
     for halves, is_weighed in chunks:
@@ -223,19 +215,19 @@ def _in_place(
         projected = torch.zeros(len(weights), channels.shape[1], len(basis))
         where = (each.numpy() for each in (everywhere, events.times, events.units, events.shifts, weights, channels))
         sum_snippets(*where, profiles, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
-        added.index_add_(0, events.shifts * num_units + events.units, weights * known.amplitudes)
+        added.index_add_(0, events.units, weights * known.amplitudes)
         squares.index_add_(0, events.units, weights * events.amplitudes)
         found.append(events)
-        features.append(projected + known.amplitudes[:, None, None] * of_unit[events.shifts, events.units])
+        features.append(projected + known.amplitudes[:, None, None] * of_unit[events.units])
         shaded.append(in_shadow)
         shadows += of_chunk
-    of_shifts = zip(sums, added.view(len(back), num_units, 1, 1), delays, back, strict=True)
+    moved_back = sum(of_shift @ matrix for of_shift, matrix in zip(sums, back, strict=True))
     return _Part(
         events=Events(*(torch.cat(fields) for fields in zip(*found, strict=True))),
         features=torch.cat(features),
         in_shadow=torch.cat(shaded),
         shadows=shadows,
-        sums=sum(summed @ moves + factors * (local @ (delay @ moves)) for summed, factors, delay, moves in of_shifts),
+        sums=moved_back + added[:, None, None] * local,
         squares=squares,
         deviations=deviations,
         counts=counts,

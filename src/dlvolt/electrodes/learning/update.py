@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlvolt.robust import GAUSSIAN_MAD
+from dlvolt.threads import map_in_threads
 
 from .sample import MIN_EVENTS, CleanSample
 from .units import Units, interpolated, on_support
@@ -17,14 +18,17 @@ MIN_EXCESS = 1.0  # units are dropped whose amplitude does not exceed the thresh
 MIN_ON_CHANNEL = 3.0  # norm on the channel that sees a unit best, likewise: less, and it is what many have in common
 
 
-def update(units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_samples: int) -> Units:
+def update(
+    units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_samples: int, num_workers: int = 1
+) -> Units:
     """Return the units updated from their events in a sample of so many samples; those with few stay as they are."""
     counts = torch.bincount(sample.units, minlength=len(units.moved))
     moved, spreads, norms = torch.zeros_like(units.moved), units.spreads.clone(), units.moved.flatten(2).norm(dim=2)
-    for k in range(len(units.moved)):
+
+    def update_unit(k: int) -> None:
         if counts[k] < MIN_EVENTS:
             moved[k] = units.moved[k]
-            continue
+            return
         own, channels = sample.best_events(k), sample.channels[k]
         amplitudes, places = sample.amplitudes[own], sample.places[own]
         scale = norms[k, places]
@@ -36,6 +40,8 @@ def update(units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_sa
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
         mean = moving_mean(typical[:, None, None] * sample.sums[k], sample.squares[k], kriged)
         moved[k][:, channels] = denoised(mean, len(amplitudes), rank)
+
+    map_in_threads(update_unit, range(len(units.moved)), num_workers)
     rates = (counts + 1) / num_samples
     false = sample.evidence.false_discovery_rates
     return Units(moved, spreads, rates, deviations=sample.deviations, false_discovery_rates=false)
