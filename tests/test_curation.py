@@ -9,7 +9,7 @@ from spikeinterface.curation import apply_curation, compute_merge_unit_groups
 
 from dlvolt import write_nwb_units
 from dlvolt.analysis import analyze
-from dlvolt.exports import export_phy
+from dlvolt.exports import export_csv, export_phy
 from dlvolt.parameters import SorterParameters
 
 METADATA = {"NWBFile": {"session_start_time": "2024-05-31T14:30:00Z"}}
@@ -86,3 +86,15 @@ def test_phylib_reads_what_is_exported(split, phy):
     np.testing.assert_array_equal(
         np.sort(loaded.spike_samples), np.sort(spikes["sample_index"] + starts[spikes["segment_index"]])
     )
+
+
+def test_tables_have_what_is_known_of_each_spike_unless_it_is_stale(tmp_path):
+    sorting = si.NumpySorting.from_samples_and_labels([np.array([10, 20, 30, 40])], [np.array([1, 0, 1, 1])], 1000.0)
+    of_spikes = {"spike_probability": [[0.2], [0.1, 0.3, 0.4]], "spike_label": [["a"], ["b"]]}  # the latter of fewer
+    for name, rows in of_spikes.items():
+        values = np.empty(2, dtype=object)
+        values[:] = [np.array(row) for row in rows]
+        sorting.set_property(name, values)
+    spikes = pd.read_csv(export_csv(sorting, tmp_path / "csv") / "spikes.csv")
+    assert list(spikes["probability"]) == [0.1, 0.2, 0.3, 0.4]
+    assert "label" not in spikes

@@ -14,6 +14,7 @@ from spikeinterface.core import BaseSorting, NumpySorting, SortingAnalyzer, conc
 
 from dlvolt.analysis import analyze
 from dlvolt.parameters import SorterParameters
+from dlvolt.sortings import spike_properties
 from dlvolt.whole import check_new_folder, written_whole
 
 
@@ -186,10 +187,9 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
         )
     if _has(analyzer, "spike_amplitudes"):
         table["amplitude"] = analyzer.get_extension("spike_amplitudes").get_data()
-    by_unit = np.argsort(spikes["unit_index"], kind="stable")  # as properties hold what is known of each spike
-    for name in sorting.get_property_keys():
-        if name.startswith("spike_") and (values := sorting.get_property(name)).dtype == object and len(values):
-            table.loc[by_unit, name.removeprefix("spike_")] = np.concatenate(list(values))
+    by_unit = np.argsort(spikes["unit_index"], kind="stable")
+    for name, values in spike_properties(sorting).items():
+        table.loc[by_unit, name.removeprefix("spike_")] = values
 
     def write(made: Path) -> None:
         table.to_csv(made / "spikes.csv", index=False)

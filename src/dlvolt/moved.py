@@ -48,10 +48,9 @@ class MovedFinder:
 
 def new_name(name: str) -> str | None:
     """Return where a module is now, None if it has not moved."""
-    for old, new in MOVED.items() if name.startswith("dlvolt.") else ():
-        if name == old or name.startswith(f"{old}."):
-            return new + name[len(old) :]
-    return None
+    if not name.startswith("dlvolt."):  # as most that are imported
+        return None
+    return next((new + name[len(old) :] for old, new in MOVED.items() if f"{name}.".startswith(f"{old}.")), None)
 
 
 def install() -> None:

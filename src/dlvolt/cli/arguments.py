@@ -20,7 +20,6 @@ ELECTRODE_PARAMETERS, ROI_PARAMETERS = (
     for of in ("electrodes", "rois")
 )
 
-
 FLAGS = {  # what the Python functions call a flag
     "source": "SOURCE",
     "folder": "SOURCE",

@@ -46,15 +46,24 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
         "session start": recording.get_annotation("session_start_time") or "not told; NWB asks for it",
         "would be done": _plan(recording, modality),
     }
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return _aligned(lines)
 
 
 def list_streams(source: str | Path, streams: Sequence[str]) -> str:
     """Tell which streams a source has, where it has several."""
-    lines = [f"source         {source}"]
-    lines += [f"{'streams' if index == 0 else '':<13}  {stream}" for index, stream in enumerate(streams)]
-    return "\n".join([*lines, f"would be done  nothing yet: choose one of the {len(streams)} streams with --stream"])
+    return _aligned(
+        {
+            "source": str(source),
+            "streams": "\n".join(streams),
+            "would be done": f"nothing yet: choose one of the {len(streams)} streams with --stream",
+        }
+    )
+
+
+def _aligned(lines: dict[str, str]) -> str:
+    """Return a column of names, and beside it one of texts, which may have several lines."""
+    width = max(map(len, lines)) + 2
+    return "\n".join(f"{name:<{width}}{text}".replace("\n", "\n" + " " * width) for name, text in lines.items())
 
 
 def read_by(recording: BaseRecording) -> str:

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "artefacts": ["Artefacts", "bridge_periods", "find_artefacts"],
         "classify": ["SpikeProbabilityOfPeaks", "check_peak_model", "classify_peaks"],
         "hum": ["find_hum"],
-        "recipe": ["sort_electrodes"],
         "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
+        "recipe": ["sort_electrodes"],
     },
 )

@@ -29,6 +29,7 @@ from dlvolt.io.nwb_rois import (
 )
 from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
 from dlvolt.io.voltage_imaging import is_zarr
+from dlvolt.sortings import spike_properties
 from dlvolt.whole import written_whole
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
@@ -439,13 +440,8 @@ def _spike_columns(sorting: BaseSorting, descriptions: dict[str, str]) -> list[V
     """Make a column of each property which has one value for each spike of each unit."""
     counts = sorting.count_num_spikes_per_unit(outputs="array")  # over all segments
     columns = []
-    for name in sorting.get_property_keys():
-        rows = sorting.get_property(name)
-        # After curation an array may be of other spikes than the unit's; such properties are stale.
-        if rows.dtype != object or [np.shape(row) for row in rows] != [(count,) for count in counts]:
-            continue
-        # Empty rows are often float64, whatever the others are.
-        values = _plain(np.concatenate([row for row in rows if len(row)])) if counts.sum() else None
+    for name, of_spikes in spike_properties(sorting).items():
+        values = _plain(of_spikes) if len(of_spikes) else None
         if values is not None:
             text = descriptions.get(name, f"property '{name}' of each spike in the sorting")
             target = _column(name.replace("/", "_"), text, values)

@@ -151,9 +151,7 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
         electrical = list(find_groups(file, "ElectricalSeries"))
     if not optical + electrical:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
-    if stream_name is None and len(optical + electrical) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several series", [f"'{name}'" for name in optical + electrical])
-    stream_name = _choose_series(stream_name, optical + electrical, path)
+    stream_name = _choose_series(stream_name, optical + electrical, path, "series")
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
     recording = read_voltage_imaging(path, stream_name)
@@ -161,13 +159,15 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     return recording
 
 
-def _choose_series(wanted: str | None, series: list[str], path: Path) -> str:
-    """Give the path of the series which is asked for, else of the only one."""
+def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str) -> str:
+    """Give the path of the series which is asked for, else of the only one of its kind."""
+    listed = [f"'{name}'" for name in series]
+    if wanted is None and len(series) > 1:
+        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed)
     if wanted is None:
         return series[0]
     if (found := find_stream(wanted, series)) is None:
-        listed = ", ".join(f"'{name}'" for name in series)
-        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {listed}.")
+        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {', '.join(listed)}.")
     return found
 
 
@@ -206,9 +206,7 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
             f"source: {path} has no ElectricalSeries, so there is no recording of electrodes in it; for those of ROIs "
             "see read_voltage_imaging, or dlvolt detect."
         )
-    if stream_name is None and len(series) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several ElectricalSeries", [f"'{name}'" for name in series])
-    stream_name = _choose_series(stream_name, series, path)
+    stream_name = _choose_series(stream_name, series, path, "ElectricalSeries")
     check_electrical_series(path, stream_name)
 
     with unreadable("source", f"'{stream_name}' in {path}", "SpikeInterface"):

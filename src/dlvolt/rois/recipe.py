@@ -29,10 +29,10 @@ from dlvolt.preprocessing.spike_probability import (
 )
 from dlvolt.preprocessing.spike_rate import MODEL as CALCIUM_MODEL
 from dlvolt.robust import GAUSSIAN_MAD
-from dlvolt.rois import flag_crosstalk, label_events
 from dlvolt.rois.calcium import sort_calcium
+from dlvolt.rois.crosstalk import flag_crosstalk
 from dlvolt.rois.decided import BLOCK_S
-from dlvolt.rois.event_labels import EVENT_DTYPE, typical
+from dlvolt.rois.event_labels import EVENT_DTYPE, label_events, typical
 from dlvolt.rois.survey import Survey, survey
 from dlvolt.sortings import as_sorting
 
