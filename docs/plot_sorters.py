@@ -87,7 +87,8 @@ def wide(runs, cell):
     datasets = dict.fromkeys(runs["dataset"])
     sorters = sorted(set(runs["sorter"]), key=SORTERS.index)
     rows = [[dataset, *(cells.get((dataset, sorter), "–") for sorter in sorters)] for dataset in datasets]
-    return markdown(["recording", *sorters], rows)
+    unbroken = [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in rows]
+    return markdown(["recording", *sorters], unbroken)
 
 
 def markdown(head, rows):
