@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from dlvolt.moved import MOVED
+from dlvolt.moved import MOVED, NAMES
 
-NAMES = [
+DOCUMENTED = [
     "dlvolt.detection.MatchedFilterPeakDetector",
     "dlvolt.detection.classify_peaks",
     "dlvolt.detection.SpikeProbabilityOfPeaks",
@@ -40,8 +40,17 @@ def test_moved_modules_are_the_ones_at_their_new_places():
         assert importlib.import_module(old) is importlib.import_module(new)
 
 
+@pytest.mark.parametrize("old", NAMES)
+def test_moved_names_are_what_they_were(old, monkeypatch):
+    (was, _, name), (where, _, new) = old.rpartition("."), NAMES[old].rpartition(".")
+    monkeypatch.delattr(importlib.import_module(was), name, raising=False)  # a module that was imported by that name
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {NAMES[old]}"):
+        found = getattr(importlib.import_module(was), name)
+    assert found is getattr(importlib.import_module(where), new)
+
+
 def test_names_that_were_documented_are_found_with_a_warning():
-    lines = ["from {} import {}".format(*name.rsplit(".", 1)) for name in NAMES]
+    lines = ["from {} import {}".format(*name.rsplit(".", 1)) for name in DOCUMENTED]
     command = [sys.executable, "-W", "always::DeprecationWarning", "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -51,3 +60,5 @@ def test_names_that_were_documented_are_found_with_a_warning():
 def test_what_never_was_is_not_found():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("dlvolt.learnings")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        importlib.import_module("dlvolt.detection").no_such_name  # noqa: B018

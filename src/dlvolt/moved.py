@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {  # old name, and those that begin with it and a dot: new name
     "dlvolt.calcium": "dlvolt.rois.calcium",
@@ -23,6 +24,21 @@ MOVED = {  # old name, and those that begin with it and a dot: new name
     "dlvolt.optical": "dlvolt.rois.recipe",
     "dlvolt.preprocessing.survey": "dlvolt.rois.survey",
     "dlvolt.refractory": "dlvolt.electrodes.refractory",
+}
+
+NAMES = {  # of functions and classes, likewise
+    "dlvolt.detection.Crosstalk": "dlvolt.rois.Crosstalk",
+    "dlvolt.detection.MatchedFilterPeakDetector": "dlvolt.electrodes.MatchedFilterPeakDetector",
+    "dlvolt.detection.SpikeProbabilityOfPeaks": "dlvolt.electrodes.SpikeProbabilityOfPeaks",
+    "dlvolt.detection.check_peak_model": "dlvolt.electrodes.check_peak_model",
+    "dlvolt.detection.classify_peaks": "dlvolt.electrodes.classify_peaks",
+    "dlvolt.detection.find_prototype": "dlvolt.electrodes.find_prototype",
+    "dlvolt.detection.find_snippets": "dlvolt.electrodes.find_snippets",
+    "dlvolt.detection.flag_crosstalk": "dlvolt.rois.flag_crosstalk",
+    "dlvolt.detection.label_events": "dlvolt.rois.label_events",
+    "dlvolt.detection.neighbouring_pairs": "dlvolt.rois.neighbouring_pairs",
+    "dlvolt.detection.rate_spikes": "dlvolt.rois.rate_spikes",
+    "dlvolt.sorter.sort": "dlvolt.electrodes.sort_electrodes",
 }
 
 
@@ -51,6 +67,24 @@ def new_name(name: str) -> str | None:
     if not name.startswith("dlvolt."):  # as most that are imported
         return None
     return next((new + name[len(old) :] for old, new in MOVED.items() if f"{name}.".startswith(f"{old}.")), None)
+
+
+def attribute(module: str, name: str) -> Any:
+    """Return what was called so in a module; for a module's ``__getattr__``.
+
+    Raises
+    ------
+    AttributeError
+        If it never was there.
+    """
+    old = f"{module}.{name}"
+    if old in NAMES:
+        where, _, new = NAMES[old].rpartition(".")
+        warnings.warn(f"{old} has moved to {NAMES[old]}; the old name will go", DeprecationWarning, stacklevel=3)
+        return getattr(import_module(where), new)
+    if old in MOVED:
+        return import_module(old)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def install() -> None:

@@ -14,6 +14,7 @@ from spikeinterface.core.job_tools import ensure_chunk_size, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 
 import dlvolt  # its parts wait until there is something to sort
+from dlvolt import moved
 from dlvolt.parameters import SorterParameters
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; slower, and a template has too few samples to be shifted by parts of one
@@ -105,11 +106,8 @@ class DlvoltSorter(ComponentsBasedSorter):
 
 
 def __getattr__(name: str) -> Any:
-    """Return `dlvolt.electrodes.sort_electrodes` by its old name, ``sort``."""
-    if name == "sort":
-        warnings.warn("dlvolt.sorter.sort is dlvolt.electrodes.sort_electrodes now", DeprecationWarning, stacklevel=2)
-        return dlvolt.electrodes.sort_electrodes
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Return what was here."""
+    return moved.attribute(__name__, name)
 
 
 def check(recording: BaseRecording, p: SorterParameters) -> None:

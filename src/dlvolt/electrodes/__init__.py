@@ -2,13 +2,4 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "artefacts": ["Artefacts", "bridge_periods", "find_artefacts"],
-        "classify": ["SpikeProbabilityOfPeaks", "check_peak_model", "classify_peaks"],
-        "hum": ["find_hum"],
-        "matched_filter": ["MatchedFilterPeakDetector", "find_prototype", "find_snippets"],
-        "recipe": ["sort_electrodes"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,14 +2,4 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "crosstalk": ["Crosstalk", "flag_crosstalk", "neighbouring_pairs"],
-        "event_labels": ["label_events"],
-        "rate_spikes": ["rate_spikes"],
-        "recipe": ["roi_traces", "sort_rois"],
-        "refinement": ["Models", "TraceModel", "find_spikes", "learn"],
-        "waveforms": ["expected_waveforms"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,11 @@
+from .artefacts import Artefacts as Artefacts
+from .artefacts import bridge_periods as bridge_periods
+from .artefacts import find_artefacts as find_artefacts
+from .classify import SpikeProbabilityOfPeaks as SpikeProbabilityOfPeaks
+from .classify import check_peak_model as check_peak_model
+from .classify import classify_peaks as classify_peaks
+from .hum import find_hum as find_hum
+from .matched_filter import MatchedFilterPeakDetector as MatchedFilterPeakDetector
+from .matched_filter import find_prototype as find_prototype
+from .matched_filter import find_snippets as find_snippets
+from .recipe import sort_electrodes as sort_electrodes

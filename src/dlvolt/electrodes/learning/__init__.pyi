@@ -1,0 +1,10 @@
+from .alignment import alignment as alignment
+from .evidence import MAX_FALSE_DISCOVERY_RATE as MAX_FALSE_DISCOVERY_RATE
+from .evidence import SINGLE as SINGLE
+from .evidence import Decoys as Decoys
+from .evidence import Evidence as Evidence
+from .learn import learn_units as learn_units
+from .units import LearningSettings as LearningSettings
+from .units import Matcher as Matcher
+from .units import Matchers as Matchers
+from .units import Units as Units

@@ -1,0 +1,14 @@
+from .comparison import compare_sortings as compare_sortings
+from .comparison import compare_to_ground_truth as compare_to_ground_truth
+from .comparison import comparison_tolerance_ms as comparison_tolerance_ms
+from .events import EventScores as EventScores
+from .events import event_scores as event_scores
+from .events import match_events as match_events
+from .rates import rate_scores as rate_scores
+from .samples import SampleScores as SampleScores
+from .samples import confusion_table as confusion_table
+from .samples import sample_scores as sample_scores
+from .sorters import compare_sorters as compare_sorters
+from .sorters import score_sortings as score_sortings
+from .sweep import best_threshold as best_threshold
+from .sweep import threshold_sweep as threshold_sweep

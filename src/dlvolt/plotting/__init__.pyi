@@ -1,0 +1,16 @@
+from .accuracy import plot_accuracy_against_time as plot_accuracy_against_time
+from .interactive_traces import interactive_traces as interactive_traces
+from .mel_pca import plot_mel_pca as plot_mel_pca
+from .roi_map import plot_roi_map as plot_roi_map
+from .roi_traces import plot_roi_traces as plot_roi_traces
+from .scores import plot_learning_curve as plot_learning_curve
+from .scores import plot_model_comparison as plot_model_comparison
+from .scores import plot_threshold_sweep as plot_threshold_sweep
+from .signal_to_signal import plot_filters as plot_filters
+from .signal_to_signal import plot_layers as plot_layers
+from .signal_to_signal import plot_rate_scores as plot_rate_scores
+from .snippets import plot_confusion as plot_confusion
+from .snippets import plot_embedding as plot_embedding
+from .snippets import plot_snippets as plot_snippets
+from .sorting_summary import plot_sorting_summary as plot_sorting_summary
+from .spike_triggered import plot_spike_triggered_average as plot_spike_triggered_average

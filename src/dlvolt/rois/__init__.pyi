@@ -1,0 +1,12 @@
+from .crosstalk import Crosstalk as Crosstalk
+from .crosstalk import flag_crosstalk as flag_crosstalk
+from .crosstalk import neighbouring_pairs as neighbouring_pairs
+from .event_labels import label_events as label_events
+from .rate_spikes import rate_spikes as rate_spikes
+from .recipe import roi_traces as roi_traces
+from .recipe import sort_rois as sort_rois
+from .refinement import Models as Models
+from .refinement import TraceModel as TraceModel
+from .refinement import find_spikes as find_spikes
+from .refinement import learn as learn
+from .waveforms import expected_waveforms as expected_waveforms

@@ -1,0 +1,11 @@
+from .biophysical import simulate_biophysical as simulate_biophysical
+from .calcium_traces import CalciumSettings as CalciumSettings
+from .calcium_traces import simulate_calcium as simulate_calcium
+from .extracellular import ExtracellularSettings as ExtracellularSettings
+from .extracellular import extracellular_scores as extracellular_scores
+from .extracellular import extracellular_windows as extracellular_windows
+from .extracellular import simulate_extracellular as simulate_extracellular
+from .imaging_file import ImagingTruth as ImagingTruth
+from .imaging_file import write_simulated_imaging as write_simulated_imaging
+from .voltage_traces import VoltageSettings as VoltageSettings
+from .voltage_traces import simulate_voltage as simulate_voltage
