@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_data_chunks
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from dlvolt.preprocessing.highpass_reference import row_medians
+from dlvolt.preprocessing.random_chunks import random_chunks
 
 BLOCK_MS = 1.0  # the recording is judged in blocks of this length, half as long as a spike
 LAG_MS = 0.2  # x(t + lag) - x(t) keeps the band of spikes and little of field potentials
+NUM_CHUNKS, CHUNK_S = 40, 0.25  # of the recording, which tell what a typical block is
 MOST = 0.75  # of the channels: no neuron is seen by so many
 HIGH = 3.0  # times a channel's typical block, some nine noise standard deviations: noise never gets there
 SUSTAINED_MS, SUSTAINED = 20.0, 0.6  # blocks that are high for so much of so long are no spikes, but movement
@@ -146,16 +148,7 @@ class _Measure(NamedTuple):
     def of(cls, recording: BaseRecording, hum_period: int) -> _Measure:
         fs = recording.sampling_frequency
         block, lag = max(4, round(BLOCK_MS / 1000 * fs)), max(1, round(LAG_MS / 1000 * fs))
-        segments = range(recording.get_num_segments())
-        shortest = min(map(recording.get_num_samples, segments))
-        chunks = get_random_data_chunks(
-            recording,
-            num_chunks_per_segment=max(1, 40 // len(segments)),
-            chunk_size=min(round(0.25 * fs), shortest),
-            concatenated=False,
-            return_in_uV=False,
-            seed=0,
-        )
+        chunks = random_chunks(recording, NUM_CHUNKS, CHUNK_S)
         measure = cls(block, lag, hum_period, np.ones(recording.get_num_channels()), np.ones(0), False)
         changes = np.concatenate([measure.largest_changes(chunk, 0, 0) for chunk in chunks])  # blocks×(N+1)
         typical = np.array([np.median(own[own > 0]) if own.any() else 0.0 for own in changes.T])

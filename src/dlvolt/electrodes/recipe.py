@@ -44,7 +44,7 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
     artefacts = finite.artefacts
     for remark in stages.remarks(finite):
         say(f"dlvolt: {remark}")
-    whitened = stages.preprocess(finite, p)
+    whitened = stages.preprocess(finite, p, job_kwargs["n_jobs"])
     sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
     peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)

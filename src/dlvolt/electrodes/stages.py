@@ -97,14 +97,16 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
     return recording
 
 
-def preprocess(finite: Finite, p: SorterParameters) -> BaseRecording:
+def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> BaseRecording:
     """Filter, reference and whiten; where the noise of a channel is louder for a while, scale it to its usual level."""
     filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
-    spatial, temporal = estimate_whitening_filters(filtered, radius_um=p.whitening_radius_um, seed=p.seed)
+    spatial, temporal = estimate_whitening_filters(
+        filtered, radius_um=p.whitening_radius_um, seed=p.seed, num_workers=num_workers
+    )
     filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
-    levels, is_steady = usual_levels(filtered, p.seed)
+    levels, is_steady = usual_levels(filtered, p.seed, num_workers)
     if not is_steady:
         filtered = steady_noise(filtered, levels)
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
@@ -171,16 +173,24 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
     """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values.
 
     The tissue is in one place throughout each of the chunks; that is returned, too. Chunks are in the order of places.
+    The list of pieces is emptied on the way, as memory is to hold them once.
     """
-    size, chunks, of_chunks = 0, [], []
+    size, groups, of_groups = 0, [], []
     for index in np.argsort(places, kind="stable"):
-        piece, place = pieces[index], int(places[index])
-        if not chunks or place != of_chunks[-1] or size + piece.size > CHUNK_SIZE:
-            size, chunks, of_chunks = 0, [*chunks, []], [*of_chunks, place]
-        chunks[-1] += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
-        size += piece.size
-    joined = (np.concatenate(chunk[:-1], axis=1) if len(chunk) > 2 else chunk[0] for chunk in chunks)
-    return [torch.from_numpy(chunk) for chunk in joined], of_chunks
+        place = int(places[index])
+        if not groups or place != of_groups[-1] or size + pieces[index].size > CHUNK_SIZE:
+            size, groups, of_groups = 0, [*groups, []], [*of_groups, place]
+        groups[-1].append(index)
+        size += pieces[index].size
+    chunks, nothing = [], np.zeros((0, 0))
+    for group in groups:
+        parts = []
+        for index in group:
+            piece, pieces[index] = pieces[index], nothing
+            parts += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
+        chunks.append(torch.from_numpy(np.concatenate(parts[:-1], axis=1) if len(group) > 1 else parts[0]))
+    pieces.clear()
+    return chunks, of_groups
 
 
 def chunk_duration(recording: BaseRecording) -> float:
@@ -320,7 +330,8 @@ def learn(
     """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
 
     The first sweeps are to know the large units well enough that what they leave can be searched for others. Where the
-    sample is many chunks, they take a part of it, and the search another.
+    sample is many chunks, they take a part of it, and the search another. The sample is used up: afterwards it is
+    empty, and its memory is free.
     """
     num_before, num_after = template_extent(recording, p)
     middles = np.array(
@@ -328,7 +339,9 @@ def learn(
     )
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]
-    chunks, places = join(list(compress(sample, long_enough)), places, num_before + num_after)
+    elsewhere = another_place(recording, sample)
+    sample[:] = compress(sample, long_enough)
+    chunks, places = join(sample, places, num_before + num_after)  # which leaves nothing of the sample
     by_kriging = torch.from_numpy(kernels(recording, drift))
     settings = LearningSettings(
         rank=p.rank,
@@ -345,7 +358,7 @@ def learn(
         num_workers=job_kwargs["n_jobs"],
         progress_bar=job_kwargs["progress_bar"],
         kernels=by_kriging,
-        elsewhere=another_place(recording, sample),
+        elsewhere=elsewhere,
     )
     every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
     units = Units.new(waveforms, by_kriging)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_random_data_chunks
+from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
+from dlvolt.threads import map_in_threads
+
+from .random_chunks import random_chunks
 from .whiten_noise import typical_block
 
 WINDOW_MS = 50.0  # half of it is twice as long as the bursts of spikes that neurons fire
@@ -93,7 +96,7 @@ def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
     return np.reshape(halves, (-1, 2, traces.shape[1])).max(axis=1).astype("float32")
 
 
-def usual_levels(recording: BaseRecording, seed: int = 0) -> tuple[np.ndarray, bool]:
+def usual_levels(recording: BaseRecording, seed: int = 0, num_workers: int = 1) -> tuple[np.ndarray, bool]:
     """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud, as far as a sample tells.
 
     Parameters
@@ -102,16 +105,12 @@ def usual_levels(recording: BaseRecording, seed: int = 0) -> tuple[np.ndarray, b
         Filtered traces; where all channels are zero, they are silenced and not asked.
     seed : int
         Of the sample, up to 10 s.
+    num_workers : int
+        Threads.
     """
-    width, segments = window_width(recording.sampling_frequency), range(recording.get_num_segments())
-    chunks = get_random_data_chunks(
-        recording,
-        num_chunks_per_segment=max(1, NUM_CHUNKS // len(segments)),
-        chunk_size=min(5 * width, *map(recording.get_num_samples, segments)),
-        concatenated=False,
-        seed=seed,
-    )
-    levels = np.concatenate([noise_levels(chunk, width) for chunk in chunks])
+    width = window_width(recording.sampling_frequency)
+    chunks = random_chunks(recording, NUM_CHUNKS, 5 * width / recording.sampling_frequency, seed, num_workers)
+    levels = np.concatenate(map_in_threads(lambda chunk: noise_levels(chunk, width), chunks, num_workers))
     levels = levels[levels.any(axis=1)]
     if len(levels) == 0:
         return np.zeros(recording.get_num_channels(), dtype="float32"), True

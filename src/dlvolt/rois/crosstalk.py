@@ -9,10 +9,11 @@ import numpy as np
 from scipy.ndimage import convolve1d
 from scipy.spatial import cKDTree
 from scipy.stats import binom
-from spikeinterface.core import BaseRecording, BaseSorting, get_random_data_chunks
+from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.core.node_pipeline import PipelineNode
 
 from dlvolt.preprocessing.finite import check_polarity
+from dlvolt.preprocessing.random_chunks import random_chunks
 from dlvolt.robust import GAUSSIAN_MAD
 
 from .event_labels import as_peaks, at_spikes, frames_inside, typical
@@ -316,15 +317,7 @@ class SpikeHeights(PipelineNode):
 
 def height_noise(recording: BaseRecording, weights: np.ndarray) -> np.ndarray:
     """Return the standard deviation of weighted sums of samples, shape (N,), from medians in random chunks."""
-    segments = range(recording.get_num_segments())
-    chunks = get_random_data_chunks(
-        recording,
-        num_chunks_per_segment=max(1, NUM_CHUNKS // len(segments)),
-        chunk_size=min([frames(1000 * CHUNK_S, recording), *map(recording.get_num_samples, segments)]),
-        concatenated=False,
-        return_in_uV=False,
-        seed=0,
-    )
+    chunks = random_chunks(recording, NUM_CHUNKS, CHUNK_S)
     heights = np.concatenate([convolve1d(chunk.astype("float64"), weights, axis=0, mode="nearest") for chunk in chunks])
     noise = np.ma.median(np.abs(np.ma.masked_invalid(heights)), axis=0).filled(0.0) / GAUSSIAN_MAD
     return np.where(noise > 0, noise, np.finfo(float).tiny)

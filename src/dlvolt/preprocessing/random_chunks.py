@@ -1,0 +1,42 @@
+"""A sample of a recording, as short chunks from all over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from spikeinterface.core import BaseRecording
+from spikeinterface.core.recording_tools import get_random_sample_slices
+
+from dlvolt.threads import map_in_threads
+
+
+def random_chunks(
+    recording: BaseRecording, num_chunks: int, duration_s: float, seed: int = 0, num_workers: int = 1
+) -> list[np.ndarray]:
+    """Load chunks from random places of a recording, as its digits.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels.
+    num_chunks : int
+        In all, as many in each segment; at least one in each.
+    duration_s : float
+        Of a chunk; the shortest segment's where that is shorter.
+    seed : int
+        Of the places.
+    num_workers : int
+        Threads.
+
+    Returns
+    -------
+    list of np.ndarray, shape (T, N)
+    """
+    segments = range(recording.get_num_segments())
+    wanted = max(1, round(duration_s * recording.sampling_frequency))
+    slices = get_random_sample_slices(
+        recording,
+        num_chunks_per_segment=max(1, num_chunks // len(segments)),
+        chunk_size=min([wanted, *map(recording.get_num_samples, segments)]),
+        seed=seed,
+    )
+    return map_in_threads(lambda place: recording.get_traces(*map(int, place)), slices, num_workers)
