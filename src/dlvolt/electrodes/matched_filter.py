@@ -16,7 +16,6 @@ from dlvolt.deconvolution.locality import blocks
 SIDE_LOBE = 0.3  # of the score of a spike: smaller peaks within a template's reach are its side lobes
 DECAYS_UM = (20.0, 50.0)  # how far a spike is seen that more than one channel sees
 BLOCK = 24  # channels that are filtered together
-LEFT_OUT = 0.01  # of the energy of a typical spike: its ends, half as long as all of it, cost as much as the rest
 TILE = 8192  # samples that are filtered together: they fit into the cache
 
 
@@ -68,11 +67,7 @@ class MatchedFilterPeakDetector(PeakDetector):
             (rows, columns, weights[:, rows[:, None], columns].flatten(0, 1))
             for rows, columns in blocks(torch.from_numpy(self.neighbours), BLOCK)
         ]
-        self.width = len(prototype)
-        energy = np.cumsum(np.square(prototype))
-        self.first, last = np.searchsorted(energy, energy[-1] * np.array([LEFT_OUT / 2, 1 - LEFT_OUT / 2]))
-        kept = prototype[self.first : last + 1]
-        self.kernel = torch.from_numpy((kept / np.linalg.norm(kept)).astype("float32"))
+        self.prototype = torch.from_numpy((prototype / np.linalg.norm(prototype)).astype("float32"))
         self.num_before = num_before
         self.both_signs = peak_sign == "both"
         self.detect_threshold = detect_threshold
@@ -80,7 +75,7 @@ class MatchedFilterPeakDetector(PeakDetector):
 
     def get_margin(self) -> int:
         """Return how many samples on either side of a chunk are looked at too."""
-        return 2 * self.width + 1
+        return 2 * len(self.prototype) + 1
 
     def get_dtype(self) -> np.dtype:
         """Return SpikeInterface's peak dtype and the index of the sub-sample shift."""
@@ -98,7 +93,7 @@ class MatchedFilterPeakDetector(PeakDetector):
                 self.neighbours,
                 self.wide_neighbours,
                 self.exclude_sweep,
-                self.width,
+                len(self.prototype),
             )
         )
         keep &= (times + self.num_before >= self.get_margin()) & (
@@ -126,12 +121,11 @@ class MatchedFilterPeakDetector(PeakDetector):
         scores : Tensor, shape (3, candidates)
             The score before, at and after the maximum.
         """
-        kernels = self.kernel.expand(len(chunk), 1, -1)
+        prototypes = self.prototype.expand(len(chunk), 1, -1)
         found = []
-        for start in range(0, chunk.shape[1] - self.width - 1, TILE):
-            end = min(start + TILE + self.width + 1, chunk.shape[1]) - self.width + len(self.kernel)
-            tile = chunk[:, start + self.first : end + self.first].contiguous()
-            in_time = torch.conv1d(tile[None], kernels, groups=len(tile))[0]  # N×(TILE+2)
+        for start in range(0, chunk.shape[1] - len(self.prototype) - 1, TILE):
+            tile = chunk[:, start : start + TILE + len(self.prototype) + 1].contiguous()
+            in_time = torch.conv1d(tile[None], prototypes, groups=len(tile))[0]  # N×(TILE+2)
             for rows, columns, weights in self.blocks:
                 one_channel = in_time.index_select(0, rows)
                 score = (weights @ in_time.index_select(0, columns)).view(-1, *one_channel.shape)

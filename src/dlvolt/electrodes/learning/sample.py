@@ -28,6 +28,7 @@ from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
 MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
+OUTSIZE = 3.0  # times the median norm of a unit's snippets: one of its spikes never is so large
 DEVIATION_SAMPLES = 10_000  # of each group of chunks tell how scores deviate in noise
 NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
 LITTLE = 0.01  # weight of events in a shadow
@@ -81,12 +82,17 @@ class CleanSample(NamedTuple):
         return alone if alone.sum() >= MIN_EVENTS else own
 
     def snippets(self, unit: int, moved: Tensor) -> Snippets:
-        """Return the snippets of a unit as they would be in the reference place, given its waveforms, (M, N, D)."""
+        """Return the snippets of a unit as they would be in the reference place, given its waveforms, (M, N, D).
+
+        Those that are far larger than most are artefacts, and left out.
+        """
         own, channels = self.best_events(unit), self.channels[unit]
         projected = moved[:, channels] @ self.basis.T  # M×C×B
         change = projected[len(moved) // 2] - projected
         features = self.features[own] + self.amplitudes[own, None, None] * change[self.places[own]]
-        return Snippets(features, channels, self.places[own])
+        norms = features.flatten(1).norm(dim=1)
+        usual = norms <= OUTSIZE * norms.median() if len(norms) else norms > 0
+        return Snippets(features, channels, self.places[own]).select(usual)
 
 
 class Snippets(NamedTuple):
