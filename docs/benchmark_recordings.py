@@ -56,12 +56,32 @@ def si_probe(duration_s, seed, num_channels=32, num_units=24):
     )
 
 
-def si_neuropixels(duration_s, seed, drifts):
-    """Return 60 units on 128 channels, still or moving to and fro by 20 µm."""
+MOTIONS = {  # how far units move along the probe, µm, to one side and the other, and how
+    "zigzag": (20, dict(drift_mode="zigzag", t_start_drift=60.0, period_s=200)),
+    "nonrigid": (20, dict(drift_mode="zigzag", t_start_drift=60.0, period_s=200, non_rigid_gradient=0.1)),
+    "sudden": (20, dict(drift_mode="bump", bump_interval_s=(20.0, 60.0))),
+    "slow": (60, dict(drift_mode="zigzag", period_s=2400)),  # to one side in ten minutes
+}
+
+
+def si_neuropixels(duration_s, seed, motion):
+    """Return 60 units on 128 channels, still or moving in one of four ways."""
+    reach_um, how = MOTIONS[motion or "zigzag"]
     static, drifting, truth = generate_drifting_recording(
-        num_units=60, duration=duration_s, sampling_frequency=FS, generate_probe_kwargs=NEUROPIXELS, seed=seed
+        num_units=60,
+        duration=duration_s,
+        sampling_frequency=FS,
+        generate_probe_kwargs=NEUROPIXELS,
+        generate_displacement_vector_kwargs=dict(
+            displacement_sampling_frequency=5.0,
+            drift_start_um=[0, reach_um],
+            drift_stop_um=[0, -reach_um],
+            drift_step_um=1,
+            motion_list=[how],
+        ),
+        seed=seed,
     )
-    return (drifting if drifts else static), truth
+    return (drifting if motion else static), truth
 
 
 def si_weak(duration_s, seed, num_channels, num_units, noise_uv):
@@ -126,8 +146,11 @@ RECORDINGS = {  # how it is made, s, seed, and what else that takes
     "si_weak4": (si_weak, 120.0, 3, dict(num_channels=4, num_units=6, noise_uv=14.0)),
     "si_weak16": (si_weak, 120.0, 5, dict(num_channels=16, num_units=14, noise_uv=16.0)),
     "si_hash32": (si_hash, 60.0, 5, {}),
-    "si_np_static": (si_neuropixels, 240.0, 11, dict(drifts=False)),
-    "si_np_drift": (si_neuropixels, 240.0, 11, dict(drifts=True)),
+    "si_np_static": (si_neuropixels, 240.0, 11, dict(motion=None)),
+    "si_np_drift": (si_neuropixels, 240.0, 11, dict(motion="zigzag")),
+    "si_np_nonrigid": (si_neuropixels, 240.0, 11, dict(motion="nonrigid")),
+    "si_np_sudden": (si_neuropixels, 240.0, 11, dict(motion="sudden")),
+    "si_np_slow": (si_neuropixels, 600.0, 11, dict(motion="slow")),
 }
 
 
