@@ -63,8 +63,8 @@ def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
     if path.is_dir() or path.suffix.lower() == ".npy":
         return None, None
     with reading(path), tifffile.TiffFile(path) as tif:
-        if tif.is_ome:
-            return _ome_metadata(tif)
+        if (xml := tif.ome_metadata) is not None:
+            return _ome_metadata(xml)
         if tif.is_imagej:
             return _imagej_metadata(tif)
     return None, None
@@ -186,8 +186,8 @@ def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] 
     return (1 / seconds if seconds > 0 else None), um_per_pixel if len(um_per_pixel) == 2 else None
 
 
-def _ome_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
-    image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+def _ome_metadata(xml: str) -> tuple[float | None, list[float] | None]:
+    image = tifffile.xml2dict(xml)["OME"]["Image"]
     pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
     um_per_pixel = [

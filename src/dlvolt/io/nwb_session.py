@@ -129,7 +129,7 @@ def copy_container(container: NWBContainer, cls: type[NWBContainer], **replaced:
     fields = {"name": container.name} | dict(container.fields)
     known = {name: _in_memory(v) for name, v in fields.items() if name in arguments and v is not None}
     # Made as pynwb makes what it reads: old files have deprecated fields which it takes from nobody else.
-    copied = cls.__new__(cls, in_construct_mode=True)
+    copied = NWBContainer.__new__(cls, in_construct_mode=True)
     copied.__init__(**known | replaced)
     copied._in_construct_mode = False
     return copied

@@ -12,7 +12,7 @@ KINDS = ("auto", "seconds", "frames", "trace")
 
 
 def targets(
-    labels: ArrayLike | Sequence[ArrayLike],
+    labels: np.ndarray | Sequence[ArrayLike],
     num_samples: Sequence[int],
     sampling_frequency: float,
     kind: str = "auto",
@@ -59,10 +59,10 @@ def targets(
     ]
 
 
-def _one_per_trace(labels: ArrayLike | Sequence[ArrayLike], num_samples: Sequence[int]) -> list[ArrayLike]:
+def _one_per_trace(labels: np.ndarray | Sequence[ArrayLike], num_samples: Sequence[int]) -> list[ArrayLike]:
     """Return a list with the labels of each trace."""
     table = isinstance(labels, np.ndarray) and labels.ndim == 2
-    if table and labels.shape == (num_samples[0], len(num_samples)):
+    if isinstance(labels, np.ndarray) and labels.shape == (num_samples[0], len(num_samples)):
         return list(labels.T)
     alone = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype != object
     alone = alone or (isinstance(labels, Sequence) and all(isinstance(each, Real) for each in labels))
