@@ -25,7 +25,7 @@ class Events(NamedTuple):
     times: Tensor
     units: Tensor
     amplitudes: Tensor
-    shifts: Tensor | None = None
+    shifts: Tensor = None  # type: ignore[assignment]  # whoever reads shifts has those of `pursue`, which are there
 
     def select(self, mask: Tensor) -> Events:
         """Return some of the events."""

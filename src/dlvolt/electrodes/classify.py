@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
-from dlvolt.networks.snippets import outlines
+from dlvolt.networks.snippets import SnippetNetwork, outlines
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
-
-if TYPE_CHECKING:
-    from dlvolt.networks import SnippetNetwork
 
 SUPPORT = 4  # samples on either side of a snippet that help to interpolate it
 
@@ -174,7 +171,7 @@ def check_peak_model(recording: BaseRecording, model: str | Path, device: str = 
         If it is one of traces, or cannot serve the recording's sampling frequency.
     """
     network = load_model(locate_model(model), device)
-    if not hasattr(network, "noise_uv"):
+    if not isinstance(network, SnippetNetwork):
         raise ValueError(
             f"model: {network.name!r} is for traces, not for snippets; take 'waveform_cnn' or 'waveform_gru'"
         )

@@ -162,7 +162,7 @@ def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int 
     fold_of: dict[tuple[str, str], int] = {}
     for dataset in sorted({each.dataset for each in recordings}):
         cells = sorted({each.cell for each in recordings if each.dataset == dataset})
-        first = rng.integers(num_folds)
+        first = int(rng.integers(num_folds))
         fold_of |= {(dataset, cells[n]): (first + i) % num_folds for i, n in enumerate(rng.permutation(len(cells)))}
     return np.array([fold_of[each.dataset, each.cell] for each in recordings])
 
@@ -249,7 +249,7 @@ def train(
         Fitted.
     """
     given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose), max_epochs=1)
-    settings = given | SETTINGS[name] | settings
+    settings = dict[str, Any](given) | SETTINGS[name] | settings
     num_windows = settings.pop("num_windows")
     model = create(name, **settings)
     steps = model.max_epochs * -(-(num_windows - num_windows // 5) // model.batch_size)

@@ -277,9 +277,7 @@ def event_threshold(model: TraceNetwork, X: np.ndarray, y: np.ndarray, tolerance
     assert fs is not None  # recipes tell it
     true = [frames[windows == window] / fs for window in range(len(y))]
     probability = model.predict_proba(X).T
-    return best_threshold(
-        threshold_sweep(true, probability, fs, tolerance_s=tolerance_s, shadow_ms=model.shadow_ms)
-    )
+    return best_threshold(threshold_sweep(true, probability, fs, tolerance_s=tolerance_s, shadow_ms=model.shadow_ms))
 
 
 def model_card(name: str, command: str, scores: pd.DataFrame) -> str:
