@@ -27,6 +27,11 @@ class Events(NamedTuple):
     amplitudes: Tensor
     shifts: Tensor = None  # type: ignore[assignment]  # whoever reads shifts has those of `pursue`, which are there
 
+    @property
+    def on_whole_samples(self) -> bool:
+        """Whether there are no shifts."""
+        return self.shifts is None
+
     def select(self, mask: Tensor) -> Events:
         """Return some of the events."""
         return Events(*(field if field is None else field[mask] for field in self))

@@ -170,7 +170,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         return_output: bool | tuple[bool, bool] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
-        if threshold not in (None, "auto") and not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        if threshold not in (None, "auto") and not (isinstance(threshold, float | Real) and 0 < threshold <= 1):
             raise ValueError(f"threshold must be a probability above 0, or 'auto', not {threshold!r}")
         if shadow_ms is not None and not shadow_ms >= 0:
             raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")

@@ -130,7 +130,7 @@ def classify_peaks(
         If `threshold` is neither a probability nor a name, peaks are not those of the recording, traces are not finite
         around one, or the model is not for them.
     """
-    if threshold not in ("noise", "predict") and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+    if threshold not in ("noise", "predict") and not (isinstance(threshold, float | Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a probability, 'noise' or 'predict', not {threshold!r}")
     network = check_peak_model(recording, model, device)
     num_channels = recording.get_num_channels()

@@ -127,7 +127,7 @@ def prepare(
     seed: int = 0,
 ) -> tuple[Part, Part, Part]:
     """Check everything and split it into training, validation and test part; see `fit`."""
-    if not (isinstance(sampling_frequency, Real) and 0 < sampling_frequency < np.inf):
+    if not (isinstance(sampling_frequency, float | Real) and 0 < sampling_frequency < np.inf):
         raise ValueError(f"sampling_frequency must be positive, in Hz, not {sampling_frequency!r}")
     own = model.sampling_frequency
     if own is not None and not np.isclose(own, sampling_frequency, rtol=1e-3):
@@ -142,13 +142,13 @@ def prepare(
         raise ValueError("labels: there is not a single spike in them; label some")
     if cells is not None:
         which = split_by_cell(cells, len(traces), seed)
-        parts = tuple(Part([traces[n] for n in part], [spikes[n] for n in part]) for part in which)
+        training, validation, test = (Part([traces[n] for n in part], [spikes[n] for n in part]) for part in which)
     else:
-        parts = tuple(map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS)))
-    if not parts[0].truth.any():
+        training, validation, test = map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS))
+    if not training.truth.any():
         part = "the first 70 % of any trace" if cells is None else "the traces of the first 70 % of the cells"
         raise ValueError(f"labels: no spike lies in {part}, which are trained on; label some there")
-    return parts
+    return training, validation, test
 
 
 def split_by_cell(cells: Sequence[Hashable], num_traces: int, seed: int) -> list[list[int]]:
