@@ -12,6 +12,12 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as in typing, which is slow to import
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
 REGISTRY_MODULES = frozenset(
     {
         "spikeinterface.sorters.sorterlist",
@@ -27,20 +33,22 @@ REGISTRY_MODULES = frozenset(
 class RegistrationFinder:
     """Meta path finder: lets the real loader run a registry module or one of ours, then registers dlvolt."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Return the spec that the other finders give, its loader extended by the registration."""
         if name not in REGISTRY_MODULES and not name.startswith("dlvolt."):
             return None
         finders = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
-        if spec is not None:
+        if spec is not None and spec.loader is not None:
             exec_module = spec.loader.exec_module
 
-            def exec_module_and_register(module: object) -> None:
+            def exec_module_and_register(module: ModuleType) -> None:
                 exec_module(module)
                 register(module.__name__)
 
-            spec.loader.exec_module = exec_module_and_register
+            spec.loader.exec_module = exec_module_and_register  # type: ignore[method-assign]  # of this loader only
         return spec
 
 

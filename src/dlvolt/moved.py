@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ NAMES = {  # of functions and classes, likewise
 }
 
 
-class MovedFinder:
+class MovedFinder(Loader):
     """Meta path finder and loader that gives, for the old name of a module, the module where it is now."""
 
     def find_spec(
@@ -58,6 +59,7 @@ class MovedFinder:
         """Put the module that is meant in the place of an empty one."""
         old = module.__name__
         new = new_name(old)
+        assert new is not None  # as `find_spec` answers for old names only
         warnings.warn(f"{old} has moved to {new}; the old name will go", DeprecationWarning, stacklevel=2)
         sys.modules[old] = import_module(new)
 

@@ -139,7 +139,7 @@ class SorterParameters:
                 raise ValueError(f"{each.name} must be finite, not {value!r}")
             if isinstance(value, Real) and bool not in kinds:
                 may_be_zero = each.name in MAY_BE_ZERO
-                if not (value > 0 or (value == 0 and may_be_zero)):
+                if value < 0 or (value == 0 and not may_be_zero):
                     least = "not be negative" if may_be_zero else "be positive"
                     raise ValueError(f"{each.name} must {least}, not {value!r}")
             if each.name in CHOICES and value not in CHOICES[each.name]:
@@ -153,7 +153,7 @@ class SorterParameters:
         for name in ("probability_threshold", "shadow_ms"):
             if isinstance(getattr(self, name), str) and getattr(self, name) != "auto":
                 raise ValueError(f"{name} must be 'auto' or a number, not {getattr(self, name)!r}")
-        if self.probability_threshold != "auto" and self.probability_threshold > 1:
+        if not isinstance(self.probability_threshold, str) and self.probability_threshold > 1:
             raise ValueError(f"probability_threshold must be at most 1, not {self.probability_threshold}")
         if not 0 <= self.amplitude_min < 1 < self.amplitude_max:
             raise ValueError(

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:

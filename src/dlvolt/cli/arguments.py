@@ -179,9 +179,10 @@ def positive(kind: type) -> Callable[[str], float]:
 @contextmanager
 def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *kinds)  # the last: a missing package
     try:
         yield
-    except (ValueError, OSError, ImportError, *kinds) as error:  # ImportError: of a package that is not installed
+    except expected as error:
         if parser.verbose:
             traceback.print_exception(error)
         parser.error(in_flags(error))

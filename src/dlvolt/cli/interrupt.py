@@ -49,8 +49,7 @@ def _wait(reading: socket.socket) -> None:
 
 def _stop() -> None:
     """Say so, clean up and leave."""
-    sys.__stderr__.write("\ndlvolt: stopped by Ctrl-C; what was there before is whole\n")
-    sys.__stderr__.flush()
+    print("\ndlvolt: stopped by Ctrl-C; what was there before is whole", file=sys.__stderr__, flush=True)
     silent = os.open(os.devnull, os.O_WRONLY)  # the work goes on until the end of the process, and would complain
     os.dup2(silent, 1)
     os.dup2(silent, 2)

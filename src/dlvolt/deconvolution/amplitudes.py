@@ -46,8 +46,9 @@ class AmplitudePrior:
 
     def select(self, units: Tensor) -> AmplitudePrior:
         """Return the prior of some units."""
-        of_units = {name: getattr(self, name) for name in PER_UNIT}
-        return replace(self, **{name: x[units] if isinstance(x, Tensor) else x for name, x in of_units.items()})
+        per_unit = {name: getattr(self, name) for name in PER_UNIT}
+        per_unit |= {name: x[units] for name, x in per_unit.items() if isinstance(x, Tensor)}
+        return replace(self, **per_unit)
 
 
 def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:

@@ -25,7 +25,12 @@ class Events(NamedTuple):
     times: Tensor
     units: Tensor
     amplitudes: Tensor
-    shifts: Tensor | None = None
+    shifts: Tensor = None  # type: ignore[assignment]  # whoever reads shifts has those of `pursue`, which are there
+
+    @property
+    def on_whole_samples(self) -> bool:
+        """Whether there are no shifts."""
+        return self.shifts is None
 
     def select(self, mask: Tensor) -> Events:
         """Return some of the events."""

@@ -135,7 +135,8 @@ def fit_kinetics(y: np.ndarray, rate: np.ndarray, bin_s: float) -> Kinetics:
         best = np.argmax(np.maximum(agreement, 0) ** 2 / power)
         height = max(agreement[best], 0) / power[best]
         noise = spectrum(y - height * irfft(explained[best], length)[: len(y)], frequencies, bin_s)
-    return Kinetics(*constants[best], height * responses[best], noise)
+    rise_s, decay_s = constants[best]
+    return Kinetics(rise_s, decay_s, height * responses[best], noise)
 
 
 @lru_cache(maxsize=4)

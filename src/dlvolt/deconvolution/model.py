@@ -47,7 +47,7 @@ def _shifted_profiles(events: Events, templates: LowRankTemplates, num_shifts: i
     Where events sit on whole samples, J is 1.
     """
     profiles = templates.singular_values[:, :, None] * templates.temporal
-    if events.shifts is None:
+    if events.on_whole_samples:
         return profiles[None], torch.zeros_like(events.times)
     return shift_bank(profiles, num_shifts), events.shifts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class LowRankTemplates(NamedTuple):
         """Return the templates of some units."""
         return LowRankTemplates(*(part[units] for part in self))
 
-    def to(self, *args: object) -> LowRankTemplates:
+    def to(self, *args: Any) -> LowRankTemplates:
         """Return the templates on another device or in another dtype, as ``Tensor.to``."""
         return LowRankTemplates(*(part.to(*args) for part in self))
 

@@ -87,7 +87,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
             max_rate_hz=max_rate_hz,
             interval_s=interval_s,
         ).items():
-            if not (isinstance(value, Real) and 0 < value < np.inf):
+            if not (isinstance(value, float | Real) and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
         self.shadow_samples = max(1, round(refractory_ms / 1000 * recording.sampling_frequency))
         self.scores = HeightRecording(

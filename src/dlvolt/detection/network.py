@@ -12,7 +12,7 @@ import torch
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.node_pipeline import PeakDetector
 
-from dlvolt.preprocessing.spike_probability import load_model, spike_probability
+from dlvolt.preprocessing.spike_probability import load_classifier, spike_probability
 from dlvolt.rois.decided import DecidedSpikes
 from dlvolt.rois.refinement import reach
 
@@ -60,7 +60,8 @@ class ShadowingPeakDetector(PeakDetector):
         """
         segment = self.scores.segments[segment_index]
         num_samples = segment.get_num_samples()
-        margin, found = 0, []
+        margin = 0
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         thresholds = np.broadcast_to(self.threshold, self.scores.get_num_channels())
         while len(undecided) or not found:
             low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
@@ -169,12 +170,12 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         return_output: bool | tuple[bool, bool] = True,
     ) -> None:
         super().__init__(recording, return_output=return_output)
-        if threshold not in (None, "auto") and not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        if threshold not in (None, "auto") and not (isinstance(threshold, float | Real) and 0 < threshold <= 1):
             raise ValueError(f"threshold must be a probability above 0, or 'auto', not {threshold!r}")
         if shadow_ms is not None and not shadow_ms >= 0:
             raise ValueError(f"shadow_ms must be a duration, not {shadow_ms}")
         self.scores = spike_probability(recording, model, polarity, device, seed)
-        network = load_model(self.scores._kwargs["model"], device)
+        network = load_classifier(self.scores._kwargs["model"], device)
         shadow_ms = network.shadow_ms if shadow_ms is None else shadow_ms
         self.shadow_samples = round(shadow_ms / 1000 * recording.sampling_frequency)
         num_channels = recording.get_num_channels()
@@ -204,7 +205,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         parts = []
         if len(alone := np.flatnonzero(self.decided_by == "network")):
             parts.append(self.shadowed(segment_index, start_frame, end_frame, alone))
-        if len(alone) < len(self.decided_by):
+        if self.decided is not None and len(alone) < len(self.decided_by):
             frames, channels, probability = self.decided.find(segment_index, start_frame, end_frame)
             spikes = probability >= self.threshold[channels]
             parts.append((frames[spikes], channels[spikes], probability[spikes]))

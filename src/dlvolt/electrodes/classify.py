@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
-from dlvolt.networks.snippets import outlines
+from dlvolt.networks.snippets import SnippetNetwork, outlines
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
-
-if TYPE_CHECKING:
-    from dlvolt.networks import SnippetNetwork
 
 SUPPORT = 4  # samples on either side of a snippet that help to interpolate it
 
@@ -133,7 +130,7 @@ def classify_peaks(
         If `threshold` is neither a probability nor a name, peaks are not those of the recording, traces are not finite
         around one, or the model is not for them.
     """
-    if threshold not in ("noise", "predict") and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+    if threshold not in ("noise", "predict") and not (isinstance(threshold, float | Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a probability, 'noise' or 'predict', not {threshold!r}")
     network = check_peak_model(recording, model, device)
     num_channels = recording.get_num_channels()
@@ -174,7 +171,7 @@ def check_peak_model(recording: BaseRecording, model: str | Path, device: str = 
         If it is one of traces, or cannot serve the recording's sampling frequency.
     """
     network = load_model(locate_model(model), device)
-    if not hasattr(network, "noise_uv"):
+    if not isinstance(network, SnippetNetwork):
         raise ValueError(
             f"model: {network.name!r} is for traces, not for snippets; take 'waveform_cnn' or 'waveform_gru'"
         )

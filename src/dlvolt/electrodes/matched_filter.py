@@ -89,7 +89,9 @@ class MatchedFilterPeakDetector(PeakDetector):
         times, channels, (before, top, after) = self._candidates(chunk.T)
         keep = torch.from_numpy(
             largest_around(
-                *(each.numpy() for each in (times, channels, top)),
+                times.numpy(),
+                channels.numpy(),
+                top.numpy(),
                 self.neighbours,
                 self.wide_neighbours,
                 self.exclude_sweep,

@@ -85,7 +85,7 @@ class DlvoltMatching(BaseTemplateMatching):
             LearningSettings(
                 rank=rank,
                 num_before=self.num_before,
-                amplitude_range=tuple(amplitude_range),
+                amplitude_range=(amplitude_range[0], amplitude_range[1]),  # JSON makes a list of it
                 separation=round(refractory_ms / 1000 * recording.sampling_frequency),
             ),
             device,
@@ -117,5 +117,5 @@ class DlvoltMatching(BaseTemplateMatching):
         spikes["sample_index"] = times - offset + self.num_before
         spikes["channel_index"] = self.channels[units]
         spikes["cluster_index"] = units
-        spikes["amplitude"] = amplitudes / matcher.prior.typical.cpu().numpy()[units]
+        spikes["amplitude"] = amplitudes / torch.as_tensor(matcher.prior.typical, device="cpu").numpy()[units]
         return spikes[np.argsort(spikes["sample_index"], kind="stable")]

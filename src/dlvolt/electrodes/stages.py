@@ -175,7 +175,7 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
     The tissue is in one place throughout each of the chunks; that is returned, too. Chunks are in the order of places.
     The list of pieces is emptied on the way, as memory is to hold them once.
     """
-    size, groups, of_groups = 0, [], []
+    size, groups, of_groups = 0, list[list[int]](), list[int]()
     for index in np.argsort(places, kind="stable"):
         place = int(places[index])
         if not groups or place != of_groups[-1] or size + pieces[index].size > CHUNK_SIZE:

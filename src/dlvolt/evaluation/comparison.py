@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from spikeinterface.comparison import GroundTruthComparison, SymmetricSortingComparison
+from spikeinterface.comparison.paircomparisons import BasePairSorterComparison
 from spikeinterface.core import BaseSorting, NumpySorting
 
 SHARPNESS_MS = 1.0  # peaks of the action potential, of its current and of the light lie so far apart
@@ -115,7 +116,7 @@ def compare_sortings(
     return _compare(classes, sorting, other, tolerance_ms, match, kwargs)
 
 
-class _ById:
+class _ById(BasePairSorterComparison):
     """Matches units of one id instead of those that agree most."""
 
     def _do_matching(self) -> None:

@@ -20,7 +20,7 @@ CHALLENGE_BIN = 4  # samples at 100 Hz: the challenge compares at 25 Hz
 
 
 def rate_scores(
-    counts: ArrayLike | Sequence[ArrayLike], rate: ArrayLike | Sequence[ArrayLike], bin_samples: int = CHALLENGE_BIN
+    counts: np.ndarray | Sequence[ArrayLike], rate: np.ndarray | Sequence[ArrayLike], bin_samples: int = CHALLENGE_BIN
 ) -> pd.DataFrame:
     """Score estimated spike rates, cell by cell; ``rate_scores(…).mean()`` is the challenge's mean over cells.
 
@@ -64,7 +64,7 @@ def rate_scores(
     return pd.DataFrame(scores, columns=["correlation", "rank", "auc"])
 
 
-def _cells(traces: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+def _cells(traces: np.ndarray | Sequence[ArrayLike]) -> list[np.ndarray]:
     """Return a list of traces (T,)."""
     if not isinstance(traces, np.ndarray) and len(traces) and np.ndim(traces[0]):
         return [np.asarray(trace, dtype=float) for trace in traces]

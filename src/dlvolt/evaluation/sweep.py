@@ -16,10 +16,10 @@ THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2))
 
 
 def threshold_sweep(
-    true: ArrayLike | Sequence[ArrayLike],
+    true: np.ndarray | Sequence[ArrayLike],
     probability: ArrayLike,
     sampling_frequency: float,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | np.ndarray = THRESHOLDS,
     *,
     tolerance_s: float = 0.005,
     shadow_ms: float = 2.0,

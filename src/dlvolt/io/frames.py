@@ -23,10 +23,15 @@ MICROMETRES = {"um": 1.0, "µm": 1.0, "micron": 1.0, "microns": 1.0, r"\u00b5m":
 class Frames(Protocol):
     """T images of shape (H, W)."""
 
-    shape: tuple[int, int, int]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, H and W."""
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the numbers."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
         """Return one image."""
 
 
@@ -58,8 +63,8 @@ def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
     if path.is_dir() or path.suffix.lower() == ".npy":
         return None, None
     with reading(path), tifffile.TiffFile(path) as tif:
-        if tif.is_ome:
-            return _ome_metadata(tif)
+        if (xml := tif.ome_metadata) is not None:
+            return _ome_metadata(xml)
         if tif.is_imagej:
             return _imagej_metadata(tif)
     return None, None
@@ -77,16 +82,20 @@ def reading(path: Path, argument: str = "source") -> Iterator[None]:
 class _TiffPages:
     """Pages of a TIFF file that have to be decoded; each process has the file open for itself."""
 
+    _process: int | None = None  # that has opened the file
+
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, has_series: bool) -> None:
         self.path, self.shape, self.dtype, self.has_series = path, shape, dtype, has_series
-        self._lock, self._process = threading.Lock(), None
+        self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> np.ndarray:
         with self._lock, reading(self.path):
             if self._process != os.getpid():  # also after a fork, where an open file would share its position
                 tif = tifffile.TiffFile(self.path)
                 self._pages, self._process = tif.series[0] if self.has_series else tif.pages, os.getpid()
-            image = self._pages[index].asarray()
+            if (page := self._pages[index]) is None:
+                raise ValueError(f"page {index} is missing")
+            image = page.asarray()
         return _check_shape(image, self.shape[1:], f"page {index} of {self.path}")
 
 
@@ -120,10 +129,11 @@ def _tiff_files(folder: Path) -> list[Path]:
 
 def _open_tiff(path: Path) -> Frames:
     with reading(path), tifffile.TiffFile(path) as tif:
-        first, last = tif.pages[0], tif.pages[-1]
+        first, last = tif.pages.first, tif.pages[-1]
         first.asarray()  # now it is known that it can be decoded
+        assert first.dtype is not None
         # Where tifffile wrote page by page, each is a series of its own, and listing these takes long.
-        page_by_page = len(tif.pages) > 1 and tif.pages[1].is_shaped
+        page_by_page = len(tif.pages) > 1 and getattr(tif.pages[1], "is_shaped", False)
         series = [] if page_by_page else tif.series
         page_shapes = {one.keyframe.shape for one in series} or {first.shape, last.shape}
         has_series = len(series) == 1
@@ -141,7 +151,8 @@ def _open_tiff(path: Path) -> Frames:
         with reading(path):
             return tifffile.memmap(path, mode="r").reshape(-1, *shape[-2:])
     num_frames = shape[0] if len(shape) == 3 else 1
-    return _TiffPages(path, (num_frames, *shape[-2:]), first.dtype, has_series)
+    height, width = shape[-2:]
+    return _TiffPages(path, (num_frames, height, width), first.dtype, has_series)
 
 
 def _check_axes(path: Path, axes: str, shape: Sequence[int]) -> None:
@@ -167,7 +178,7 @@ def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] 
     metadata = tif.imagej_metadata or {}
     seconds = metadata.get("finterval", 0) * SECONDS.get(metadata.get("tunit", "sec"), 0)
     micrometres = MICROMETRES.get(str(metadata.get("unit")).lower())
-    tags = tif.pages[0].tags
+    tags = tif.pages.first.tags
     if micrometres is None or "XResolution" not in tags or "YResolution" not in tags:
         return (1 / seconds if seconds > 0 else None), None
     pixels_per_unit = [np.divide(*tags[name].value) for name in ("XResolution", "YResolution")]
@@ -175,8 +186,8 @@ def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] 
     return (1 / seconds if seconds > 0 else None), um_per_pixel if len(um_per_pixel) == 2 else None
 
 
-def _ome_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
-    image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+def _ome_metadata(xml: str) -> tuple[float | None, list[float] | None]:
+    image = tifffile.xml2dict(xml)["OME"]["Image"]
     pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
     um_per_pixel = [

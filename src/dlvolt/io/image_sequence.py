@@ -87,7 +87,9 @@ def read_image_sequence(
     ``signal_from_region`` takes x for the row.
     """
     check_value(value)
-    settings = dict(rois=rois, sampling_frequency=sampling_frequency, um_per_pixel=um_per_pixel, roi_ids=roi_ids)
+    settings: dict[str, Any] = dict(
+        rois=rois, sampling_frequency=sampling_frequency, um_per_pixel=um_per_pixel, roi_ids=roi_ids
+    )
     description = dict(value=value, indicator=indicator)
     if isinstance(source, neo.io.baseio.BaseIO):
         source = _read_block(source)
@@ -238,6 +240,8 @@ def _read_neo_object(
     um_per_pixel: float | Sequence[float] | None,
     roi_ids: Sequence[int | str] | None,
 ) -> NumpyRecording:
+    images: list[list[neo.ImageSequence]]
+    signals: list[list[neo.AnalogSignal]]
     if isinstance(source, neo.ImageSequence):
         images, signals = [[source]], [[]]
     elif isinstance(source, neo.AnalogSignal):

@@ -210,7 +210,7 @@ class _PageLines:
         self.time_axis = _time_axis(num_pages, page_shape, name) if time_axis is None else time_axis
         self.pages, self.dtype, self.lines_per_page = pages, pages.dtype, page_shape[self.time_axis]
         self.shape = (num_pages * self.lines_per_page, page_shape[1 - self.time_axis])
-        self._last_read = (None, None)  # a compressed page is decoded as a whole, and asked for in parts
+        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, and asked for in parts
 
     def read(self, start: int, end: int) -> np.ndarray:
         """Return some of the lines, shape (T, X)."""
@@ -246,11 +246,11 @@ class _NwbLines:
                 f"time_axis: '{series}' in {path} has {shape[0]} lines of {shape[1]} pixels, so it may be transposed; "
                 "give 1 if it is, else 0."
             )
-        self.time_axis = time_axis
         if time_axis is None:
-            self.time_axis = 0 if is_series else _time_axis(1, shape, f"'{series}' in {path}")
-        self.shape = (shape[self.time_axis], shape[1 - self.time_axis])
-        self.axes_before = axes[self.time_axis]
+            time_axis = 0 if is_series else _time_axis(1, shape, f"'{series}' in {path}")
+        self.time_axis = time_axis
+        self.shape = (shape[time_axis], shape[1 - time_axis])
+        self.axes_before = axes[time_axis]
 
     def read(self, start: int, end: int) -> np.ndarray:
         """Return some of the lines, shape (T, X)."""
@@ -351,8 +351,8 @@ def _choose_nwb_series(path: Path, series: str | None) -> str:
     return series
 
 
-def _nwb_data(item: h5py.Group | h5py.Dataset) -> h5py.Dataset | None:
-    """Return the data of a series, or an image, which is data itself."""
+def _nwb_data(item: h5py.Group | h5py.Dataset) -> Any:
+    """Return the data of a series, None if it has none, or an image, which is data itself."""
     return item.get("data") if isinstance(item, h5py.Group) else item
 
 

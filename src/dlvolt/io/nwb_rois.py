@@ -291,7 +291,7 @@ def add_traces(nwbfile: NWBFile, traces: dict[str, BaseRecording], times: np.nda
             **_sampling(times, trace.sampling_frequency),
         }
         module = _module(nwbfile)
-        if rois.table is None:
+        if rois.table is None or rois.rows is None:
             module.add(TimeSeries(**series))
             continue
         region = rois._replace(rows=rois.rows[found]).region("the ROI of each column of the data")

@@ -75,7 +75,7 @@ def new_file(
     if unknown := set(metadata) - set(METADATA):
         raise ValueError(f"metadata: has {sorted(unknown)}; its keys are {', '.join(map(repr, METADATA))}.")
 
-    session = {"session_description": "Units found by spike sorting or spike detection."}
+    session: dict[str, Any] = {"session_description": "Units found by spike sorting or spike detection."}
     if source_file is not None:
         session |= {name: source_file.fields.get(name) for name in SESSION_FIELDS}
     elif recording is not None:
@@ -123,13 +123,13 @@ def _in_memory(value: Any) -> Any:
     return list(value[:]) if isinstance(value, h5py.Dataset) else value
 
 
-def copy_container(container: NWBContainer, cls: type, **replaced: Any) -> NWBContainer:
+def copy_container(container: NWBContainer, cls: type[NWBContainer], **replaced: Any) -> NWBContainer:
     """Copy a container of another file as the core type `cls`, without the fields of extensions."""
     arguments = {argument["name"] for argument in get_docval(cls.__init__)}
     fields = {"name": container.name} | dict(container.fields)
     known = {name: _in_memory(v) for name, v in fields.items() if name in arguments and v is not None}
     # Made as pynwb makes what it reads: old files have deprecated fields which it takes from nobody else.
-    copied = cls.__new__(cls, in_construct_mode=True)
+    copied = NWBContainer.__new__(cls, in_construct_mode=True)
     copied.__init__(**known | replaced)
     copied._in_construct_mode = False
     return copied
@@ -137,7 +137,7 @@ def copy_container(container: NWBContainer, cls: type, **replaced: Any) -> NWBCo
 
 def copy_rows(table: DynamicTable, **replaced: Any) -> dict[str, Any]:
     """Copy the rows of a table of another file, as arguments for a table; `replaced` gives the data of columns."""
-    columns = {}
+    columns: dict[str, VectorData] = {}
     for column in reversed(table.columns):  # the target of an index comes after it
         if isinstance(column, VectorIndex):
             target = columns[column.target.name]

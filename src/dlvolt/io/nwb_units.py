@@ -188,6 +188,7 @@ def write_nwb_units(
         )
         _add_set_aside(nwbfile, sorting, time_line)
         if traces:
+            assert rois is not None  # see `check_traces`
             add_traces(nwbfile, traces, time_line.all_times(), rois)
 
         with written_whole(path) as written, NWBHDF5IO(str(written), "w") as io:
@@ -316,7 +317,7 @@ class _TimeLine:
     num_samples: list[int]  # of each segment, where it is known
     intervals: np.ndarray  # (stretches, 2), where each without a gap starts and stops, in seconds, where it is known
 
-    def seconds(self, samples: np.ndarray, segment: int) -> np.ndarray:
+    def seconds(self, samples: np.ndarray | int, segment: int) -> np.ndarray:
         return self.clock.sample_index_to_time(samples, segment_index=segment) + self.shifts[segment]
 
     def all_times(self) -> np.ndarray:
@@ -453,9 +454,9 @@ def _scalars(
     sorting: BaseSorting, analyzer: SortingAnalyzer | None, descriptions: dict[str, str]
 ) -> dict[str, tuple[str, np.ndarray | list[str]]]:
     """Map each computed metric, then each scalar unit property, to its description and values (K,)."""
-    described = {}
-    for extension_name in METRIC_EXTENSIONS if analyzer is not None else ():
-        if (extension := analyzer.get_extension(extension_name)) is None:
+    described: dict[str, tuple[str, np.ndarray | pd.Series]] = {}
+    for extension_name in METRIC_EXTENSIONS:
+        if analyzer is None or (extension := analyzer.get_extension(extension_name)) is None:
             continue
         metrics = extension.get_data().loc[sorting.unit_ids]
         metric_descriptions = extension.get_metric_column_descriptions()

@@ -162,7 +162,7 @@ def _binary_recordings(folder: Path) -> list[Path]:
     return recordings or [up for up in folder.parents[:2] if (up / "structure.oebin").is_file()]
 
 
-def _locate(folder: str | Path) -> tuple[type, Path]:
+def _locate(folder: str | Path) -> tuple[type[BaseRecording], Path]:
     """Find the format of a folder and the folder of the same tree which that format's reader takes."""
     folder = Path(os.path.abspath(folder))  # its parents are looked at; resolve() would lose symlinked names
     if not folder.exists():

@@ -6,6 +6,7 @@ import copy
 import json
 import warnings
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from probeinterface import Probe, ProbeGroup, generate_linear_probe, generate_tetrode, read_probeinterface
@@ -14,7 +15,7 @@ from spikeinterface.core import BaseRecording
 PITCH_UM = 20.0
 TETRODE_SPACING_UM = 250.0  # far enough that no spike is seen by two tetrodes
 
-ProbeLike = Probe | ProbeGroup | Path | str
+ProbeLike: TypeAlias = Probe | ProbeGroup | Path | str
 
 
 def attach_probe(recording: BaseRecording, probe: ProbeLike | None = None) -> None:

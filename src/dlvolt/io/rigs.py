@@ -154,7 +154,7 @@ def read_rig(
     channels = header["signal_channels"]
     streams = {each["name"]: channels[channels["stream_id"] == each["id"]] for each in header["signal_streams"]}
     stream = choose_stream(streams, stream_name, source)
-    kwargs = {} if candidate.reader == "mearec" else {"stream_name": stream}
+    kwargs: dict[str, Any] = {} if candidate.reader == "mearec" else {"stream_name": stream}
     if candidate.reader == "maxwell":  # its decompressor is not to be fetched from the network unasked
         kwargs["install_maxwell_plugin"] = False
     recording = _read(source, candidate.reader, lambda: extractor(candidate.path, **kwargs))
@@ -175,7 +175,7 @@ def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
     return result
 
 
-def _header(extractor: type, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give Neo's header of a recording, and its annotations."""
     neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
     return neo.header, neo.raw_annotations["blocks"][0]

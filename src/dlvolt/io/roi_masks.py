@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import neo
 import numpy as np
@@ -15,7 +16,7 @@ from dlvolt.io.frames import TIFF_SUFFIXES, Frames, reading
 
 SHAPES = {"circle": "[x, y, radius]", "rectangle": "[x, y, width, height]", "polygon": "[[x, y], [x, y], …]"}
 
-RoiLike = RegionOfInterest | dict[str, Sequence]
+RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
 
 
 class RoiMeans:

@@ -57,7 +57,7 @@ def check_roi_ids(roi_ids: Sequence[int | str], num_rois: int) -> list[int | str
 
 def is_positive(number: Any) -> bool:
     """Whether something is a number above 0 and below infinity."""
-    return isinstance(number, Real) and 0 < number < np.inf
+    return isinstance(number, Real) and 0 < float(number) < np.inf
 
 
 def check_sampling_frequency(sampling_frequency: float, argument: str = "sampling_frequency") -> None:

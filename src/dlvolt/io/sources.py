@@ -243,7 +243,7 @@ def check_electrical_series(path: Path, name: str) -> None:
         data, electrodes = (series.get(part) for part in ("data", "electrodes"))
         start, timestamps = (series.get(part) for part in ("starting_time", "timestamps"))
         table = file.get("general/extracellular_ephys/electrodes/id")
-        shape = data.shape if _kind(data) in tuple("iuf") else ()
+        shape: tuple[int, ...] = data.shape if _kind(data) in tuple("iuf") else ()
         rows = electrodes[()] if _kind(electrodes) in tuple("iu") else None
         num_rows = table.shape[0] if _kind(table) and table.ndim == 1 else 0
         rate = start.attrs.get("rate") if _kind(start) else None
@@ -257,8 +257,8 @@ def check_electrical_series(path: Path, name: str) -> None:
         raise ValueError(
             f"{where} has {num_columns} columns of data for {len(rows)} electrodes; its data may be transposed."
         )
-    is_number = np.ndim(rate) == 0 and isinstance(rate, np.number | float | int)
-    if start is not None and not (is_number and 0 < rate < np.inf):
+    is_positive = isinstance(rate, np.number | float | int) and 0 < rate < np.inf
+    if start is not None and not is_positive:
         raise ValueError(f"{where} has a rate which is no positive number, {rate!r:.60}; mend the file.")
     if start is None and num_times != shape[0]:
         raise ValueError(

@@ -223,9 +223,8 @@ def _columns(table: Any, where: str) -> list[str] | None:
 
 
 def _channel_ids(columns: list | None, roi_ids: Sequence[int | str] | None, num_traces: int) -> Sequence[int | str]:
-    if roi_ids is None and columns is None:
-        return range(num_traces)
-    return check_roi_ids(columns if roi_ids is None else roi_ids, num_traces)
+    names = columns if roi_ids is None else roi_ids
+    return range(num_traces) if names is None else check_roi_ids(names, num_traces)
 
 
 def _as_traces(traces: Any, where: str) -> np.ndarray | _MatlabMatrix:
@@ -361,7 +360,9 @@ class _MatlabMatrix:
         return np.asarray(self[:], dtype=dtype)
 
 
-def _pick(arrays: dict[str, np.ndarray], path: Path, name: str | None, argument: str = "stream_name") -> np.ndarray:
+def _pick(
+    arrays: dict[str, np.ndarray | _MatlabMatrix], path: Path, name: str | None, argument: str = "stream_name"
+) -> np.ndarray | _MatlabMatrix:
     """Return the array of a name, or the only one."""
     listed = ", ".join(f"'{key}' {array.shape}" for key, array in arrays.items()) or "nothing"
     if name is None and len(arrays) == 1:

@@ -521,7 +521,7 @@ def _describe_plane(plane: Any) -> tuple[dict[str, Any], str, np.ndarray | None]
     """Return the annotations that an imaging plane gives, its name, and the size of a pixel in µm, if known."""
     if plane is None:
         return {}, "", None
-    name, annotations = plane.name.rpartition("/")[2], read_indicator(plane)
+    name, annotations = plane.name.rpartition("/")[2], dict[str, Any](read_indicator(plane))
     if "imaging_rate" in plane and plane["imaging_rate"].dtype.kind in "iuf":
         annotations["imaging_rate_hz"] = _number(plane["imaging_rate"])
     if "grid_spacing" not in plane:

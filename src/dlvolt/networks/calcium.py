@@ -48,13 +48,14 @@ class Calcium(nn.Module):
         growth: float = 1.25,
     ) -> None:
         super().__init__()
+        self.depth = depth
         self.members = nn.ModuleList(BinnedUNet(base_channels, depth, kernel_size, growth) for _ in range(num_members))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the estimated spikes per sample (B, T) of windows (B, T)."""
         num_samples = x.shape[-1]
         x = torch.stack([standardise(x), torch.asinh(in_noise(x))], dim=1)  # B×2×T
-        x = F.pad(x, (0, -num_samples % (BIN * 2 ** self.members[0].depth)), mode="replicate")
+        x = F.pad(x, (0, -num_samples % (BIN * 2**self.depth)), mode="replicate")
         x = x.unflatten(-1, (-1, BIN)).movedim(-1, 2).flatten(1, 2)[:, :, None]  # B×8×1×T/4
         x = x.contiguous(memory_format=torch.channels_last)
         return torch.stack([member(x) for member in self.members]).mean(dim=0)[:, :num_samples]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -78,9 +78,9 @@ class Network(NeuralNet):
     def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Network:
         """Fit on what is checked already; the weight of spikes is taken off the log odds afterwards."""
         weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
-        if not (isinstance(weight, Real) and weight > 0):
+        if not (isinstance(weight, Real) and float(weight) > 0):
             raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
-        log_odds = float(np.log(weight))
+        log_odds = float(np.log(float(weight)))
         self.validation_, self.loss_weight_ = Dataset(*validation), float(weight)
         if self.warm_start and self.initialized_:
             self._shift_log_odds(log_odds)
@@ -315,6 +315,16 @@ def check_parts(
     num_held_out = len(X) // 5
     validation = X[-num_held_out:], y[-num_held_out:]  # all where it is zero
     return ((X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)), validation
+
+
+@overload
+def check_windows(
+    X: np.ndarray, y: np.ndarray, what: str = "", highest: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def check_windows(X: np.ndarray, y: None = None, what: str = "", highest: float = 1.0) -> tuple[np.ndarray, None]: ...
 
 
 def check_windows(

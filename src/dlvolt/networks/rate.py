@@ -44,6 +44,8 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         As for `TraceNetwork`.
     """
 
+    sampling_frequency: float
+
     def __init__(
         self,
         module: type[nn.Module],

@@ -42,6 +42,7 @@ class S2S(nn.Module):
     """
 
     architecture = "s2s"
+    gaussian: torch.Tensor
 
     def __init__(
         self,

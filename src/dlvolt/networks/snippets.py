@@ -146,18 +146,18 @@ class SnippetNetwork(ClassifierMixin, Network):
         ValueError
             If shapes do not match, something is not finite, or there is one class only.
         """
-        X, y = self._check(X, y)
+        X, y = self._check_labelled(X, y)
         if validation is None:
             drawn = train_test_split(X, y, test_size=0.2, stratify=y, random_state=self.seed)
             X, y, validation = drawn[0], drawn[2], (drawn[1], drawn[3])
         else:
-            validation = self._check(*validation)
+            validation = self._check_labelled(*validation)
         self.classes_ = np.arange(2)
         return self._train(X, y, validation)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of being a spike of each snippet (B, D), in µV, shape (B,), float32."""
-        X, _ = self._check(X)
+        X = self._check(X)
         return self._outputs(X).sigmoid().numpy() if len(X) else np.zeros(0, dtype="float32")
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -204,17 +204,17 @@ class SnippetNetwork(ClassifierMixin, Network):
         """Return macro-F1, the mean of F1 for spikes and F1 for the rest."""
         return f1_score(y, self.predict(X), average="macro", zero_division=0.0)
 
-    def _check(self, X: np.ndarray, y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _check(self, X: np.ndarray) -> np.ndarray:
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != self.window_samples:
             raise ValueError(
                 f"X must be snippets of shape (B, {self.window_samples}), not {X.shape}; cut them so long at "
                 f"{self.sampling_frequency:g} Hz, or let dlvolt.electrodes.classify_peaks do it"
             )
-        X = check_windows(X)[0] if len(X) else X
-        if y is None:
-            return X, None
-        y = np.asarray(y, dtype="float32")
+        return check_windows(X)[0] if len(X) else X
+
+    def _check_labelled(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        X, y = self._check(X), np.asarray(y, dtype="float32")
         if y.shape != (len(X),):
             raise ValueError(f"y must have one label per snippet, shape ({len(X)},), not {y.shape}")
         if not np.isin(y, (0, 1)).all():

@@ -157,7 +157,7 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwor
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} has no {file}; save the model there again (dlvolt.networks.save)")
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
         model = create(**config, device=device)
     except (TypeError, ValueError, AttributeError) as error:

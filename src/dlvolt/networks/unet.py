@@ -24,6 +24,8 @@ GROUP = 8  # channels that are normalised together
 class Convolution(nn.Conv1d):
     """Convolution of samples whose channels lie side by side in memory, as CPUs have it faster; B×C×1×T."""
 
+    bias: nn.Parameter
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×1×T -> B×C'×1×T
         """Return the convolution, of the same length."""
         return F.conv2d(x, self.weight[:, :, None], self.bias, padding=(0, self.kernel_size[0] // 2))

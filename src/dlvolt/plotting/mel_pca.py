@@ -65,7 +65,8 @@ def plot_mel_pca(
     if axes is None:
         _, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
     for chosen, colour, name in ((~spike, GREY, "no spike"), (spike, RED, "spike")):
-        axes.scatter(*points[chosen].T, s=4, c=colour, linewidths=0, label=f"{name} ({chosen.sum():,} samples)")
+        x, y = points[chosen].T
+        axes.scatter(x, y, s=4, c=colour, linewidths=0, label=f"{name} ({chosen.sum():,} samples)")
     first, second = 100 * pca.explained_variance_ratio_
     axes.set(title="Mel bands", xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,7 +98,7 @@ def rois_of(sorting: BaseSorting, recording: BaseRecording) -> np.ndarray:
     return np.array([index[str(unit)] for unit in sorting.unit_ids])
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
@@ -137,15 +138,17 @@ def _draw_rois(
     """Draw the ROIs of a plane and return the marks that need explanation."""
     flags = sorting.get_property("flag")
     dead = np.zeros(len(rates), dtype=bool) if flags is None else np.asarray(flags) == "dead"
-    explained = {}
-    for chosen, name, style in (
+    explained: dict[str, Artist] = {}
+    kinds: tuple[tuple[np.ndarray, str, dict[str, Any]], ...] = (
         (~dead & (rates > 0), "", dict(c=scale.to_rgba(rates), edgecolors=DARK, linewidths=0.6)),
         (~dead & (rates == 0), "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
         (dead, "dead", dict(marker="x", color=GREY, linewidths=1.5)),
-    ):
+    )
+    for chosen, name, style in kinds:
         drawn = inside[chosen[inside]]
         style = {key: value[drawn] if key == "c" else value for key, value in style.items()}
-        marks = axes.scatter(*positions[drawn].T, s=areas[drawn], **style)
+        x, y = positions[drawn].T
+        marks = axes.scatter(x, y, s=areas[drawn], **style)
         if name and len(drawn):
             explained[name] = marks
     if len(inside) <= MAX_LABELS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -185,7 +186,7 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
         crosstalk = _of_spikes(sorting, unit, "spike_crosstalk")
         crosstalk = np.zeros(len(train), dtype=bool) if crosstalk is None else crosstalk.astype(bool)
         for name, (colour, marker) in MARKS.items():
-            style = dict(color=colour, marker=marker, linestyle="", markersize=4.5)
+            style: dict[str, Any] = dict(color=colour, marker=marker, linestyle="", markersize=4.5)
             for empty, extra in ((False, dict(label=name)), (True, dict(markerfacecolor="none"))):
                 chosen = train[inside & (labels == name) & (crosstalk == empty)]
                 if len(chosen):

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlvolt.networks import RateNetwork
+from dlvolt.networks import S2S, RateNetwork
 from dlvolt.plotting.colours import BLUE, COLOURS, DARK, ORANGE
 
 NUM_FREQUENCIES = 513
@@ -129,7 +129,7 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def _module(model: RateNetwork) -> torch.nn.Module:
+def _module(model: RateNetwork) -> S2S:
     if model.architecture != "s2s":
         raise ValueError(f"model: must be of the architecture 's2s', not {model.architecture!r}.")
     return model.module_.cpu()

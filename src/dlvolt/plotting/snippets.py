@@ -7,6 +7,7 @@ from itertools import cycle
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from mpl_toolkits.mplot3d import Axes3D
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from dlvolt.plotting.colours import COLOURS, GREY, RED
@@ -68,7 +69,7 @@ def plot_snippets(
     return axes
 
 
-def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = None) -> Axes:
+def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None = None) -> Axes3D:
     """Draw embedded snippets in three dimensions, coloured by cluster; those in none are grey.
 
     Parameters
@@ -77,12 +78,12 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = N
         From `dlvolt.electrodes.clustering.embed`.
     labels : np.ndarray, shape (P,)
         0, 1, …, and -1 for those in no cluster.
-    axes : Axes, optional
-        With three dimensions; by default a new figure.
+    axes : Axes3D, optional
+        By default a new figure.
 
     Returns
     -------
-    Axes
+    Axes3D
         What was drawn on.
 
     Raises
@@ -99,7 +100,8 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes | None = N
     for label in np.unique(labels):
         members = points[labels == label]
         name = f"cluster {label}" if label >= 0 else "in none"
-        axes.scatter(*members.T, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
+        x, y, z = members.T
+        axes.scatter(x, y, z, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
     axes.set(xlabel="1", ylabel="2", zlabel="3")
     axes.set_box_aspect(None, zoom=0.85)  # so that the third label is seen
     axes.legend(frameon=False, markerscale=3)

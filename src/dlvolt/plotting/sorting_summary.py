@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
     found: int | str | None
     true: int | str | None = None
-    accuracy: float | None = None
+    accuracy: float = 0.0
 
 
 def plot_sorting_summary(
@@ -164,7 +164,7 @@ def _draw_raster(
             (sorting, row.found, y if truth is None else y - 0.2, colours.get(row.found)),
             (truth, row.true, y + 0.2, TRUTH_COLOUR),
         ):
-            if unit is not None:
+            if of is not None and unit is not None:
                 train = of.get_unit_spike_train(unit, segment_index=0)
                 seconds = train[(train >= frames[0]) & (train < frames[1])] / sorting.sampling_frequency
                 axes.vlines(seconds, centre - half, centre + half, color=colour, linewidth=1)
@@ -175,7 +175,7 @@ def _draw_raster(
     axes.tick_params(axis="y", length=0)
     axes.set(title="Spikes", xlabel="time (s)", ylabel="unit", xlim=window_s, ylim=(-0.6, max(len(rows), 1) - 0.4))
     if truth is not None:
-        ticks = dict(marker="|", linestyle="", markersize=9, markeredgewidth=1.5)
+        ticks: dict[str, Any] = dict(marker="|", linestyle="", markersize=9, markeredgewidth=1.5)
         handles = [Line2D([], [], color=TRUTH_COLOUR, **ticks), Line2D([], [], color=COLOURS[0], **ticks)]
         axes.legend(handles, ["truth", "found"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     if not colours:
@@ -195,6 +195,6 @@ def _draw_accuracy(axes: Axes, rows: list[Row], colours: dict) -> None:
             axes.barh(y, row.accuracy, height=0.6, color=colours[row.found])
     accuracies = [row.accuracy for row in rows if row.true is not None]
     if accuracies:
-        mean = np.mean(accuracies)
+        mean = float(np.mean(accuracies))
         axes.axvline(mean, color=TRUTH_COLOUR, linewidth=1, linestyle="--")
         axes.set_title(f"Accuracy, mean {mean:.2f}")

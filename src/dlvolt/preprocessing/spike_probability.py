@@ -21,7 +21,7 @@ from dlvolt.threads import map_in_threads
 from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
 
 if TYPE_CHECKING:
-    from dlvolt.networks import MelSVM, TraceNetwork
+    from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
 
 RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency so much off, and simple ratios are fast
 SLOWEST = 1 / 5  # of a model's sampling frequency, that it serves if it does not say which it does
@@ -76,15 +76,10 @@ class SpikeProbabilityRecording(BasePreprocessor):
         seed: int = 0,
         inferred_polarity: Sequence[str] | None = None,
     ) -> None:
-        from dlvolt.networks import Oasis, RateNetwork
         from dlvolt.networks.estimator import choose_device
-        from dlvolt.networks.inference import hop_and_kept
 
         model = locate_model(model)
-        network = load_model(model, device)
-        hop_and_kept(network)  # that it is for traces
-        if isinstance(network, RateNetwork | Oasis):
-            raise ValueError(f"model: {network.name!r} gives rates, not probabilities; take spike_rate for it")
+        network = load_classifier(model, device)
         ratio = rate_ratio(recording.sampling_frequency, network)
         num_channels = recording.get_num_channels()
         if polarity != "auto":
@@ -226,7 +221,7 @@ def infer_polarity(
         some = recording.select_channels(recording.channel_ids[np.sort(drawn)])
         if len(found := set(infer_polarity(some, model, device, seed, num_workers))) == 1:
             return list(found) * num_channels
-    threshold = load_model(locate_model(model), device).threshold
+    threshold = load_classifier(locate_model(model), device).threshold
     both = [SpikeProbabilityRecording(recording, model, polarity, device) for polarity in POLARITIES]
     ids, undecided = recording.channel_ids, np.arange(num_channels)
     total = np.zeros((2, num_channels))
@@ -298,20 +293,39 @@ def locate_models(model: str | Path) -> list[str]:
     return [locate_model(one) for one in str(model).split("+")]
 
 
-def load_model(model: str, device: str) -> TraceNetwork | MelSVM:
+def load_model(model: str, device: str) -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
     """Load a model, once per process and version of its folder."""
     config = Path(model) / "config.json"
     return _load(model, device, config.stat().st_mtime_ns if config.is_file() else 0)
 
 
 @lru_cache(maxsize=8)
-def _load(model: str, device: str, modified: int) -> TraceNetwork | MelSVM:
+def _load(model: str, device: str, modified: int) -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
     from dlvolt.networks import load  # here, because SpikeInterface imports this module with its own preprocessors
 
     return load(model, device)
 
 
-def rate_ratio(sampling_frequency: float, network: TraceNetwork | MelSVM) -> Fraction:
+def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
+    """Load a model that gives the probability of a spike at every sample.
+
+    Raises
+    ------
+    ValueError
+        If it is for snippets, or gives rates.
+    """
+    from dlvolt.networks import Oasis, RateNetwork, SnippetNetwork
+    from dlvolt.networks.inference import hop_and_kept
+
+    network = load_model(model, device)
+    hop_and_kept(network)  # that it is for traces
+    assert not isinstance(network, SnippetNetwork)
+    if isinstance(network, RateNetwork | Oasis):
+        raise ValueError(f"model: {network.name!r} gives rates, not probabilities; take spike_rate for it")
+    return network
+
+
+def rate_ratio(sampling_frequency: float, network: TraceNetwork | SnippetNetwork | MelSVM | Oasis) -> Fraction:
     """Return the simplest ratio of a model's sampling frequency to a recording's, within one percent.
 
     Raises

@@ -68,7 +68,7 @@ class SpikeRateRecording(BasePreprocessor):
                 )
         if len({network.sampling_frequency for network in networks}) > 1:
             raise ValueError(f"model: the networks of {model!r} work at different sampling frequencies; take one")
-        ratios = {rate_ratio(recording.sampling_frequency, network) for network in networks}
+        (ratio,) = {rate_ratio(recording.sampling_frequency, network) for network in networks}
         refined = bool(refine) and not any(isinstance(network, Oasis) for network in networks)
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
@@ -83,7 +83,7 @@ class SpikeRateRecording(BasePreprocessor):
         for segment in FiniteRecording(recording, "spike_rate").segments:
             signs = np.ones(recording.get_num_channels(), dtype="float32")
             own_rate = networks[0].sampling_frequency if refined else None
-            self.add_recording_segment(SpikeRateSegment(segment, *ratios, signs, models, device, own_rate))
+            self.add_recording_segment(SpikeRateSegment(segment, ratio, signs, models, device, own_rate))
         self._kwargs = dict(recording=recording, model="+".join(models), device=device, refine=refine)
 
 
@@ -127,25 +127,27 @@ class SpikeRateSegment(SpikeProbabilitySegment):
         borders = np.linspace(0, num_samples, max(1, round(num_samples / length)) + 1).round().astype(int)
         first, last = np.searchsorted(borders, [start, end - 1], side="right") - 1
         which = np.arange(len(self.signs))[channels]
-        parts = [self._refined(block, *borders[block : block + 2], which) for block in range(first, last + 1)]
+        parts = [self._refined(block, borders, which, self.refined_at) for block in range(first, last + 1)]
         return np.concatenate(parts)[start - borders[first] : end - borders[first]]
 
-    def _refined(self, block: int, start: int, end: int, channels: np.ndarray) -> np.ndarray:
+    def _refined(self, block: int, borders: np.ndarray, channels: np.ndarray, fs: float) -> np.ndarray:
         """Return the refined rate of a block, shape (end - start, N), and remember it: chunks are shorter."""
         from dlvolt.deconvolution.fluorescence import refined_rate
 
-        rates = {channel: self.blocks.get((block, channel)) for channel in channels.tolist()}
-        if missing := [channel for channel, rate in rates.items() if rate is None]:
-            beside = round(MARGIN_S * self.refined_at)
+        start, end = borders[block : block + 2]
+        known = {channel: self.blocks.get((block, channel)) for channel in channels.tolist()}
+        rates = {channel: rate for channel, rate in known.items() if rate is not None}
+        if missing := [channel for channel in known if channel not in rates]:
+            beside = round(MARGIN_S * fs)
             low, high = max(0, start - beside), min(self._num_samples_at_model_rate(), end + beside)
             traces = self._resampled(low, high, missing)  # T×N
             answers = np.stack([self._answer_of(model, low, high, missing) for model in self.models])  # models×T×N
             for n, channel in enumerate(missing):
-                refined = refined_rate(traces[:, n], answers[..., n], self.refined_at)[start - low : end - low]
+                refined = refined_rate(traces[:, n], answers[..., n], fs)[start - low : end - low]
                 rates[channel] = self.blocks[block, channel] = refined
             for oldest in list(self.blocks)[: max(0, len(self.blocks) - 2 * len(self.signs))]:
                 self.blocks.pop(oldest, None)  # another thread may have been faster
-        return np.stack(list(rates.values()), axis=1)
+        return np.stack([rates[channel] for channel in known], axis=1)
 
 
 spike_rate = define_function_handling_dict_from_class(source_class=SpikeRateRecording, name="spike_rate")

@@ -121,7 +121,7 @@ def _units(
     templates = extension.get_data("average")  # (K, D, N)
     deviations = extension.get_data("std") if "std" in extension.params["operators"] else None
     before = extension.params["ms_before"] if "ms_before" in extension.params else extension.nbefore / fs_khz(analyzer)
-    correlograms = None
+    correlograms = np.empty((0, 0, 0))
     if len(analyzer.unit_ids):
         correlograms, _ = compute_correlograms(analyzer.sorting, window_ms=WINDOW_MS, bin_ms=BIN_MS)
     locations = analyzer.get_channel_locations()

@@ -7,7 +7,7 @@ from spikeinterface.core import BaseRecording, NumpySorting
 from spikeinterface.core.base import minimum_spike_dtype
 
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import spike_rate
+from dlvolt.preprocessing.spike_rate import spike_rate
 from dlvolt.rois.rate_spikes import rate_spikes
 from dlvolt.rois.survey import Survey
 from dlvolt.sortings import as_sorting

@@ -145,7 +145,8 @@ class DecidedSpikes:
                 )
                 kept = probability > CANDIDATE
                 of_groups.append((begin + frames[kept], some[rows[kept]], probability[kept]))
-            found[segment, block] = tuple(np.concatenate(part) for part in zip(*of_groups, strict=True))
+            frames, rows, probability = (np.concatenate(part) for part in zip(*of_groups, strict=True))
+            found[segment, block] = frames, rows, probability
         return found
 
 

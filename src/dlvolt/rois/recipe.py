@@ -22,6 +22,7 @@ from dlvolt.preprocessing.finite import check_polarity, drop_units
 from dlvolt.preprocessing.spike_probability import (
     draw_pieces,
     infer_polarity,
+    load_classifier,
     load_model,
     locate_model,
     locate_models,
@@ -144,7 +145,7 @@ def _prepare(
     if p.polarity != "auto":
         each = check_polarity(p.polarity, recording.get_num_channels())
         polarity = [one for one, lives in zip(each, live, strict=True) if lives]
-    elif load_model(locate_model(p.model), p.device).spike_polarity == "any":
+    elif load_classifier(locate_model(p.model), p.device).spike_polarity == "any":
         polarity = ["any"] * traces.get_num_channels()
     else:
         polarity = infer_polarity(traces, p.model, p.device, p.seed, num_workers)
@@ -181,7 +182,8 @@ def _detect(
     traces: BaseRecording, polarity: list[str], seen: Survey, p: SorterParameters, job_kwargs: dict[str, Any]
 ) -> tuple[np.ndarray, NetworkPeakDetector]:
     """Return the spikes by segment and sample, their probability as amplitude, and what has found them."""
-    threshold, shadow_ms = (None if value == "auto" else value for value in (p.probability_threshold, p.shadow_ms))
+    threshold = None if isinstance(p.probability_threshold, str) else p.probability_threshold
+    shadow_ms = None if isinstance(p.shadow_ms, str) else p.shadow_ms
     given = "auto" if "any" in polarity else polarity
     detector = NetworkPeakDetector(
         traces,

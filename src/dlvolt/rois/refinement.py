@@ -159,7 +159,8 @@ class Found(NamedTuple):
 
 def reach(sampling_frequency: float) -> tuple[int, int]:
     """Return the samples of a template before its spike, and from it on."""
-    return tuple(max(6, round(ms / 1000 * sampling_frequency)) for ms in (BEFORE_MS, AFTER_MS))
+    before, after = (max(6, round(ms / 1000 * sampling_frequency)) for ms in (BEFORE_MS, AFTER_MS))
+    return before, after
 
 
 def margin(sampling_frequency: float) -> int:
@@ -204,7 +205,7 @@ def learn(
         active = [lesson for lesson in lessons if lesson.learn_model()]
         if not active:
             break
-        models = Models.of([lesson.model for lesson in active])
+        models = Models.of([lesson.model for lesson in active if lesson.model])
         found, channels, scores = events(np.array([lesson.z for lesson in active]), models, separation)
         for n, lesson in enumerate(active):
             lesson.learn_spikes(Found(*(part[channels == n] for part in found)), scores[channels == n])
@@ -233,7 +234,9 @@ class Lesson:
         flat = np.ones(round(SEGMENT_S * sampling_frequency) // 2 + 1)
         self.response = whitener(flat, self.x, sampling_frequency)
         self.z = whiten(self.x, self.response, sampling_frequency)
-        self.model, self.template, self.variance = None, None, None
+        self.model: TraceModel | None = None
+        self.template: np.ndarray | None = None
+        self.variance: float | None = None
 
         peaks = find_peaks(np.pad(probability, 1), height=PROPOSED, distance=separation)[0] - 1
         unshifted, ones = np.full(len(peaks), NUM_SHIFTS // 2), np.ones(len(peaks))
@@ -267,6 +270,7 @@ class Lesson:
 
     def learn_spikes(self, found: Found, scores: np.ndarray) -> None:
         """Take new spikes, and learn how their amplitudes vary."""
+        assert self.model is not None  # `learn_model` has learnt it
         chances = pooled(self.model, scores, found.frames, self.probability)
         self.found = found._replace(probability=chances)
         if len(scores):

@@ -15,6 +15,7 @@ each with a dendrite and in-vivo-like synaptic noise (Destexhe et al. 2001, doi:
 
 from __future__ import annotations
 
+from functools import partial
 from math import exp, expm1, sqrt
 from typing import NamedTuple
 
@@ -274,9 +275,9 @@ def random_neuron(rng: np.random.Generator) -> Neuron:
         return value * rng.lognormal(0, spread)
 
     kind = rng.choice([PYRAMIDAL, INTERNEURON, COMPLEX], p=[0.5, 0.25, 0.25])
-    common = dict(kind=int(kind), excitation=vary(0.02, 0.4), inhibition=vary(0.06, 0.4))
+    neuron = partial(Neuron, kind=int(kind), excitation=vary(0.02, 0.4), inhibition=vary(0.06, 0.4))
     if kind == PYRAMIDAL:
-        return Neuron(
+        return neuron(
             capacitance=1.0,
             g_leak=vary(0.05, 0.3),
             e_leak=rng.uniform(-75, -68),
@@ -289,10 +290,9 @@ def random_neuron(rng: np.random.Generator) -> Neuron:
             g_axial=vary(0.5, 0.3),
             soma_fraction=rng.uniform(0.45, 0.75),
             target_rate=rng.uniform(2, 8),
-            **common,
         )
     if kind == INTERNEURON:
-        return Neuron(
+        return neuron(
             capacitance=1.0,
             g_leak=vary(0.1),
             e_leak=rng.uniform(-68, -63),
@@ -301,9 +301,8 @@ def random_neuron(rng: np.random.Generator) -> Neuron:
             g_axial=vary(0.3),
             soma_fraction=rng.uniform(0.5, 0.75),
             target_rate=rng.uniform(3, 15),
-            **common,
         )
-    return Neuron(
+    return neuron(
         capacitance=3.0,
         g_leak=vary(0.1),
         e_leak=rng.uniform(-63, -58),
@@ -316,7 +315,6 @@ def random_neuron(rng: np.random.Generator) -> Neuron:
         soma_fraction=0.5,
         num_compartments=1,
         target_rate=rng.uniform(1, 8),
-        **common,
     )
 
 

@@ -161,7 +161,8 @@ def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tu
     size = np.array([across, down]) * SITE_PX
     window = np.stack(np.meshgrid(*[np.arange(-SITE_PX // 2, SITE_PX // 2)] * 2, indexing="ij"), axis=-1)
 
-    centres, inverses = [], []
+    centres: list[np.ndarray] = []
+    inverses: list[np.ndarray] = []
     for site, place in enumerate(rng.permutation(across * down)[:num_sites]):
         centre = (np.array(divmod(place, down)) + 0.5) * SITE_PX + rng.uniform(-2, 2, 2)
         turn, tilt = rng.uniform(0, 2 * np.pi, 2)
@@ -190,7 +191,7 @@ def _session(
     start = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
     nwbfile = NWBFile(
         session_description="Simulated voltage imaging of neurons of different kinds.",
-        identifier=hashlib.sha256(traces).hexdigest()[:32],
+        identifier=hashlib.sha256(traces.data).hexdigest()[:32],
         session_start_time=start,
         file_create_date=start,
         session_id=f"simulated-{seed}",

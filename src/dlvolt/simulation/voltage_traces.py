@@ -204,7 +204,7 @@ def spike_train(
     times, heights = times[order], np.clip(heights[order], 0.3, 1.7)
 
     refractory = rng.uniform(2, 5) / 1000
-    kept = []
+    kept: list[int] = []
     for index, time in enumerate(times):
         if time < len(potential) / fs and (not kept or time - times[kept[-1]] > refractory):
             kept.append(index)

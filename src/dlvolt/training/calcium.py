@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import correlate, resample_poly
 from sklearn.base import clone
 from skorch.callbacks import GradientNormClipping, LRScheduler
+from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
@@ -33,7 +34,7 @@ from .windows import window_samples
 RATE = 100.0  # Hz, of the networks and of the spikefinder challenge
 RATE_RANGE_HZ = (7.0, 1000.0)  # of the recordings that are trained on; faster ones are averaged down
 VERSION = "1"
-SETTINGS = {  # of training, other than those published
+SETTINGS: dict[str, dict[str, Any]] = {  # of training, other than those published
     "s2s": dict(num_windows=8000, window_samples=8192, batch_size=5, lr=3e-3),
     "calcium": dict(num_windows=16000),  # each member
 }
@@ -157,10 +158,11 @@ def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
 
 def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int = 0) -> np.ndarray:
     """Return the fold of each recording, in which every dataset has its share of cells, and a cell is whole."""
-    rng, fold_of = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    fold_of: dict[tuple[str, str], int] = {}
     for dataset in sorted({each.dataset for each in recordings}):
         cells = sorted({each.cell for each in recordings if each.dataset == dataset})
-        first = rng.integers(num_folds)
+        first = int(rng.integers(num_folds))
         fold_of |= {(dataset, cells[n]): (first + i) % num_folds for i, n in enumerate(rng.permutation(len(cells)))}
     return np.array([fold_of[each.dataset, each.cell] for each in recordings])
 
@@ -189,7 +191,7 @@ def draw_windows(
     X, y = np.empty((num_windows, size), dtype="float32"), np.empty((num_windows, size), dtype="int8")
     for window, drawn in enumerate(rng.choice(len(recordings), num_windows, p=weights / weights.sum())):
         if rng.random() < SILENT:
-            X[window], y[window] = noise(size, rng.integers(*FRAMES), rng), 0
+            X[window], y[window] = noise(size, int(rng.integers(*FRAMES)), rng), 0
             continue
         trace, counts = recordings[drawn].trace, recordings[drawn].counts
         index = window_samples(len(trace), size, 0)[0] + rng.integers(max(len(trace) - size, 0) + 1)
@@ -201,9 +203,9 @@ def varied(trace: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a trace (T,) with more noise of some frame rate, with drift or with a longer exposure, or with none."""
     deviation, num_samples = trace.std(), len(trace)
     if rng.random() < 0.5:
-        trace = trace + rng.uniform(0, 0.6) * deviation * noise(num_samples, rng.integers(*FRAMES), rng)
+        trace = trace + rng.uniform(0, 0.6) * deviation * noise(num_samples, int(rng.integers(*FRAMES)), rng)
     if rng.random() < 0.5:
-        trace = trace + rng.uniform(0, 0.7) * deviation * drift(num_samples, rng.integers(500, 3000), rng)
+        trace = trace + rng.uniform(0, 0.7) * deviation * drift(num_samples, int(rng.integers(500, 3000)), rng)
     if rng.random() < 0.3:
         trace = uniform_filter1d(trace, rng.integers(2, 12))
     return trace
@@ -247,7 +249,7 @@ def train(
         Fitted.
     """
     given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose), max_epochs=1)
-    settings = given | SETTINGS[name] | settings
+    settings = dict[str, Any](given) | SETTINGS[name] | settings
     num_windows = settings.pop("num_windows")
     model = create(name, **settings)
     steps = model.max_epochs * -(-(num_windows - num_windows // 5) // model.batch_size)
@@ -269,7 +271,7 @@ def ensemble(members: Sequence[RateNetwork], X: np.ndarray, y: np.ndarray) -> Ra
 
 def members(model: RateNetwork) -> list[RateNetwork]:
     """Return the networks that answer together as one of `Calcium`; the first has not seen the first of `folds`, ..."""
-    single = [{} for _ in range(model.get_params()["module__num_members"])]
+    single: list[dict[str, Tensor]] = [{} for _ in range(model.get_params()["module__num_members"])]
     for key, value in model.state().items():
         _, number, rest = key.split(".", 2)
         single[int(number)][f"members.0.{rest}"] = value
@@ -301,7 +303,7 @@ def score(
         A row for each cell (the index: dataset, cell), its recordings one after the other: the columns of
         `dlvolt.evaluation.rate_scores`, and ``count_ratio``, estimated by true number of spikes.
     """
-    models = [models] if hasattr(models, "predict") else models
+    models = [models] if isinstance(models, RateNetwork) else models
     cells: dict[tuple[str, str], list[np.ndarray]] = {}
     for each in recordings:
         rates = np.stack([over_trace(trace_rate, model, each.trace) for model in models])
@@ -309,7 +311,8 @@ def score(
         whole = len(rate) // bin_samples * bin_samples
         cells.setdefault((each.dataset, each.cell), []).append(np.stack([each.counts, rate])[:, :whole])
     joined = [np.concatenate(parts, axis=1) for parts in cells.values()]
-    table = rate_scores(*zip(*joined, strict=True), bin_samples)
+    all_counts, all_rates = zip(*joined, strict=True)
+    table = rate_scores(all_counts, all_rates, bin_samples)
     table["count_ratio"] = [rate.sum() / RATE / counts.sum() if counts.any() else np.nan for counts, rate in joined]
     return table.set_index(pd.MultiIndex.from_tuples(cells, names=["dataset", "cell"]))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
@@ -27,8 +28,8 @@ CERTAIN = (1e-7, 1 - 1e-7)  # log odds end here
 
 def fit(
     model: TraceNetwork | MelSVM,
-    traces: ArrayLike | Sequence[ArrayLike],
-    labels: ArrayLike | Sequence[ArrayLike],
+    traces: np.ndarray | Sequence[ArrayLike],
+    labels: np.ndarray | Sequence[ArrayLike],
     *,
     sampling_frequency: float,
     kind: str = "auto",
@@ -118,15 +119,15 @@ class Part:
 
 def prepare(
     model: TraceNetwork | MelSVM,
-    traces: ArrayLike | Sequence[ArrayLike],
-    labels: ArrayLike | Sequence[ArrayLike],
+    traces: np.ndarray | Sequence[ArrayLike],
+    labels: np.ndarray | Sequence[ArrayLike],
     sampling_frequency: float,
     kind: str = "auto",
     cells: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> tuple[Part, Part, Part]:
     """Check everything and split it into training, validation and test part; see `fit`."""
-    if not (isinstance(sampling_frequency, Real) and 0 < sampling_frequency < np.inf):
+    if not (isinstance(sampling_frequency, float | Real) and 0 < sampling_frequency < np.inf):
         raise ValueError(f"sampling_frequency must be positive, in Hz, not {sampling_frequency!r}")
     own = model.sampling_frequency
     if own is not None and not np.isclose(own, sampling_frequency, rtol=1e-3):
@@ -141,13 +142,13 @@ def prepare(
         raise ValueError("labels: there is not a single spike in them; label some")
     if cells is not None:
         which = split_by_cell(cells, len(traces), seed)
-        parts = tuple(Part([traces[n] for n in part], [spikes[n] for n in part]) for part in which)
+        training, validation, test = (Part([traces[n] for n in part], [spikes[n] for n in part]) for part in which)
     else:
-        parts = tuple(map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS)))
-    if not parts[0].truth.any():
+        training, validation, test = map(Part, split_in_time(traces, FRACTIONS), split_in_time(spikes, FRACTIONS))
+    if not training.truth.any():
         part = "the first 70 % of any trace" if cells is None else "the traces of the first 70 % of the cells"
         raise ValueError(f"labels: no spike lies in {part}, which are trained on; label some there")
-    return parts
+    return training, validation, test
 
 
 def split_by_cell(cells: Sequence[Hashable], num_traces: int, seed: int) -> list[list[int]]:
@@ -164,7 +165,7 @@ def split_by_cell(cells: Sequence[Hashable], num_traces: int, seed: int) -> list
     return [[n for n, cell in enumerate(cells) if names.index(cell) in part] for part in parts]
 
 
-def checked_traces(traces: ArrayLike | Sequence[ArrayLike], window_samples: int) -> list[np.ndarray]:
+def checked_traces(traces: np.ndarray | Sequence[ArrayLike], window_samples: int) -> list[np.ndarray]:
     """Return a list of traces (T,), float32, each finite, not constant, and at least a window long."""
     if isinstance(traces, np.ndarray) and traces.dtype != object:
         if traces.ndim not in (1, 2):
@@ -225,17 +226,24 @@ def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, pr
     """Return the threshold with the best F1 of events within 5 ms, or None where there is nothing to find."""
     if not truth.any():
         return None
-    times, fs = event_times(truth, model.sampling_frequency), model.sampling_frequency
-    return best_event_threshold(threshold_sweep(times, probability, fs, SWEPT, shadow_ms=model.shadow_ms))
+    return best_event_threshold(event_sweep(model, truth, probability, SWEPT))
 
 
 def event_scores_at(
     model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, threshold: float
 ) -> dict[str, float]:
     """Return precision, recall and F1 of the events found within 5 ms."""
-    times, fs = event_times(truth, model.sampling_frequency), model.sampling_frequency
-    sweep = threshold_sweep(times, probability, fs, [threshold], shadow_ms=model.shadow_ms)
+    sweep = event_sweep(model, truth, probability, [threshold])
     return {f"event_{name}": float(sweep[name].iloc[0]) for name in ("precision", "recall", "f1")}
+
+
+def event_sweep(
+    model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> pd.DataFrame:
+    """Score the events that each threshold gives, found within 5 ms; see `threshold_sweep`."""
+    fs = model.sampling_frequency
+    assert fs is not None  # `fit` tells it
+    return threshold_sweep(event_times(truth, fs), probability, fs, thresholds, shadow_ms=model.shadow_ms)
 
 
 def event_times(truth: np.ndarray, sampling_frequency: float) -> np.ndarray:

@@ -12,7 +12,7 @@ KINDS = ("auto", "seconds", "frames", "trace")
 
 
 def targets(
-    labels: ArrayLike | Sequence[ArrayLike],
+    labels: np.ndarray | Sequence[ArrayLike],
     num_samples: Sequence[int],
     sampling_frequency: float,
     kind: str = "auto",
@@ -49,7 +49,7 @@ def targets(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    per_trace = [np.asarray(each) for each in _one_per_trace(labels, num_samples)]
+    per_trace = _one_per_trace(labels, num_samples)
     for index, each in enumerate(per_trace):
         if each.ndim != 1 or each.dtype.kind not in "biuf" or not np.isfinite(each.astype(float)).all():
             raise ValueError(f"labels[{index}] must be a list of finite numbers: spike times, frames, or a 0/1 trace")
@@ -59,22 +59,22 @@ def targets(
     ]
 
 
-def _one_per_trace(labels: ArrayLike | Sequence[ArrayLike], num_samples: Sequence[int]) -> list[ArrayLike]:
+def _one_per_trace(labels: np.ndarray | Sequence[ArrayLike], num_samples: Sequence[int]) -> list[np.ndarray]:
     """Return a list with the labels of each trace."""
     table = isinstance(labels, np.ndarray) and labels.ndim == 2
-    if table and labels.shape == (num_samples[0], len(num_samples)):
+    if isinstance(labels, np.ndarray) and labels.shape == (num_samples[0], len(num_samples)):
         return list(labels.T)
     alone = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype != object
     alone = alone or (isinstance(labels, Sequence) and all(isinstance(each, Real) for each in labels))
     if len(num_samples) == 1 and alone:
-        return [labels]
+        return [np.asarray(labels)]
     if alone or table or len(labels) != len(num_samples):
         shape = f"shape {labels.shape}" if isinstance(labels, np.ndarray) else f"{len(labels)}"
         raise ValueError(
             f"labels: there are {len(num_samples)} traces, so give a list of {len(num_samples)} arrays "
             f"or 0/1 of the shape of the traces, not {shape}"
         )
-    return list(labels)
+    return [np.asarray(each) for each in labels]
 
 
 def _target(label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, name: str) -> np.ndarray:

@@ -19,8 +19,8 @@ TENTHS = tuple(np.arange(1, 11) / 10)
 
 def learning_curve(
     model: TraceNetwork | MelSVM,
-    traces: ArrayLike | Sequence[ArrayLike],
-    labels: ArrayLike | Sequence[ArrayLike],
+    traces: np.ndarray | Sequence[ArrayLike],
+    labels: np.ndarray | Sequence[ArrayLike],
     *,
     sampling_frequency: float,
     fractions: Sequence[float] = TENTHS,

@@ -263,7 +263,7 @@ def train(
         seed=seed,
         verbose=verbose,
     )
-    size = model.window_samples, model.sampling_frequency
+    size = model.window_samples, recipe.settings["sampling_frequency"]
     training = recipe.windows(num_windows, *size, 2 * seed)
     validation = recipe.windows(max(num_windows // 20, 1), *size, 2 * seed + 1)
     model.fit(*training, validation=validation)
@@ -273,15 +273,11 @@ def train(
 def event_threshold(model: TraceNetwork, X: np.ndarray, y: np.ndarray, tolerance_s: float) -> float:
     """Return the threshold at which the events found in windows have the best F1."""
     frames, windows = shadow(y.T, 0.9, 0)  # a target is at least 0.9 at the sample of a spike only
-    true = [frames[windows == window] / model.sampling_frequency for window in range(len(y))]
-    sweep = threshold_sweep(
-        true,
-        model.predict_proba(X).T,
-        model.sampling_frequency,
-        tolerance_s=tolerance_s,
-        shadow_ms=model.shadow_ms,
-    )
-    return best_threshold(sweep)
+    fs = model.sampling_frequency
+    assert fs is not None  # recipes tell it
+    true = [frames[windows == window] / fs for window in range(len(y))]
+    probability = model.predict_proba(X).T
+    return best_threshold(threshold_sweep(true, probability, fs, tolerance_s=tolerance_s, shadow_ms=model.shadow_ms))
 
 
 def model_card(name: str, command: str, scores: pd.DataFrame) -> str:

@@ -152,14 +152,14 @@ def collect(
         ),
         amplitudes=torch.cat([part.events.amplitudes for part in parts]),
         in_shadow=torch.cat([part.in_shadow for part in parts]),
-        shadows=sum(part.shadows for part in parts),
+        shadows=torch.stack([part.shadows for part in parts]).sum(dim=0),
         features=torch.cat([part.features for part in parts]),
         channels=channels,
         basis=basis,
         sums=sums,
         squares=squares,
         deviations=torch.stack([part.deviations for part in parts]).median(dim=0).values.clamp(min=1.0),
-        evidence=Evidence.of(sum(part.counts for part in parts)),
+        evidence=Evidence.of(torch.stack([part.counts for part in parts]).sum(dim=0)),
     )
 
 
@@ -196,7 +196,7 @@ def _in_place(
     the latter is a w, the same for all events of a unit but for the amplitude. So it is added to the sums and to the
     projections, not to each snippet.
     """
-    templates, typical = matcher.templates.to("cpu"), matcher.prior.typical.to("cpu")
+    templates, typical = matcher.templates.to("cpu"), torch.as_tensor(matcher.prior.typical, device="cpu")
     num_units, width = len(typical), basis.shape[1]
     back = undelays(width)  # J×D×D
     local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D
@@ -204,14 +204,15 @@ def _in_place(
     profiles = (back @ basis.T).mT.contiguous().numpy()  # J×B×D
     sums, added = torch.zeros(len(back), *local.shape), torch.zeros(num_units)
     squares, counts, shadows = torch.zeros(num_units), decoys.none(), torch.zeros_like(casts, dtype=torch.long)
-    found, features, shaded, deviations = [], [], [], None
+    found: list[Events] = []
+    features, shaded = [], []
     for halves, is_weighed in chunks:
         chunk = halves.float()
         events = matcher.pursue(chunk)
         in_shadow, of_chunk = shadows_of(events, casts, width)
         known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
         everywhere = residual(chunk, known, templates)
-        if deviations is None:  # of one chunk are enough
+        if not found:  # of one chunk are enough
             deviations = _score_deviations(everywhere, templates)
         if is_weighed:
             left = residual(everywhere, events.select(in_shadow), templates)
@@ -219,8 +220,9 @@ def _in_place(
         events = events._replace(amplitudes=events.amplitudes / typical[events.units])
         weights = events.amplitudes * torch.where(in_shadow, LITTLE, 1.0)
         projected = torch.zeros(len(weights), channels.shape[1], len(basis))
-        where = (each.numpy() for each in (everywhere, events.times, events.units, events.shifts, weights, channels))
-        sum_snippets(*where, profiles, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
+        times, units, _, shifts = (field.numpy() for field in events)
+        given = (everywhere.numpy(), times, units, shifts, weights.numpy(), channels.numpy(), profiles)
+        sum_snippets(*given, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
         added.index_add_(0, events.units, weights * known.amplitudes)
         squares.index_add_(0, events.units, weights * events.amplitudes)
         found.append(events)

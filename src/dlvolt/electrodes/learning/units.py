@@ -93,7 +93,7 @@ class Units(NamedTuple):
     def least_amplitudes(self, prior: AmplitudePrior) -> Tensor:
         """Return the amplitudes at which an event is worth its cost, given how far scores deviate in noise, (K,)."""
         strict = replace(prior, event_cost=self.deviations.square() * prior.event_cost)
-        return map_amplitudes(least_scores(strict, prior.typical), strict)
+        return map_amplitudes(least_scores(strict, self.moved), strict)
 
     def to(self, device: torch.device) -> Units:
         """Return the units on another device."""
