@@ -43,7 +43,7 @@ def test_moved_modules_are_the_ones_at_their_new_places():
 @pytest.mark.parametrize("old", NAMES)
 def test_moved_names_are_what_they_were(old, monkeypatch):
     (was, _, name), (where, _, new) = old.rpartition("."), NAMES[old].rpartition(".")
-    monkeypatch.delitem(vars(importlib.import_module(was)), name, raising=False)  # a module that was imported by that name
+    monkeypatch.delitem(vars(importlib.import_module(was)), name, raising=False)  # a module imported by that name
     with pytest.warns(DeprecationWarning, match=f"{old} has moved to {NAMES[old]}"):
         found = getattr(importlib.import_module(was), name)
     assert found is getattr(importlib.import_module(where), new)
