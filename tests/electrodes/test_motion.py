@@ -16,7 +16,7 @@ from dlvolt.electrodes.learning import LearningSettings, Units, learn_units
 from dlvolt.electrodes.learning.sample import Snippets
 from dlvolt.electrodes.learning.structure import joined
 from dlvolt.electrodes.learning.update import moving_mean
-from dlvolt.electrodes.motion import STEP_UM, Drift, interpolation, smoothing, why_not
+from dlvolt.electrodes.motion import STEP_UM, Drift, in_proportion, interpolation, kernels, smoothing, why_not
 from dlvolt.parameters import SorterParameters
 
 DURATION, RATE = 31.0, 12000.0
@@ -278,3 +278,40 @@ def test_units_that_never_meet_are_joined_and_others_are_not():
     assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), apart).moved) == 1
     together = [own._replace(places=torch.arange(50) % 3) for own in apart]
     assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), together).moved) == 2
+
+
+def test_motion_that_grows_with_depth_is_one_motion_in_proportion():
+    rng = np.random.default_rng(0)
+    common = np.cumsum(rng.normal(size=300))
+    common -= np.median(common)
+    windows, depths = np.array([100.0, 300, 500, 700, 900]), np.linspace(0, 1000, 64)
+    gains = 0.2 + 1.6 * windows / 1000
+    errors = np.array([0.3, 0.5, 20.0, 0.4, 0.3])  # of one window nothing is known
+    found, of_channels = in_proportion(
+        np.outer(common, gains) + 7 + errors * rng.normal(size=(300, 5)), windows, depths
+    )
+    np.testing.assert_allclose(found, common, atol=2)
+    np.testing.assert_allclose(of_channels, 0.2 + 1.6 * depths / 1000, atol=0.03)
+
+
+def test_motion_that_is_none_is_in_no_proportion():
+    found, gains = in_proportion(np.full((9, 4), 3.0), np.arange(4.0), np.arange(5.0))
+    np.testing.assert_array_equal(found, 0)
+    np.testing.assert_array_equal(gains, 1)
+
+
+def test_templates_move_as_far_as_the_tissue_does_at_their_depth(simulated):
+    recording = simulated[1]
+    depths = recording.get_channel_locations()[:, 1]
+    gains = 2 * depths / depths.max()
+    drift = Drift.of(RISING, gains)
+    assert len(drift.displacements) > len(
+        Drift.of(RISING).displacements
+    )  # as many as the end that moves farthest needs
+    last = drift.from_reference[-1]
+    middle = np.flatnonzero(gains == gains[np.abs(gains - 1).argmin()])
+    np.testing.assert_allclose(
+        kernels(recording, drift)[-1][:, middle],
+        interpolation(recording, last * gains[middle[0]])[:, middle],
+        atol=1e-6,
+    )

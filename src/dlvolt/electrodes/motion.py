@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ MIN_PEAKS_HZ = 20.0  # fewer do not show motion
 BIN_S, BIN_UM = 2.0, 2.0  # of the histograms of spikes that are compared
 MAX_DISPLACEMENT_UM = 100.0  # between two bins
 HARMLESS_UM = 5.0  # range of motion that the templates bear
+WINDOW_UM = 200.0  # of the probe, in which motion is estimated by itself, to see whether it is the same throughout
+FEWEST_WINDOWS = 3
+LEAST_ERROR_UM = 0.5  # of the motion in a window
 SPIKE_NORM = 4.0  # of a snippet on a channel, in noise standard deviations: less is noise
 SMOOTH_UM = 25.0  # standard deviation of the averages in which snippets at different displacements are compared
 STEP_UM = 4.0  # displacements that differ less have the same templates
@@ -27,7 +31,8 @@ PIECE_S = 1.0  # for so long the tissue is taken to stand still
 class Drift(NamedTuple):
     """Where the tissue is, relative to the probe, in the course of a recording of one segment.
 
-    Its displacement is known as one of M places, each with its own templates.
+    Its displacement is known as one of M places, each with its own templates. Where the tissue moves farther at one end
+    of the probe than at the other, it is that of the mean depth, and each depth moves in proportion to it.
 
     Attributes
     ----------
@@ -37,11 +42,14 @@ class Drift(NamedTuple):
         Of the places, evenly spaced, in µm; M is odd, and the middle one is the reference.
     remark : str
         What there is to say about it.
+    gains : np.ndarray, shape (N,), or float
+        How far the tissue moves at each channel, relative to the mean depth.
     """
 
     motion: Motion | None
     displacements: np.ndarray
     remark: str = ""
+    gains: np.ndarray | float = 1.0
 
     @classmethod
     def none(cls, why: str = "nothing moves") -> Drift:
@@ -49,13 +57,15 @@ class Drift(NamedTuple):
         return cls(None, np.zeros(1), f"no motion correction, as {why}")
 
     @classmethod
-    def of(cls, motion: Motion) -> Drift:
-        """Return that of an estimated motion, with places over the whole of its range."""
+    def of(cls, motion: Motion, gains: np.ndarray | float = 1.0) -> Drift:
+        """Return that of an estimated rigid motion, with places over the whole of its range."""
         low, high = motion.get_boundaries()
-        num_places = 2 * int(np.ceil((high - low) / STEP_UM) // 2) + 1
+        least, most = (high - low) * np.min(gains), (high - low) * np.max(gains)
+        num_places = 2 * int(np.ceil(most / STEP_UM) // 2) + 1
         edges = np.linspace(low, high, num_places + 1)
-        remark = f"the tissue moves by {high - low:.0f} µm, and templates with it"
-        return cls(motion, (edges[:-1] + edges[1:]) / 2, remark)
+        how_far = f"{most:.0f} µm" if least == most else f"{least:.0f} to {most:.0f} µm, by depth"
+        remark = f"the tissue moves by {how_far}, and templates with it"
+        return cls(motion, (edges[:-1] + edges[1:]) / 2, remark, gains)
 
     @property
     def from_reference(self) -> np.ndarray:
@@ -113,7 +123,10 @@ def estimate_drift(
     observed_s: float,
     harmless_um: float = HARMLESS_UM,
 ) -> Drift:
-    """Estimate the rigid motion of a recording of one segment from its peaks, with DREDge.
+    """Estimate the motion of a recording of one segment from its peaks, with DREDge.
+
+    It is rigid, unless motion in windows along the probe shows that one end of it moves farther than the other, see
+    `in_proportion`.
 
     Parameters
     ----------
@@ -140,22 +153,71 @@ def estimate_drift(
 
     if len(peaks) < MIN_PEAKS_HZ * observed_s:
         return Drift.none("there are too few peaks to see it")
-    motion = estimate_motion(
+    estimate = partial(
+        estimate_motion,
         recording,
         peaks,
         locate(recording, peaks, features, neighbours),
         direction="xy"[long_axis(recording)],
         method="dredge_ap",
-        rigid=True,
+        win_step_um=WINDOW_UM,
+        win_scale_um=WINDOW_UM,
         bin_s=BIN_S * recording.get_total_duration() / observed_s,
         bin_um=BIN_UM,
         max_disp_um=MAX_DISPLACEMENT_UM,
         device="cpu",
     )
-    low, high = np.percentile(motion.displacement[0], [2.5, 97.5])
-    if high - low < harmless_um:
-        return Drift.none(f"the tissue moves by {high - low:.1f} µm only")
-    return Drift.of(motion)
+    rigid, by_depth = estimate(rigid=True), estimate(rigid=False)
+    if len(by_depth.spatial_bins_um) >= FEWEST_WINDOWS:
+        depths = recording.get_channel_locations()[:, long_axis(recording)]
+        displacement, gains = in_proportion(by_depth.displacement[0], by_depth.spatial_bins_um, depths)
+        if _usual_range(displacement) * np.abs(gains - 1).max() > HARMLESS_UM:
+            where = rigid.spatial_bins_um
+            return Drift.of(Motion([displacement[:, None]], by_depth.temporal_bins_s, where, rigid.direction), gains)
+    if (moved := _usual_range(rigid.displacement[0])) < harmless_um:
+        return Drift.none(f"the tissue moves by {moved:.1f} µm only")
+    return Drift.of(rigid)
+
+
+def in_proportion(
+    displacement: np.ndarray, window_depths: np.ndarray, depths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one motion, to which that at each depth is proportional, and in what proportion.
+
+    d_w(t) ≈ g_w s(t), with proportions g that are a straight line over depth and 1 on average, by alternating least
+    squares. Windows with few spikes, in which motion is hardly seen, count less.
+
+    Parameters
+    ----------
+    displacement : np.ndarray, shape (T, W)
+        Estimated motion in each window, d.
+    window_depths, depths : np.ndarray, shapes (W,) and (N,)
+        Of the windows, and of the channels.
+
+    Returns
+    -------
+    displacement : np.ndarray, shape (T,)
+        That of the mean depth, s, whose median is 0.
+    gains : np.ndarray, shape (N,)
+        g at each channel.
+    """
+    displacement = displacement - np.median(displacement, axis=0)
+    common, gains = np.median(displacement, axis=1), np.ones(len(depths))
+    for _ in range(10):
+        if not common.any():
+            break
+        slopes = common @ displacement / (common @ common)
+        errors = np.std(displacement - np.outer(common, slopes), axis=0).clip(min=LEAST_ERROR_UM)
+        line = np.polynomial.Polynomial.fit(window_depths, slopes, 1, w=1 / errors)
+        mean = line(depths).mean()
+        gains, of_windows = line(depths) / mean, line(window_depths) / mean
+        common = displacement @ (of_windows / errors**2) / (of_windows**2 / errors**2).sum()
+    return common, gains
+
+
+def _usual_range(displacement: np.ndarray) -> float:
+    low, high = np.percentile(displacement, [2.5, 97.5])
+    return float(high - low)
 
 
 def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -186,20 +248,23 @@ def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, ne
     return centres.view([("x", "f8"), ("y", "f8")])[:, 0]
 
 
-def interpolation(recording: BaseRecording, by_um: float) -> np.ndarray:
-    """Return the matrix K, shape (N, N), such that x @ K is what channels see of the tissue moved so far (kriging)."""
+def interpolation(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
+    """Return the matrix K, shape (N, N), such that x @ K is what channels see of the tissue moved so far (kriging).
+
+    The tissue may move by another distance at each channel, shape (N,).
+    """
     locations, moved = _moved(recording, by_um)
     return get_spatial_interpolation_kernel(locations, moved, force_extrapolate=True)
 
 
-def smoothing(recording: BaseRecording, by_um: float) -> np.ndarray:
+def smoothing(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
     """Return the same, but as wide averages, in which one neuron looks the same wherever it is, shape (N, N)."""
     squares = cdist(*_moved(recording, by_um), "sqeuclidean")
     weights = np.exp(-squares / (2 * SMOOTH_UM**2))
     return (weights / weights.sum(axis=0)).astype("float32")
 
 
-def _moved(recording: BaseRecording, by_um: float) -> tuple[np.ndarray, np.ndarray]:
+def _moved(recording: BaseRecording, by_um: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """Return where channels are, and where in the tissue they see what they would see if it moved so far."""
     locations = recording.get_channel_locations()[:, :2]
     moved = locations.copy()
@@ -239,7 +304,7 @@ def at_reference(
         return peaks, features, features
     peaks, interpolated, smooth = peaks.copy(), np.zeros_like(features), np.zeros_like(features)
     for place, moved in enumerate(drift.from_reference):
-        kriging, averages = (kernel(recording, -moved) for kernel in (interpolation, smoothing))
+        kriging, averages = (kernel(recording, -moved * drift.gains) for kernel in (interpolation, smoothing))
         here = np.flatnonzero(places == place)
         before = peaks["channel_index"][here]
         for channel in np.unique(before):
@@ -261,4 +326,4 @@ def kernels(recording: BaseRecording, drift: Drift) -> np.ndarray:
     """Return what takes a waveform from the reference to each place, shape (M, N, N), see `interpolation`."""
     if drift.motion is None:
         return np.eye(recording.get_num_channels(), dtype="float32")[None]
-    return np.stack([interpolation(recording, moved) for moved in drift.from_reference])
+    return np.stack([interpolation(recording, moved * drift.gains) for moved in drift.from_reference])
