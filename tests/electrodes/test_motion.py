@@ -280,6 +280,32 @@ def test_units_that_never_meet_are_joined_and_others_are_not():
     assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), together).moved) == 2
 
 
+def unlike(distance, *, spikes=(50, 50), rest=50):
+    """Two units at this relative distance, which are never in one place, and one far from both; their snippets."""
+    first, second, third = torch.zeros(3, 3, 4, 10)
+    first[:, 0, 2], third[:, 3, 2] = 10.0, 10.0
+    second[:, 0, 2], second[:, 1, 2] = 10 * (1 - distance**2 / 2), 10 * (1 - (1 - distance**2 / 2) ** 2) ** 0.5
+    moved = torch.stack([first, second, third])
+    places = [torch.zeros(spikes[0]), torch.full((spikes[1],), 2.0), torch.arange(2 * rest) % 2 * 2.0]
+    snippets = [Snippets(torch.zeros(len(own), 1, 1), torch.zeros(1), own.long()) for own in places]
+    return Units.new(moved[:, 1])._replace(moved=moved), snippets
+
+
+@pytest.mark.parametrize(
+    ("distance", "spikes", "num_left"), [(0.7, (50, 50), 2), (0.7, (50, 10), 3), (0.9, (50, 50), 3)]
+)
+def test_counterparts_are_joined_if_they_are_as_active_and_not_too_unlike(distance, spikes, num_left):
+    assert len(joined(*unlike(distance, spikes=spikes)).moved) == num_left
+
+
+def test_tissue_that_jumps_is_never_in_the_middle(simulated):
+    recording = simulated[1]
+    jumping = np.where(TIMES < 15, 0.0, 30.0)
+    drift = Drift.of(Motion([jumping[:, None]], [TIMES], np.array([100.0])))
+    found = drift.places(recording, np.arange(0, recording.get_num_samples(), 50))
+    assert set(found) == {0, len(drift.displacements) - 1}
+
+
 def test_motion_that_grows_with_depth_is_one_motion_in_proportion():
     rng = np.random.default_rng(0)
     common = np.cumsum(rng.normal(size=300))

@@ -25,6 +25,7 @@ LEAST_ERROR_UM = 0.5  # of the motion in a window
 SPIKE_NORM = 4.0  # of a snippet on a channel, in noise standard deviations: less is noise
 SMOOTH_UM = 25.0  # standard deviation of the averages in which snippets at different displacements are compared
 STEP_UM = 4.0  # displacements that differ less have the same templates
+JUMP_UM = 10.0  # between two estimates of where the tissue is: it has jumped
 PIECE_S = 1.0  # for so long the tissue is taken to stand still
 
 
@@ -73,12 +74,18 @@ class Drift(NamedTuple):
         return self.displacements - self.displacements[len(self.displacements) // 2]
 
     def places(self, recording: BaseRecording, frames: np.ndarray) -> np.ndarray:
-        """Return in which place the tissue is at some frames, as indices below M."""
+        """Return in which place the tissue is at some frames, as indices below M.
+
+        Between two estimates it moves steadily; but tissue that jumps is where the nearer one says, never in between.
+        """
         if self.motion is None:
             return np.zeros(len(frames), dtype=int)
-        times = recording.sample_index_to_time(frames, segment_index=0)
-        depths = np.full(len(frames), self.motion.spatial_bins_um[0])
-        moved = self.motion.get_displacement_at_time_and_depth(times, depths, segment_index=0)
+        times, estimated = recording.sample_index_to_time(frames, segment_index=0), self.motion.temporal_bins_s[0]
+        after = np.searchsorted(estimated, times).clip(1, len(estimated) - 1)
+        share = ((times - estimated[after - 1]) / (estimated[after] - estimated[after - 1])).clip(0, 1)
+        steps = np.diff(self.motion.displacement[0][:, 0])[after - 1]
+        share = np.where(np.abs(steps) > JUMP_UM, share.round(), share)
+        moved = self.motion.displacement[0][after - 1, 0] + share * steps
         return np.searchsorted((self.displacements[:-1] + self.displacements[1:]) / 2, moved)
 
     def pieces(self, recording: BaseRecording, start: int, end: int) -> list[tuple[int, int, int]]:

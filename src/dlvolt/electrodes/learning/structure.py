@@ -18,6 +18,8 @@ SAME_RELATIVE = 0.1  # and so are those that are this close, relative: sampling 
 MAYBE_SAME = 0.6  # and below which the spikes decide
 SAME_WHERE_MOVING = 0.3  # relative distance: waveforms that are closer are one unit that is not quite where we think
 SELDOM_TOGETHER = 0.3  # overlap of the places in which two units fire that may be one
+COUNTERPARTS = 0.8  # relative distance of units that may be one although interpolation does not show it
+HARDLY_THERE = 0.02  # of a unit's spikes in a place: it is not there
 
 
 def split(
@@ -70,7 +72,8 @@ def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units,
 def joined(units: Units, snippets: list[Snippets]) -> Units:
     """Join units that look alike in some place and are never in the same one: neurons do not come and go so.
 
-    Each of the two knows the waveform where it was seen.
+    Each of the two knows the waveform where it was seen. Interpolation over a large distance errs, so two that look
+    less alike are joined too if they are counterparts, see `_counterparts`.
     """
     moved, num_places = units.moved.clone(), units.moved.shape[1]
     counts = torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()  # K×M
@@ -79,10 +82,9 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
     squares = flat.square().sum(dim=2)
     apart = (squares[:, :, None] + squares[:, None] - 2 * flat @ flat.mT).clamp(min=0)
     distances = (apart / torch.maximum(squares[:, :, None], squares[:, None])).sqrt().amin(dim=0)
-    for pair in _close_pairs(distances):
-        of_pair = counts[list(pair)]
-        together = torch.minimum(*(of_pair / of_pair.sum(dim=1, keepdim=True))).sum()
-        if kept[list(pair)].all() and together < SELDOM_TOGETHER:
+    alike = (distances < MAYBE_SAME) | _counterparts(distances, counts)
+    for pair in _close_pairs(torch.where(alike, distances, torch.inf), COUNTERPARTS):
+        if kept[list(pair)].all() and _together(counts[list(pair)])[0, 1] < SELDOM_TOGETHER:
             small, large = sorted(pair, key=lambda k: float(counts[k].sum()))
             share = ((counts[large] + 1) / (counts[large] + counts[small] + 2))[:, None, None]
             moved[large] = share * moved[large] + (1 - share) * moved[small]
@@ -91,8 +93,28 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
     return units._replace(moved=moved).select(kept)
 
 
-def _close_pairs(distances: Tensor) -> list[tuple[int, int]]:
+def _counterparts(distances: Tensor, counts: Tensor) -> Tensor:
+    """Return which units are each other's closest of those they never are together with, and as active, (K, K), bool.
+
+    Counts are their spikes in each of the M places, (K, M).
+    """
+    closest = torch.where(_together(counts) < SELDOM_TOGETHER, distances, torch.inf).argmin(dim=1)
+    units = torch.arange(len(counts))
+    mutual = (closest[:, None] == units) & (closest == units[:, None])
+    is_there = counts > HARDLY_THERE * counts.sum(dim=1, keepdim=True)
+    rates = counts.sum(dim=1) / (is_there * counts.sum(dim=0)).sum(dim=1).clamp(min=1)  # relative to all units' there
+    as_active = (rates[:, None] < 2 * rates) & (rates < 2 * rates[:, None])
+    return mutual & as_active
+
+
+def _together(counts: Tensor) -> Tensor:
+    """Return the overlap of the places in which units fire, (K, K), from 0 to 1, given their spikes in each, (K, M)."""
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.minimum(shares[:, None], shares).sum(dim=2)
+
+
+def _close_pairs(distances: Tensor, most: float = MAYBE_SAME) -> list[tuple[int, int]]:
     """Return the pairs of units that may be one, closest first, given their relative distances, shape (K, K)."""
-    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
+    first, second = torch.nonzero(torch.triu(distances < most, diagonal=1), as_tuple=True)
     closest = torch.argsort(distances[first, second])
     return list(zip(first[closest].tolist(), second[closest].tolist(), strict=True))
