@@ -145,3 +145,9 @@ def test_what_is_missing_is_named(folder):
     (folder / "weights.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no weights.safetensors; save the model there again"):
         load(Path(folder))
+
+
+def test_a_network_for_rates_has_no_settings_of_spikes():
+    with pytest.raises(ValueError, match="'s2s' has no setting 'shadow_ms'"):
+        create("s2s", shadow_ms=1.0)
+    assert create("unet", shadow_ms=1.0).shadow_ms == 1.0

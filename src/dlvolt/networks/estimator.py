@@ -35,7 +35,56 @@ class WindowClassifier(ClassifierMixin):
 
 
 class Network(NeuralNet):
-    """What all torch networks have in common: how they are made, trained, stopped and stored."""
+    """What all torch networks have in common: how they are made, trained, stopped and stored.
+
+    `TraceNetwork` says what the parameters mean.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *,
+        sampling_frequency: float | None = None,
+        window_samples: int = 500,
+        threshold: float | str = 0.5,
+        rate_range_hz: tuple[float, float] | None = None,
+        name: str = "",
+        version: str = "",
+        lr: float = 1e-3,
+        max_epochs: int = 50,
+        batch_size: int = 32,
+        patience: int = 10,
+        positive_weight: float | str = "sqrt",
+        seed: int = 0,
+        device: str = "auto",
+        verbose: int = 0,
+        criterion: type[nn.Module] = nn.BCEWithLogitsLoss,
+        optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+        train_split: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("iterator_train__shuffle", True)
+        super().__init__(
+            module,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            train_split=train_split,
+            device=choose_device(device),
+            verbose=verbose,
+            **kwargs,
+        )
+        self.sampling_frequency = sampling_frequency
+        self.window_samples = window_samples
+        self.threshold = threshold
+        self.rate_range_hz = rate_range_hz
+        self.name = name
+        self.version = version
+        self.patience = patience
+        self.positive_weight = positive_weight
+        self.seed = seed
 
     @property
     def architecture(self) -> str:
@@ -191,61 +240,25 @@ class TraceNetwork(WindowClassifier, Network):
         Losses by epoch.
     """
 
+    threshold: float
+
     def __init__(
         self,
         module: type[nn.Module],
         *,
-        sampling_frequency: float | None = None,
-        window_samples: int = 500,
         overlap_samples: int = 50,
         prune_samples: int = 0,
-        threshold: float = 0.5,
         detection_threshold: float | str | None = None,
         shadow_ms: float = 2.0,
-        rate_range_hz: tuple[float, float] | None = None,
         spike_polarity: str = "any",
-        name: str = "",
-        version: str = "",
-        lr: float = 1e-3,
-        max_epochs: int = 50,
-        batch_size: int = 32,
-        patience: int = 10,
-        positive_weight: float | str = "sqrt",
-        seed: int = 0,
-        device: str = "auto",
-        verbose: int = 0,
-        criterion: type[nn.Module] = nn.BCEWithLogitsLoss,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
-        train_split: Any = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("iterator_train__shuffle", True)
-        super().__init__(
-            module,
-            criterion=criterion,
-            optimizer=optimizer,
-            lr=lr,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            train_split=train_split,
-            device=choose_device(device),
-            verbose=verbose,
-            **kwargs,
-        )
-        self.sampling_frequency = sampling_frequency
-        self.window_samples = window_samples
+        super().__init__(module, **kwargs)
         self.overlap_samples = overlap_samples
         self.prune_samples = prune_samples
-        self.threshold = threshold
         self.detection_threshold = detection_threshold
         self.shadow_ms = shadow_ms
-        self.rate_range_hz = rate_range_hz
         self.spike_polarity = spike_polarity
-        self.name = name
-        self.version = version
-        self.patience = patience
-        self.positive_weight = positive_weight
-        self.seed = seed
 
     def fit(
         self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None

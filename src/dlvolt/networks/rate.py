@@ -56,16 +56,8 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         prune_samples: int = 128,
         gain: float = 1.0,
         offset: float = 0.0,
-        rate_range_hz: tuple[float, float] | None = None,
-        name: str = "",
-        version: str = "",
-        lr: float = 1e-3,
-        max_epochs: int = 50,
         batch_size: int = 20,
         patience: int = 6,
-        seed: int = 0,
-        device: str = "auto",
-        verbose: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -74,16 +66,8 @@ class RateNetwork(RegressorMixin, TraceNetwork):
             window_samples=window_samples,
             overlap_samples=overlap_samples,
             prune_samples=prune_samples,
-            rate_range_hz=rate_range_hz,
-            name=name,
-            version=version,
-            lr=lr,
-            max_epochs=max_epochs,
             batch_size=batch_size,
             patience=patience,
-            seed=seed,
-            device=device,
-            verbose=verbose,
             **kwargs,
         )
         self.gain = gain

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, find_peaks, sosfiltfilt
 from scipy.special import expit, logit
@@ -16,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from .estimator import Network, check_windows, choose_device
+from .estimator import Network, check_windows
 
 ENOUGH = 200  # snippets of a channel, from which on they tell its threshold
 WIDTH = 0.6  # of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
@@ -72,6 +71,8 @@ class SnippetNetwork(ClassifierMixin, Network):
         Losses by epoch.
     """
 
+    sampling_frequency: float
+
     def __init__(
         self,
         module: type[nn.Module],
@@ -81,46 +82,19 @@ class SnippetNetwork(ClassifierMixin, Network):
         num_before: int = 14,
         noise_uv: float = 50.0,
         threshold: float | str = "auto",
-        rate_range_hz: tuple[float, float] | None = None,
-        name: str = "",
-        version: str = "",
-        lr: float = 1e-3,
-        max_epochs: int = 50,
         batch_size: int = 128,
-        patience: int = 10,
-        positive_weight: float | str = "sqrt",
-        seed: int = 0,
-        device: str = "auto",
-        verbose: int = 0,
-        criterion: type[nn.Module] = nn.BCEWithLogitsLoss,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
-        train_split: Any = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("iterator_train__shuffle", True)
         super().__init__(
             module,
-            criterion=criterion,
-            optimizer=optimizer,
-            lr=lr,
-            max_epochs=max_epochs,
+            sampling_frequency=sampling_frequency,
+            window_samples=window_samples,
+            threshold=threshold,
             batch_size=batch_size,
-            train_split=train_split,
-            device=choose_device(device),
-            verbose=verbose,
             **kwargs,
         )
-        self.sampling_frequency = sampling_frequency
-        self.window_samples = window_samples
         self.num_before = num_before
         self.noise_uv = noise_uv
-        self.threshold = threshold
-        self.rate_range_hz = rate_range_hz
-        self.name = name
-        self.version = version
-        self.patience = patience
-        self.positive_weight = positive_weight
-        self.seed = seed
 
     def fit(
         self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None

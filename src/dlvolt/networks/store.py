@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 
 from .bilstm import BiLSTM
 from .calcium import Calcium
-from .estimator import TraceNetwork
+from .estimator import Network, TraceNetwork
 from .fcn import FCN
 from .inference import hop_and_kept
 from .mel_svm import MelSVM
@@ -49,6 +49,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 TORCH = (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium, WaveformCNN, WaveformGRU)
 MODULES = {module.architecture: module for module in TORCH}
 FACES = {"s2s": RateNetwork, "calcium": RateNetwork, "waveform_cnn": SnippetNetwork, "waveform_gru": SnippetNetwork}
+OF_SPIKES = ("threshold", "detection_threshold", "shadow_ms", "spike_polarity", "positive_weight")  # not of rates
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
 
 
@@ -195,7 +196,9 @@ def setting_names(architecture: str) -> dict[str, str]:
         return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
     own = [name for name in _arguments(MODULES[architecture]) if name not in ("sampling_frequency", "window_samples")]
     skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
-    shared = [name for name in _arguments(FACES.get(architecture, TraceNetwork)) if name not in skorch]
+    face = FACES.get(architecture, TraceNetwork)
+    absent = (*skorch, *OF_SPIKES) if face is RateNetwork else skorch
+    shared = [name for name in _arguments(face) if name not in absent]
     return {
         **{name: name for name in shared},
         "weight_decay": "optimizer__weight_decay",
@@ -204,7 +207,15 @@ def setting_names(architecture: str) -> dict[str, str]:
 
 
 def _arguments(kind: type) -> list[str]:
-    return list(inspect.signature(kind).parameters)
+    """Return the names of what a class takes, and of what those of its bases take to which it passes keywords on."""
+    names: dict[str, None] = {}
+    for each in kind.__mro__:
+        if "__init__" in vars(each):
+            *own, last = inspect.signature(each).parameters.values()
+            names |= dict.fromkeys(parameter.name for parameter in (*own, last))
+            if each is Network or last.kind is not inspect.Parameter.VAR_KEYWORD:
+                break
+    return list(names)
 
 
 def _packaged() -> Path:
