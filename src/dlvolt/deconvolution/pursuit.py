@@ -134,6 +134,21 @@ def pursue(
     -------
     Events
         Sorted by time, with their shifts.
+
+    Examples
+    --------
+    Three spikes of one unit on two channels, in noise:
+
+    >>> import torch
+    >>> from dlvolt.deconvolution import AmplitudePrior, low_rank, pursue
+    >>> waveform = torch.outer(torch.tensor([1.0, 0.5]), -torch.exp(-((torch.arange(40) - 15) / 4.0) ** 2))
+    >>> recording = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    >>> for time in (100, 400, 700):
+    ...     recording[:, time : time + 40] += 8 * waveform
+    >>> prior = AmplitudePrior(rate=0.1, event_cost=8.0)
+    >>> events = pursue(recording, low_rank(waveform[None], rank=1), prior, separation=20)
+    >>> events.times.tolist()
+    [100, 400, 700]
     """
     if prepared is None:
         prepared = PreparedTemplates.of(templates, num_shifts)

@@ -63,6 +63,13 @@ def event_scores(true: ArrayLike, found: ArrayLike, tolerance_s: float = 0.005) 
     ------
     ValueError
         As `match_events`.
+
+    Examples
+    --------
+    >>> from dlvolt.evaluation import event_scores
+    >>> scores = event_scores(true=[0.1, 0.2, 0.3], found=[0.102, 0.25, 0.301])
+    >>> scores.precision == scores.recall == 2 / 3
+    True
     """
     return EventScores(np.size(true), np.size(found), len(match_events(true, found, tolerance_s)))
 

@@ -51,7 +51,7 @@ def rate_scores(
     Examples
     --------
     >>> from dlvolt.evaluation import rate_scores
-    >>> rate_scores([0, 0, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0]).loc[0].to_dict()
+    >>> rate_scores([0, 0, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0]).loc[0].round(6).to_dict()
     {'correlation': 1.0, 'rank': 1.0, 'auc': 1.0}
     """
     if bin_samples < 1:

@@ -70,6 +70,14 @@ def traces_to_recording(
     ValueError
         If the traces are no numbers, of another shape, empty or transposed, if a table begins with a column of times,
         or if another argument does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dlvolt import traces_to_recording
+    >>> recording = traces_to_recording(np.zeros((1500, 2)), 500.0, roi_ids=["soma", "dendrite"])
+    >>> recording.get_total_duration(), list(map(str, recording.channel_ids))
+    (3.0, ['soma', 'dendrite'])
     """
     check_value(value)
     rois = dict(roi_ids=roi_ids, positions_um=positions_um, value=value, indicator=indicator)

@@ -38,6 +38,16 @@ class DeltaFOverFRecording(BasePreprocessor):
     ValueError
         If a parameter is out of range; later, if traces are NaN or infinite, or if F is not clearly positive: the
         quantile and its mirror image (0.2 and 0.8) have to be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dlvolt
+    >>> fluorescence = np.full((5000, 1), 200.0)
+    >>> fluorescence[2500] = 220.0  # a spike
+    >>> recording = dlvolt.traces_to_recording(fluorescence, sampling_frequency=500.0)
+    >>> round(float(dlvolt.preprocessing.delta_f_over_f(recording).get_traces().max()), 3)
+    0.1
     """
 
     _precomputable_kwarg_names: Sequence[str] = []

@@ -63,6 +63,17 @@ class SpikeProbabilityRecording(BasePreprocessor):
     ValueError
         If the model cannot serve the sampling frequency, or a parameter is out of range; on reading, if traces are
         NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dlvolt
+    >>> traces = np.random.default_rng(0).normal(size=(2000, 1))
+    >>> traces[500::500] += 20  # three spikes
+    >>> recording = dlvolt.traces_to_recording(traces, sampling_frequency=500.0)
+    >>> probability = dlvolt.preprocessing.spike_probability(recording, polarity="positive").get_traces()
+    >>> np.flatnonzero(probability[:, 0] > 0.9).tolist()
+    [500, 1000, 1500]
     """
 
     _precomputable_kwarg_names: Sequence[str] = ["inferred_polarity"]
