@@ -16,7 +16,16 @@ from dlvolt.electrodes.learning import LearningSettings, Units, learn_units
 from dlvolt.electrodes.learning.sample import Snippets
 from dlvolt.electrodes.learning.structure import joined
 from dlvolt.electrodes.learning.update import moving_mean
-from dlvolt.electrodes.motion import STEP_UM, Drift, in_proportion, interpolation, kernels, smoothing, why_not
+from dlvolt.electrodes.motion import (
+    STEP_UM,
+    Drift,
+    in_proportion,
+    interpolation,
+    kernels,
+    smoothing,
+    why_not,
+    with_sharp_jumps,
+)
 from dlvolt.parameters import SorterParameters
 
 DURATION, RATE = 31.0, 12000.0
@@ -304,6 +313,32 @@ def test_tissue_that_jumps_is_never_in_the_middle(simulated):
     drift = Drift.of(Motion([jumping[:, None]], [TIMES], np.array([100.0])))
     found = drift.places(recording, np.arange(0, recording.get_num_samples(), 50))
     assert set(found) == {0, len(drift.displacements) - 1}
+
+
+@pytest.mark.parametrize("moment", [30.0, 37.3, 38.9])
+@pytest.mark.parametrize("mixed", [None, 11.0, 30.0])
+def test_a_jump_is_when_spikes_leave_their_depths(moment, mixed):
+    rng = np.random.default_rng(1)
+    seconds = np.sort(rng.uniform(0, 80, 8000))
+    depths = rng.choice(rng.uniform(0, 600, 25), 8000) + rng.normal(scale=3, size=8000) + 30 * (seconds > moment)
+    times = np.arange(1.0, 80, 2.0)
+    moved = np.where(times > moment, 30.0, 0.0)
+    if mixed is not None:  # what may be found in the bin in which it jumps
+        moved[np.abs(times - moment).argmin()] = mixed
+    sharp = with_sharp_jumps(Motion([moved[:, None]], [times], np.array([300.0])), seconds, depths)
+    found, displacement = sharp.temporal_bins_s[0], sharp.displacement[0][:, 0]
+    assert np.all(np.diff(found) > 0)
+    assert set(displacement) == {0.0, 30.0}
+    at = np.flatnonzero(np.diff(displacement))
+    assert len(at) == 1
+    np.testing.assert_allclose(found[at[0] : at[0] + 2].mean(), moment, atol=0.1)
+
+
+def test_motion_without_jumps_stays_as_it_is():
+    depths = np.linspace(0, 500, 50)
+    same = with_sharp_jumps(RISING, np.linspace(0, DURATION, 50), depths)
+    np.testing.assert_array_equal(same.displacement[0], RISING.displacement[0])
+    np.testing.assert_array_equal(same.temporal_bins_s[0], RISING.temporal_bins_s[0])
 
 
 def test_motion_that_grows_with_depth_is_one_motion_in_proportion():

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.motion import Motion
@@ -26,7 +27,8 @@ SPIKE_NORM = 4.0  # of a snippet on a channel, in noise standard deviations: les
 SMOOTH_UM = 25.0  # standard deviation of the averages in which snippets at different displacements are compared
 STEP_UM = 4.0  # displacements that differ less have the same templates
 JUMP_UM = 10.0  # between two estimates of where the tissue is: it has jumped
-PIECE_S = 1.0  # for so long the tissue is taken to stand still
+INSTANT_S = 1e-3  # before and after a jump
+PIECE_S = 0.2  # for so long the tissue is taken to stand still
 
 
 class Drift(NamedTuple):
@@ -160,12 +162,14 @@ def estimate_drift(
 
     if len(peaks) < MIN_PEAKS_HZ * observed_s:
         return Drift.none("there are too few peaks to see it")
+    direction, locations = "xy"[long_axis(recording)], locate(recording, peaks, features, neighbours)
+    seconds = recording.sample_index_to_time(peaks["sample_index"], segment_index=0)
     estimate = partial(
         estimate_motion,
         recording,
         peaks,
-        locate(recording, peaks, features, neighbours),
-        direction="xy"[long_axis(recording)],
+        locations,
+        direction=direction,
         method="dredge_ap",
         win_step_um=WINDOW_UM,
         win_scale_um=WINDOW_UM,
@@ -180,10 +184,11 @@ def estimate_drift(
         displacement, gains = in_proportion(by_depth.displacement[0], by_depth.spatial_bins_um, depths)
         if _usual_range(displacement) * np.abs(gains - 1).max() > HARMLESS_UM:
             where = rigid.spatial_bins_um
-            return Drift.of(Motion([displacement[:, None]], by_depth.temporal_bins_s, where, rigid.direction), gains)
+            motion = Motion([displacement[:, None]], by_depth.temporal_bins_s, where, direction)
+            return Drift.of(with_sharp_jumps(motion, seconds, locations[direction]), gains)
     if (moved := _usual_range(rigid.displacement[0])) < harmless_um:
         return Drift.none(f"the tissue moves by {moved:.1f} µm only")
-    return Drift.of(rigid)
+    return Drift.of(with_sharp_jumps(rigid, seconds, locations[direction]))
 
 
 def in_proportion(
@@ -220,6 +225,49 @@ def in_proportion(
         gains, of_windows = line(depths) / mean, line(window_depths) / mean
         common = displacement @ (of_windows / errors**2) / (of_windows**2 / errors**2).sum()
     return common, gains
+
+
+def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) -> Motion:
+    """Return a motion in which each jump is at the moment at which spikes leave the old depths for the new ones.
+
+    Motion is estimated in bins, and tells when the tissue jumps to within a bin. Where spikes come from, but for the
+    motion, is the same throughout. So each spike near a jump tells, by the density of all spikes over depth, how much
+    more probable it is after the jump than before; the moment is that which is most probable given them all.
+
+    Parameters
+    ----------
+    motion : Motion
+        Rigid, of one segment.
+    seconds, depths : np.ndarray, shape (P,)
+        Of the spikes, the former ascending.
+    """
+    times, moved = motion.temporal_bins_s[0], motion.displacement[0][:, 0]
+    nearest = np.searchsorted((times[:-1] + times[1:]) / 2, seconds)
+    in_tissue = depths - moved[nearest]
+    edges = np.arange(in_tissue.min(), in_tissue.max() + 2 * BIN_UM, BIN_UM)
+    density = np.log(gaussian_filter1d(np.histogram(in_tissue, edges)[0].astype("float64"), 1.0) + 1.0)
+
+    def log_density(depths: np.ndarray) -> np.ndarray:
+        return density[((depths - edges[0]) / BIN_UM).astype(int).clip(0, len(density) - 1)]
+
+    points = list(zip(times.tolist(), moved.tolist(), strict=True))
+    jumping = np.abs(np.diff(moved, prepend=moved[:1], append=moved[-1:])) > JUMP_UM
+    for start, end in np.flatnonzero(np.diff(jumping, prepend=False, append=False)).reshape(-1, 2):
+        old, new, width = start - 1, end - 1, np.diff(times).max() if len(times) > 1 else 0.0  # bins before, and after
+        if abs(moved[new] - moved[old]) <= JUMP_UM:
+            continue
+        near = (seconds > times[old] - width / 2) & (seconds < times[new] + width / 2)
+        gains = log_density(depths[near] - moved[new]) - log_density(depths[near] - moved[old])
+        moments = np.concatenate([[times[old] - width / 2], seconds[near], [times[new] + width / 2]])
+        first = np.concatenate([[0.0], np.cumsum(gains)]).argmin()  # of the spikes after the jump
+        moment = float(moments[first : first + 2].mean())
+        points = [point for point in points if not times[old] < point[0] < times[new]]
+        points = [(t, m) for t, m in points if (t < moment) == (t <= times[old])]
+        points += [(moment - INSTANT_S, float(moved[old])), (moment + INSTANT_S, float(moved[new]))]
+    points.sort()
+    where = motion.spatial_bins_um
+    sharp_times, sharp = np.array(points).T
+    return Motion([sharp[:, None]], [sharp_times], where, motion.direction)
 
 
 def _usual_range(displacement: np.ndarray) -> float:
