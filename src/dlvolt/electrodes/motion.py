@@ -91,7 +91,7 @@ class Drift(NamedTuple):
         return np.searchsorted((self.displacements[:-1] + self.displacements[1:]) / 2, moved)
 
     def pieces(self, recording: BaseRecording, start: int, end: int) -> list[tuple[int, int, int]]:
-        """Cut a stretch of the recording where the place, constant for a second, changes: (start, end, place)."""
+        """Cut a stretch of the recording where the place changes: (start, end, place)."""
         if self.motion is None:
             return [(start, end, 0)]
         width = round(PIECE_S * recording.sampling_frequency)
