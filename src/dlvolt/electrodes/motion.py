@@ -242,6 +242,9 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
         Of the spikes, the former ascending.
     """
     times, moved = motion.temporal_bins_s[0], motion.displacement[0][:, 0]
+    jumping = np.abs(np.diff(moved, prepend=moved[:1], append=moved[-1:])) > JUMP_UM
+    if not jumping.any():
+        return motion
     nearest = np.searchsorted((times[:-1] + times[1:]) / 2, seconds)
     in_tissue = depths - moved[nearest]
     edges = np.arange(in_tissue.min(), in_tissue.max() + 2 * BIN_UM, BIN_UM)
@@ -250,24 +253,22 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
     def log_density(depths: np.ndarray) -> np.ndarray:
         return density[((depths - edges[0]) / BIN_UM).astype(int).clip(0, len(density) - 1)]
 
-    points = list(zip(times.tolist(), moved.tolist(), strict=True))
-    jumping = np.abs(np.diff(moved, prepend=moved[:1], append=moved[-1:])) > JUMP_UM
+    points, half = list(zip(times.tolist(), moved.tolist(), strict=True)), np.diff(times).max() / 2
     for start, end in np.flatnonzero(np.diff(jumping, prepend=False, append=False)).reshape(-1, 2):
-        old, new, width = start - 1, end - 1, np.diff(times).max() if len(times) > 1 else 0.0  # bins before, and after
+        old, new = start - 1, end - 1  # bins before and after the jump
         if abs(moved[new] - moved[old]) <= JUMP_UM:
             continue
-        near = (seconds > times[old] - width / 2) & (seconds < times[new] + width / 2)
+        first_s, last_s = times[old] - half, times[new] + half
+        near = (seconds > first_s) & (seconds < last_s)
         gains = log_density(depths[near] - moved[new]) - log_density(depths[near] - moved[old])
-        moments = np.concatenate([[times[old] - width / 2], seconds[near], [times[new] + width / 2]])
+        moments = np.concatenate([[first_s], seconds[near], [last_s]])
         first = np.concatenate([[0.0], np.cumsum(gains)]).argmin()  # of the spikes after the jump
         moment = float(moments[first : first + 2].mean())
-        points = [point for point in points if not times[old] < point[0] < times[new]]
-        points = [(t, m) for t, m in points if (t < moment) == (t <= times[old])]
+        points = [(t, m) for t, m in points if (t <= times[old] and t < moment) or (t >= times[new] and t >= moment)]
         points += [(moment - INSTANT_S, float(moved[old])), (moment + INSTANT_S, float(moved[new]))]
     points.sort()
-    where = motion.spatial_bins_um
     sharp_times, sharp = np.array(points).T
-    return Motion([sharp[:, None]], [sharp_times], where, motion.direction)
+    return Motion([sharp[:, None]], [sharp_times], motion.spatial_bins_um, motion.direction)
 
 
 def _usual_range(displacement: np.ndarray) -> float:
