@@ -212,6 +212,16 @@ def test_column_of_centroids(tmp_path, description, expected):
         np.testing.assert_allclose(recording.get_channel_locations(), expected)
 
 
+def test_a_group_where_data_should_be(tmp_path):
+    path = write_one(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        del file[PATH]["data"]
+        file[PATH].create_group("data")
+    for read, argument in ((read_voltage_imaging, "path"), (read_traces, "source")):
+        with pytest.raises(ValueError, match=rf"^{argument}: '{PATH}' in .*a.nwb has no data of shape"):
+            read(path)
+
+
 def test_an_roi_that_is_there_twice(tmp_path):
     recording = read_voltage_imaging(write_one(tmp_path / "a.nwb", data=TRACES[:, :2], region=(1, 1)))
     assert recording.channel_ids.tolist() == [0, 1]

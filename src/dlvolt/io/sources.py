@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,10 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     stream_name = _choose_series(stream_name, optical + electrical, path, "series")
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
-    recording = read_voltage_imaging(path, stream_name)
+    try:
+        recording = read_voltage_imaging(path, stream_name)
+    except ValueError as error:  # which calls it path
+        raise ValueError(re.sub("^path:", "source:", str(error))) from error
     recording.annotate(reader="read_voltage_imaging")
     return recording
 

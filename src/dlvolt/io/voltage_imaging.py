@@ -321,7 +321,7 @@ def read_metadata(file: Any, path: str, wanted: str | None) -> dict[str, Any]:
     """
     name, series = _choose(file, path, wanted)
     where = f"path: '{name}' in {path}"
-    data = child(file, series, "data")
+    data = _data(file, series)
     if data is None or data.dtype.kind not in "iuf" or 0 in data.shape or len(data.shape) > 2:
         raise ValueError(f"{where} has no data of shape (time, ROI), or none that are numbers; mend the file.")
     table, rows = _rois(file, series, where)
@@ -368,6 +368,12 @@ def child(file: Any, group: Any, name: str) -> Any:
     return next((file.get(link["path"]) for link in links if link["name"] == name), None)
 
 
+def _data(file: Any, series: Any) -> Any:
+    """Return the data of a series, None if there are none, or a group in their place."""
+    data = child(file, series, "data")
+    return data if hasattr(data, "shape") else None
+
+
 def text(value: Any) -> str:
     """Return a text, of which HDF5 makes bytes and Zarr an array."""
     value = value[()] if hasattr(value, "shape") else value
@@ -400,7 +406,7 @@ def _choose(file: Any, path: str, wanted: str | None) -> tuple[str, Any]:
 
 
 def _summary(file: Any, series: Any) -> str:
-    data, start = child(file, series, "data"), child(file, series, "starting_time")
+    data, start = _data(file, series), child(file, series, "starting_time")
     shape = "no data" if data is None else f"shape {data.shape}"
     return f"{shape}, {start.attrs['rate']:g} Hz" if start is not None and "rate" in start.attrs else shape
 
