@@ -19,7 +19,7 @@ from .amplitudes import AmplitudePrior, least_scores, map_amplitudes, map_gain, 
 from .coordinate_ascent import sweep
 from .events import Events
 from .locality import local_columns, neighbours
-from .model import event_waveforms, log_joint, residual, synthesize
+from .model import event_waveforms, log_joint, residual, subtract, synthesize
 from .pursuit import PreparedTemplates, cross_correlations, pursue
 from .scores import dense_scores, scores
 from .shifts import NUM_SHIFTS, fractions, shift_bank
@@ -49,6 +49,7 @@ __all__ = [
     "scores",
     "separated_maxima",
     "shift_bank",
+    "subtract",
     "sweep",
     "synthesize",
     "update_templates",

@@ -63,12 +63,14 @@ def add_events(
     profiles : np.ndarray, shape (J, K, R, D)
         Temporal components at every sub-sample shift, times their singular values.
     """
+    width = profiles.shape[3]
     for event in range(len(times)):
         unit, start = units[event], times[event]
+        of_event = profiles[shifts[event], unit]
         for channel in range(recording.shape[0]):
-            for component in range(spatial.shape[2]):
-                factor = amplitudes[event] * spatial[unit, channel, component]
+            footprint, seen = spatial[unit, channel], recording[channel, start : start + width]
+            for component in range(len(footprint)):
+                factor = amplitudes[event] * footprint[component]
                 if factor != 0:
-                    profile = profiles[shifts[event], unit, component]
-                    for sample in range(len(profile)):
-                        recording[channel, start + sample] += factor * profile[sample]
+                    for sample in range(width):
+                        seen[sample] += factor * of_event[component, sample]

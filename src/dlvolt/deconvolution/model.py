@@ -90,8 +90,13 @@ def residual(
 ) -> Tensor:
     """Return X − A ⊛ W, shape (N, T); see `synthesize`."""
     if isinstance(templates, LowRankTemplates):
-        return _add(recording.clone(memory_format=torch.contiguous_format), events, templates, -1, num_shifts)
+        return subtract(recording.clone(memory_format=torch.contiguous_format), events, templates, num_shifts)
     return recording - synthesize(events, templates, recording.shape[1])
+
+
+def subtract(recording: Tensor, events: Events, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> Tensor:
+    """Subtract events from a contiguous recording, in place, and return it; see `residual`."""
+    return _add(recording, events, templates, -1, num_shifts)
 
 
 def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from torch import Tensor
 
-from dlvolt.deconvolution import residual
+from dlvolt.deconvolution import subtract
 from dlvolt.electrodes.learning import Matchers
 
 
@@ -49,9 +50,9 @@ class LeftOverSegment(BaseRecordingSegment):
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return what is left, shape (T, N); all of the chunk is pursued, so better ask for all of it at once."""
-        left = self.chunk.float()
+        left = self.chunk.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         if self.matchers is not None:
             matcher = self.matchers.at(self.place)
-            left = residual(left, matcher.pursue(left), matcher.templates.to("cpu"))
+            left = subtract(left, matcher.pursue(left), matcher.templates.to("cpu"))
         chosen = slice(None) if channel_indices is None else channel_indices
         return np.ascontiguousarray(left.numpy()[chosen, start_frame:end_frame].T)

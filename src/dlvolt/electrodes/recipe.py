@@ -53,6 +53,7 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
     drift = stages.find_drift(whitened, peaks, p)
     say(f"dlvolt: {drift.remark}")
     waveforms = stages.cluster(whitened, peaks, shape, drift, p)
+    del peaks  # learning needs the memory
     say(f"dlvolt: {len(waveforms)} clusters")
     units = stages.learn(whitened, artefacts, sample, shape, waveforms, drift, p, job_kwargs)
     say(f"dlvolt: {len(units.waveforms)} templates")

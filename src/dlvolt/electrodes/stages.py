@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
-from itertools import chain, compress
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,19 +143,27 @@ def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tu
 def take_sample(
     recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
 ) -> list[np.ndarray]:
-    """Load a sample of the recording, chunks of shape (T, N), as halves: a thousandth of a spike's size is enough."""
+    """Load a sample of the recording, chunks of shape (T, N), as halves: a thousandth of a spike's size is enough.
+
+    All chunks are views of one array, which the system takes back as a whole.
+    """
     slices = spread_slices(recording, artefacts, duration_s)
+    num_channels = recording.get_num_channels()
+    ends = np.cumsum([0] + [(end - start) * num_channels for _, start, end in slices])
+    values = np.empty(ends[-1], dtype="float16")
+    by_channel = [values[first:last].reshape(num_channels, -1) for first, last in itertools.pairwise(ends)]  # N×T
+    sample = dict(zip(slices, by_channel, strict=True))
+    largest = np.finfo("float16").max
 
-    def load(run: list[tuple[int, int, int]]) -> list[np.ndarray]:
+    def load(run: list[tuple[int, int, int]]) -> None:
         (segment, first, _), (_, _, last) = run[0], run[-1]
-        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last)
-        pieces = (traces[start - first : end - first] for _, start, end in run)
-        largest = np.finfo("float16").max
-        return [
-            piece.clip(-largest, largest).astype("float16", order="K") for piece in pieces
-        ]  # by channel, if whitened
+        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
+        for piece in run:
+            _, start, end = piece
+            np.clip(traces[:, start - first : end - first], -largest, largest, out=sample[piece], casting="same_kind")
 
-    return list(chain.from_iterable(map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])))
+    map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])
+    return [piece.T for piece in by_channel]
 
 
 def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:

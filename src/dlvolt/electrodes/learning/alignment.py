@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlvolt.deconvolution import shift_bank
+from dlvolt.deconvolution.locality import blocks
 from dlvolt.deconvolution.shifts import HALF_WIDTH
+
+AT_ONCE = 32  # units that are aligned with those near them: more take memory
 
 
 class Alignment(NamedTuple):
@@ -33,25 +36,30 @@ class Alignment(NamedTuple):
 
 
 def alignment(waveforms: Tensor) -> Alignment:
-    """Align all waveforms, shape (K, N, D), with each other, within a sixth of their length."""
-    max_lag = waveforms.shape[2] // 6
-    products = lagged_products(waveforms, waveforms, max_lag + HALF_WIDTH)
-    products = shift_bank(products)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
-    best, where = products.movedim(0, 2).flatten(2).max(dim=2)
-    lags = max_lag - where % (2 * max_lag + 1)
+    """Align all waveforms, shape (K, N, D), with each other, within a sixth of their length.
+
+    Products are 0 where two units have no channel in common.
+    """
+    num_units, _, width = waveforms.shape
+    max_lag, uses = width // 6, waveforms.any(dim=2)
+    products = waveforms.new_zeros(num_units, num_units)
+    lags, shifts = (torch.zeros(num_units, num_units, dtype=torch.long) for _ in range(2))
+    for first, channels in blocks(uses, AT_ONCE):
+        second = torch.nonzero(uses[:, channels].any(dim=1))[:, 0]
+        pair, local = (first[:, None], second), waveforms[:, channels]
+        of_pairs = lagged_products(local[first], local[second], max_lag + HALF_WIDTH)
+        of_pairs = shift_bank(of_pairs)[..., HALF_WIDTH:-HALF_WIDTH]  # at τ - δ
+        products[pair], where = of_pairs.movedim(0, 2).flatten(2).max(dim=2)
+        lags[pair] = max_lag - where % (2 * max_lag + 1)
+        shifts[pair] = where // (2 * max_lag + 1)
 
     energies = pad(waveforms.square().sum(dim=1).cumsum(dim=1), (1, 0))  # up to each sample, K×(D+1)
     early, late = lags.clamp(min=0), (-lags).clamp(min=0)  # samples that are cut off where the two do not overlap
-    width, units = waveforms.shape[2], torch.arange(len(waveforms))
+    units = torch.arange(num_units)
     of_first = energies[units[:, None], width - early] - energies[units[:, None], late]
     of_second = energies[units, width - late] - energies[units, early]
-    distances = (of_first + of_second - 2 * best).clamp(min=0).sqrt()
-    return Alignment(
-        products=best,
-        distances=distances / torch.maximum(of_first, of_second).sqrt(),
-        lags=lags,
-        shifts=where // (2 * max_lag + 1),
-    )
+    distances = (of_first + of_second - 2 * products).clamp(min=0).sqrt()
+    return Alignment(products, distances / torch.maximum(of_first, of_second).sqrt(), lags, shifts)
 
 
 def lagged_products(first: Tensor, second: Tensor, reach: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from .evidence import Decoys
-from .sample import collect
+from .sample import NUM_FEATURES, collect
 from .structure import joined, merge, split
 from .units import LearningSettings, Matchers, Units
 from .update import plausible, update
@@ -97,7 +97,8 @@ def learn_units(
         decoys = Decoys(units, weak, settings, elsewhere, device)
         weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
-        sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed)
+        num_features = 0 if is_last else NUM_FEATURES  # which are to split and merge
+        sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed, num_features)
         units = update(units, sample, settings.rank, kernels, num_samples, num_workers)
         enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
         kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]

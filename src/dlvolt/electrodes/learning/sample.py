@@ -11,12 +11,11 @@ from torch import Tensor
 
 from dlvolt.deconvolution import (
     Events,
-    LowRankTemplates,
     compose,
     local_columns,
-    residual,
     scores,
     shift_bank,
+    subtract,
 )
 from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.threads import map_in_threads
@@ -119,6 +118,7 @@ def collect(
     num_workers: int,
     decoys: Decoys,
     weighed: list[int],
+    num_features: int = NUM_FEATURES,
 ) -> CleanSample:
     """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other.
 
@@ -132,7 +132,7 @@ def collect(
     channels, order = channels.sort(dim=1)  # the same order for all units, so that features can be compared
     is_near = is_near.gather(1, order)
     in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
-    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
+    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:num_features]  # B×D
     groups = _groups(places)  # the same ones however many threads there are
 
     def of_group(group: range) -> _Part:
@@ -207,28 +207,27 @@ def _in_place(
     found: list[Events] = []
     features, shaded = [], []
     for halves, is_weighed in chunks:
-        chunk = halves.float()
+        chunk = halves.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         events = matcher.pursue(chunk)
         in_shadow, of_chunk = shadows_of(events, casts, width)
         known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
-        everywhere = residual(chunk, known, templates)
+        left = subtract(chunk, known, templates)
         if not found:  # of one chunk are enough
-            deviations = _score_deviations(everywhere, templates)
-        if is_weighed:
-            left = residual(everywhere, events.select(in_shadow), templates)
-            counts += decoys.count(left, events, in_shadow, place)
-        events = events._replace(amplitudes=events.amplitudes / typical[events.units])
-        weights = events.amplitudes * torch.where(in_shadow, LITTLE, 1.0)
+            deviations = _score_deviations(left, matcher)
+        relative = events.amplitudes / typical[events.units]
+        weights = relative * torch.where(in_shadow, LITTLE, 1.0)
         projected = torch.zeros(len(weights), channels.shape[1], len(basis))
         times, units, _, shifts = (field.numpy() for field in events)
-        given = (everywhere.numpy(), times, units, shifts, weights.numpy(), channels.numpy(), profiles)
+        given = (left.numpy(), times, units, shifts, weights.numpy(), channels.numpy(), profiles)
         sum_snippets(*given, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
         added.index_add_(0, events.units, weights * known.amplitudes)
-        squares.index_add_(0, events.units, weights * events.amplitudes)
-        found.append(events)
+        squares.index_add_(0, events.units, weights * relative)
+        found.append(events._replace(amplitudes=relative))
         features.append(projected + known.amplitudes[:, None, None] * of_unit[events.units])
         shaded.append(in_shadow)
         shadows += of_chunk
+        if is_weighed:
+            counts += decoys.count(subtract(left, events.select(in_shadow), templates), events, in_shadow, place)
     moved_back = sum(of_shift @ matrix for of_shift, matrix in zip(sums, back, strict=True))
     return _Part(
         events=Events(*(torch.cat(fields) for fields in zip(*found, strict=True))),
@@ -242,16 +241,17 @@ def _in_place(
     )
 
 
-def _score_deviations(left_over: Tensor, templates: LowRankTemplates) -> Tensor:
+def _score_deviations(left_over: Tensor, matcher: Matcher) -> Tensor:
     """Return the standard deviation of the scores of each template in noise, (K,), told by their median size.
 
     Silence, where artefacts were, is no noise; where there is nothing else, it is 0.
     """
     noise = left_over[:, torch.nonzero(left_over.any(dim=0))[:DEVIATION_SAMPLES, 0]]
-    if noise.shape[1] < templates.temporal.shape[2]:
-        return noise.new_zeros(len(templates.spatial))
-    mu = scores(noise, templates)
-    return mu.abs().median(dim=1).values / GAUSSIAN_MAD
+    num_units, _, width = matcher.templates.temporal.shape
+    if noise.shape[1] < width:
+        return noise.new_zeros(num_units)
+    mu = scores(noise.to(matcher.device), matcher.templates, spectra=matcher.prepared.spectra)
+    return mu.abs().median(dim=1).values.to(noise.device) / GAUSSIAN_MAD
 
 
 def undelays(width: int) -> Tensor:
