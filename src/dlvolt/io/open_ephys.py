@@ -19,7 +19,7 @@ from spikeinterface.extractors.extractor_classes import (
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -66,8 +66,7 @@ def read_open_ephys(
         reader = extractor_class.get_neo_io_reader(
             extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
         )
-    streams = _streams(reader.header)
-    stream_name = _choose_stream(streams, stream_name, folder)
+    stream_name = _choose_stream(streams_of_header(reader.header), stream_name, folder)
 
     with unreadable("folder", folder, "Neo"):
         recording = extractor_class(folder, stream_name=stream_name)
@@ -198,28 +197,18 @@ def _quoted(items: list) -> str:
     return ", ".join(f"'{item}'" for item in items)
 
 
-def _streams(header: dict) -> dict[str, np.ndarray]:
-    """Map each signal stream of a neo header to its channels."""
-    channels = header["signal_channels"]
-    return {s["name"]: channels[channels["stream_id"] == s["id"]] for s in header["signal_streams"]}
-
-
 def _is_neural(name: str, channels: np.ndarray) -> bool:
     return "NI-DAQmx" not in name and not all(_AUXILIARY.search(channel) for channel in channels["name"])
 
 
 def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, folder: Path) -> str:
-    listed = {
-        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
-        for name, channels in streams.items()
-    }
-    all_streams = "; ".join(listed.values()) or "none"
+    """Return the full name of the stream that is asked for, else that of the only neural one."""
+    listed = describe_streams(streams)
     if stream_name is not None:
-        if (found := find_stream(stream_name, streams)) is None:
-            raise ValueError(f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}.")
-        return found
-    neural = [name for name, channels in streams.items() if _is_neural(name, channels)]
+        return find_stream(stream_name, listed, folder)
+    neural = [name for name in listed if _is_neural(name, streams[name])]
     if not neural:
+        all_streams = "; ".join(listed.values()) or "none"
         raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")
     if len(neural) > 1:
         raise SeveralStreams(f"stream_name: {folder} has several neural streams", [listed[name] for name in neural])

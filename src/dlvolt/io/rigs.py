@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
+import numpy as np
 from spikeinterface.core import BaseRecording, read_binary
 from spikeinterface.extractors import read_split_intan_files
 from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.hdf5 import check_hdf5
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
 NOT_NEURAL = re.compile(
@@ -151,9 +152,7 @@ def read_rig(
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
     if header["nb_block"] > 1:
         raise ValueError(f"source: {candidate.path} holds {header['nb_block']} recordings (blocks); give one of them.")
-    channels = header["signal_channels"]
-    streams = {each["name"]: channels[channels["stream_id"] == each["id"]] for each in header["signal_streams"]}
-    stream = choose_stream(streams, stream_name, source)
+    stream = choose_stream(streams_of_header(header), stream_name, source)
     kwargs: dict[str, Any] = {} if candidate.reader == "mearec" else {"stream_name": stream}
     if candidate.reader == "maxwell":  # its decompressor is not to be fetched from the network unasked
         kwargs["install_maxwell_plugin"] = False
@@ -181,35 +180,23 @@ def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any],
     return neo.header, neo.raw_annotations["blocks"][0]
 
 
-def choose_stream(streams: dict[str, Any], stream_name: str | None, source: Path) -> str:
-    """Choose the stream that is asked for, or the only one of electrodes.
+def choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, source: Path) -> str:
+    """Return the full name of the stream that is asked for, else that of the only one of electrodes.
 
     Parameters
     ----------
-    streams : dict
-        Name to the channels, as in Neo's header.
-    stream_name : str, optional
-        What is asked for.
+    streams : dict of str to array
+        The name of each stream, and its channels as in Neo's header.
+    stream_name : str or None
+        The stream that is asked for, or how its name ends.
     source : Path
-        For the error.
-
-    Raises
-    ------
-    ValueError
-        If there is no such stream, or none or several of electrodes.
+        The file or folder, for the errors.
     """
-    listed = {
-        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
-        for name, channels in streams.items()
-        if len(channels)
-    }
-    all_streams = "; ".join(listed.values())
-    if stream_name is not None and listed:
-        if (found := find_stream(stream_name, listed)) is None:
-            raise ValueError(f"stream_name: there is no '{stream_name}' in {source}; its streams are {all_streams}.")
-        return found
+    listed = describe_streams(streams)
     if not listed:
         raise ValueError(f"source: {source} has no stream of signals; it may be damaged or not whole.")
+    if stream_name is not None:
+        return find_stream(stream_name, listed, source)
     neural = [
         name
         for name in listed

@@ -164,15 +164,13 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
 
 
 def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str) -> str:
-    """Give the path of the series which is asked for, else of the only one of its kind."""
-    listed = [f"'{name}'" for name in series]
-    if wanted is None and len(series) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed)
-    if wanted is None:
-        return series[0]
-    if (found := find_stream(wanted, series)) is None:
-        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {', '.join(listed)}.")
-    return found
+    """Return the path of the series that is asked for, else of the only one of its kind."""
+    listed = {name: f"'{name}'" for name in series}
+    if wanted is not None:
+        return find_stream(wanted, listed, path)
+    if len(series) > 1:
+        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed.values())
+    return series[0]
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
