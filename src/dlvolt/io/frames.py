@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-import struct
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import tifffile
+
+from dlvolt.io.errors import reading
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
@@ -70,15 +68,6 @@ def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
     return None, None
 
 
-@contextmanager
-def reading(path: Path, argument: str = "source") -> Iterator[None]:
-    """Say of any trouble which file has it."""
-    try:
-        yield
-    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, struct.error, zlib.error) as error:
-        raise ValueError(f"{argument}: {path} cannot be read as {path.suffix or 'TIFF'}: {error}") from error
-
-
 class _TiffPages:
     """Pages of a TIFF file that have to be decoded; each process has the file open for itself."""
 
@@ -120,11 +109,8 @@ class _FileFrames:
 
 def _tiff_files(folder: Path) -> list[Path]:
     """List the TIFF files of a folder in natural order, 2 before 10."""
-
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in TIFF_SUFFIXES), key=natural)
+    names = [path.name for path in folder.iterdir() if path.suffix.lower() in TIFF_SUFFIXES]
+    return [folder / name for name in tifffile.natural_sorted(names)]
 
 
 def _open_tiff(path: Path) -> Frames:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
 
-from dlvolt.io.frames import Frames, is_image_file, open_frames, reading
+from dlvolt.io.errors import reading
+from dlvolt.io.frames import Frames, is_image_file, open_frames
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
 from dlvolt.io.voltage_imaging import find_groups, read_clock, read_conversion, read_indicator, read_session

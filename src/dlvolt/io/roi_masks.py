@@ -12,11 +12,13 @@ import scipy.sparse
 import tifffile
 from neo.core.regionofinterest import RegionOfInterest
 
-from dlvolt.io.frames import TIFF_SUFFIXES, Frames, reading
+from dlvolt.io.errors import reading
+from dlvolt.io.frames import TIFF_SUFFIXES, Frames
 
 SHAPES = {"circle": "[x, y, radius]", "rectangle": "[x, y, width, height]", "polygon": "[[x, y], [x, y], …]"}
 
 RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
+RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike] | str | Path | None  # see `dlvolt.read_image_sequence`
 
 
 class RoiMeans:
@@ -48,9 +50,7 @@ class RoiMeans:
         return means
 
 
-def find_pixels(
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None, image_shape: tuple[int, int]
-) -> tuple[list[np.ndarray], list[int]]:
+def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
     """Return the pixels of each ROI, as indices of the flattened image, and their ids."""
     if rois is None:
         raise ValueError(

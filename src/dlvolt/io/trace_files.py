@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
 
+from dlvolt.io.errors import reading
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
@@ -303,7 +301,7 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
     suffix = path.suffix.lower()
     if suffix not in TRACE_SUFFIXES:
         raise ValueError(f"{argument}: {path} must be one of {', '.join(TRACE_SUFFIXES)}.")
-    try:
+    with reading(path, argument):
         if suffix == ".csv":
             return _read_csv(path)
         if suffix == ".mat":
@@ -313,8 +311,6 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
             return loaded
         with loaded:
             return dict(loaded)
-    except (ValueError, OSError, EOFError, BadZipFile, MatReadError, zlib.error) as error:
-        raise ValueError(f"{argument}: {path} cannot be read as {suffix}: {error}") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
