@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,17 @@ def export_phy(
             join_segments(analyzer.sorting, lengths), joined, p, preprocessed=True, job_kwargs=job_kwargs
         )
 
-    def write(made: Path) -> None:
-        with nothing_old_to_collect():
-            export_to_phy(
-                analyzer,
-                made,
-                remove_if_exists=True,
-                verbose=False,
-                use_relative_path=True,
-                additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
-                **job_kwargs,
-            )
-
-    return _write(Path(folder), "phy", write)
+    with _new_folder(folder, "phy") as made, nothing_old_to_collect():
+        export_to_phy(
+            analyzer,
+            made,
+            remove_if_exists=True,
+            verbose=False,
+            use_relative_path=True,
+            additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
+            **job_kwargs,
+        )
+    return Path(folder)
 
 
 @contextmanager
@@ -191,11 +189,10 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     for name, values in spike_properties(sorting).items():
         table.loc[by_unit, name.removeprefix("spike_")] = values
 
-    def write(made: Path) -> None:
+    with _new_folder(folder, "csv") as made:
         table.to_csv(made / "spikes.csv", index=False)
         unit_table(analyzer).to_csv(made / "units.csv", index=False)
-
-    return _write(Path(folder), "csv", write)
+    return Path(folder)
 
 
 def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
@@ -230,17 +227,16 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
     if analyzer.has_extension("templates"):
         arrays["templates"] = analyzer.get_extension("templates").get_data("average").astype(np.float32)
 
-    def write(made: Path) -> None:
+    with _new_folder(folder, "npy") as made:
         for name, values in arrays.items():
             np.save(made / f"{name}.npy", values, allow_pickle=False)
+    return Path(folder)
 
-    return _write(Path(folder), "npy", write)
 
-
-def _write(folder: Path, argument: str, write: Callable[[Path], None]) -> Path:
-    """Write a folder beside its place and rename it, so that there is never half of it."""
-    check_new_folder(folder, argument)
-    with written_whole(folder) as made:
+@contextmanager
+def _new_folder(folder: str | Path, argument: str) -> Iterator[Path]:
+    """Give an empty folder that takes its place when all is written, so that there is never half of it."""
+    check_new_folder(Path(folder), argument)
+    with written_whole(Path(folder)) as made:
         made.mkdir()
-        write(made)
-    return folder
+        yield made

@@ -81,7 +81,6 @@ def make_parser() -> Parser:
         "dlvolt",
         description="Spike sorting and spike detection for SpikeInterface and NWB.",
         epilog="Exit codes: 0 done; 1 failed; 2 the arguments or their files will not do; 130 stopped by Ctrl-C.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dlvolt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,10 +45,13 @@ Commands = argparse._SubParsersAction  # what `add_command` of each command adds
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line."""
+    """Argument parser whose errors are one line, and which takes flags in full only."""
 
     commands: Mapping[str, argparse.ArgumentParser]
     verbose = False
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with exit code 2."""
@@ -101,16 +105,12 @@ def add_recording_arguments(command: argparse.ArgumentParser) -> None:
     add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
 
 
-def add_csv_argument(command: argparse.ArgumentParser) -> None:
-    """Add the tables of units and of spikes."""
-    command.add_argument("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
-
-
-def add_report_argument(command: argparse.ArgumentParser) -> None:
-    """Add the page that shows what was found."""
-    command.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found"
-    )
+def add_result_arguments(command: argparse.ArgumentParser) -> None:
+    """Add what the units found are compared with, and what is written of them besides the NWB file."""
+    add = command.add_argument
+    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
+    add("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+    add("--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found")
 
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
@@ -174,6 +174,14 @@ def positive(kind: type) -> Callable[[str], float]:
 
     read.__name__ = kind.__name__  # argparse names it when the text is no number
     return read
+
+
+def read_json(path: Path, flag: str) -> Any:
+    """Read the JSON file that a flag names."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{flag}: {path} is not a JSON file that can be read: {error}") from error
 
 
 @contextmanager

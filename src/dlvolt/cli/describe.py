@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from spikeinterface.core import BaseRecording
@@ -92,15 +93,14 @@ def _probe(recording: BaseRecording, assumed: bool) -> str:
 
 
 def _plan(recording: BaseRecording, modality: str) -> str:
-    try:
-        check(recording, SorterParameters(modality=modality))
-    except (ValueError, OSError) as error:
-        if modality == "optical" and _serves_calcium(recording):
-            return (
-                f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
-                f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
-            )
-        return f"nothing yet: {str(error).removeprefix('recording: ')}"
+    problem = _problem(recording, modality=modality)
+    if problem and modality == "optical" and not _problem(recording, modality="optical", model=MODEL_OF_CALCIUM):
+        return (
+            f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
+            f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
+        )
+    if problem:
+        return f"nothing yet: {problem}"
     if modality == "optical":
         return f"dlvolt detect: a unit for each of the {recording.get_num_channels()} traces, by a neural network"
     from dlvolt.electrodes.motion import why_not
@@ -116,10 +116,10 @@ def _plan(recording: BaseRecording, modality: str) -> str:
     )
 
 
-def _serves_calcium(recording: BaseRecording) -> bool:
-    """Whether the traces are sampled as those of calcium are."""
+def _problem(recording: BaseRecording, **parameters: Any) -> str:
+    """Return why a recording cannot be sorted with some parameters, or "" if it can."""
     try:
-        check(recording, SorterParameters(modality="optical", model=MODEL_OF_CALCIUM))
-    except (ValueError, OSError):
-        return False
-    return True
+        check(recording, SorterParameters(**parameters))
+    except (ValueError, OSError) as error:
+        return str(error).removeprefix("recording: ")
+    return ""

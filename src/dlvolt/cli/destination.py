@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlvolt.cli.arguments import EXAMPLE_TIME
+from dlvolt.cli.arguments import EXAMPLE_TIME, read_json
+from dlvolt.whole import check_parent
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
@@ -28,7 +28,9 @@ def session_metadata(
     args: argparse.Namespace, source: Path | None, recording: BaseRecording
 ) -> dict[str, dict[str, Any]]:
     """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
-    given = {} if args.metadata is None else read_json(args.metadata)
+    given = {} if args.metadata is None else read_json(args.metadata, "--metadata")
+    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
+        raise ValueError(f'--metadata: {args.metadata} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
     session = dict(given.get("NWBFile", {}))
     if args.session_start_time is not None:
         session["session_start_time"] = args.session_start_time
@@ -44,17 +46,6 @@ def session_metadata(
     if args.session_description is not None:
         session["session_description"] = args.session_description
     return given | {"NWBFile": session}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the file of --metadata."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--metadata: {path} is not a JSON file that can be read: {error}") from error
-    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
-        raise ValueError(f'--metadata: {path} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
-    return given
 
 
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
@@ -77,8 +68,7 @@ def check_report(args: argparse.Namespace) -> None:
     """Check that the page can be written where it is asked for."""
     if args.report is None:
         return
-    from dlvolt.reporting.page import NAME, check_page
+    from dlvolt.reporting.page import check_page
 
     check_page(args.report, args.overwrite)
-    if not args.report.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--report: there is no folder {args.report.absolute().parent} to write {NAME} in")
+    check_parent(args.report, "--report")

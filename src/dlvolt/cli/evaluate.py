@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlvolt.cli.arguments import Commands, Parser, add_recording_arguments, one_line_errors, positive
 from dlvolt.cli.compare import read_units
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "evaluate",
         usage="dlvolt evaluate SOURCE [options]",
-        allow_abbrev=False,
         help="run several sorters on a recording and compare them",
         description="Run sorters on a recording, one after the other, and compare accuracy, time and memory; without "
         "the true spikes, compare the sorters with each other.",
@@ -98,8 +97,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     for flag, path in (("--out", args.out), ("--plot", args.plot)):
         if path is None:
             continue
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{flag}: there is no folder {path.absolute().parent} to put {path.name} in")
+        check_parent(path, flag)
         if path.is_dir() or (path.exists() and not args.overwrite):
             raise FileExistsError(f"{flag}: {path} exists; give the name of a new file, or --overwrite a file")
     if args.plot is not None:

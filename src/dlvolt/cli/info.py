@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from dlvolt.cli.arguments import Commands, Parser, add_recording_arguments, one_line_errors, positive
+from dlvolt.cli.sources import read_trace_source
 
 
 def add_command(commands: Commands) -> None:
@@ -14,7 +15,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "info",
         usage="dlvolt info SOURCE [options]",
-        allow_abbrev=False,
         help="tell what is in a file or folder and what would be done with it",
         description="Tell the streams, channels, duration and probe of a recording, and what dlvolt would do with it.",
     )
@@ -28,7 +28,7 @@ def add_command(commands: Commands) -> None:
 def info(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt info``: electrodes first, else traces."""
     from dlvolt.cli.describe import describe, list_streams
-    from dlvolt.io import read_recording, read_traces
+    from dlvolt.io import read_recording
     from dlvolt.io.streams import SeveralStreams
     from dlvolt.io.trace_files import TRACE_SUFFIXES
 
@@ -36,9 +36,7 @@ def info(parser: Parser, args: argparse.Namespace) -> None:
         warnings.simplefilter("always")
         try:
             if args.source.suffix.lower() in TRACE_SUFFIXES or of_rois_only(args.source):
-                recording = read_traces(
-                    args.source, stream_name=args.stream, sampling_frequency=args.sampling_frequency, probe=args.probe
-                )
+                recording = read_trace_source(args)
             else:
                 recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         except SeveralStreams as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import dlvolt
+from dlvolt.cli.arguments import read_json
 
 PACKAGES = ("spikeinterface", "neo", "probeinterface", "numpy", "scipy", "torch", "pynwb", "numba")
 
@@ -117,10 +118,7 @@ def read_parameters(path: Path, known: list[str]) -> dict[str, Any]:
     ValueError
         If it cannot be read or has others.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--params: {path} is not a JSON file that can be read: {error}") from error
+    given = read_json(path, "--params")
     if isinstance(given, dict) and isinstance(given.get("parameters"), dict):
         given = given["parameters"]
     if not isinstance(given, dict):

@@ -30,7 +30,7 @@ from dlvolt.io.nwb_rois import (
 from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
 from dlvolt.io.voltage_imaging import is_zarr
 from dlvolt.sortings import spike_properties
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
 SORTED_DESCRIPTIONS = {  # of the properties which `run_sorter("dlvolt")` gives units of electrodes
@@ -243,8 +243,7 @@ def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None
         raise IsADirectoryError(f"path: {path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"path: {path} exists; give another one, or overwrite=True to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
 
 
 def _unit_columns(
