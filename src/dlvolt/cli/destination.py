@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
     """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
-    from dlvolt.io.voltage_imaging import is_nwb
+    from dlvolt.io.nwb_files import is_nwb
 
     source = args.source if is_nwb(args.source) else None
     destination = dict(source=source, metadata=session_metadata(args, source, recording), overwrite=args.overwrite)

@@ -46,14 +46,12 @@ def info(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def of_rois_only(source: Path) -> bool:
-    """Whether a source is an NWB file with no series of electrodes, but one of ROIs."""
-    import h5py
-
-    from dlvolt.io.voltage_imaging import find_groups, is_nwb, is_zarr
+    """Whether a source is an NWB file with series of ROIs and none of electrodes, or any NWB file in Zarr."""
+    from dlvolt.io.nwb_files import find_groups, is_nwb, is_zarr, opened
 
     if not is_nwb(source):
         return False
     if is_zarr(source):
         return True
-    with h5py.File(source) as file:
+    with opened(source) as file:
         return bool(find_groups(file, "RoiResponseSeries")) and not find_groups(file, "ElectricalSeries")

@@ -13,9 +13,9 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecord
 
 from dlvolt.io.errors import reading
 from dlvolt.io.frames import Frames, is_image_file, open_frames
+from dlvolt.io.nwb_files import find_groups, read_clock, read_conversion, read_indicator, read_session
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
-from dlvolt.io.voltage_imaging import find_groups, read_clock, read_conversion, read_indicator, read_session
 
 CLEARLY_LONGER = 2  # so many times as long as the other an axis has to be, to be taken for time
 NWB_SERIES = ("TimeSeries", "ImageSeries", "OnePhotonSeries", "TwoPhotonSeries")

@@ -21,7 +21,7 @@ from pynwb.file import Subject
 from spikeinterface.core import BaseRecording, SortingAnalyzer
 
 import dlvolt
-from dlvolt.io.voltage_imaging import is_zarr
+from dlvolt.io.nwb_files import is_zarr
 
 SESSION_FIELDS = (
     "session_description",

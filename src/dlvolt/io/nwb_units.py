@@ -18,6 +18,7 @@ from pynwb.misc import Units
 from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, NumpySorting, SortingAnalyzer
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 
+from dlvolt.io.nwb_files import is_zarr
 from dlvolt.io.nwb_rois import (
     UNIT_DESCRIPTIONS,
     add_rois,
@@ -28,7 +29,6 @@ from dlvolt.io.nwb_rois import (
     roi_columns,
 )
 from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
-from dlvolt.io.voltage_imaging import is_zarr
 from dlvolt.sortings import spike_properties
 from dlvolt.whole import check_parent, written_whole
 

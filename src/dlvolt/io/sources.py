@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import spikeinterface
-import zarr
 from spikeinterface.core import BaseRecording
 from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
 from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
 from dlvolt.io.errors import unreadable
+from dlvolt.io.nwb_files import find_groups, is_nwb, opened
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
 from dlvolt.io.streams import SeveralStreams, find_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
-from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
+from dlvolt.io.voltage_imaging import read_voltage_imaging
 
 
 def read_recording(
@@ -147,7 +146,7 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     if path.is_file() and not h5py.is_hdf5(path):
         kinds = ", ".join(TRACE_SUFFIXES)
         raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
-    with unreadable("source", path, "HDF5"), _opened(path) as file:
+    with unreadable("source", path, "HDF5"), opened(path) as file:
         optical = list(find_groups(file, "RoiResponseSeries"))
         electrical = list(find_groups(file, "ElectricalSeries"))
     if not optical + electrical:
@@ -240,7 +239,7 @@ def check_electrical_series(path: Path, name: str) -> None:
         nor timestamps, or a rate that is no positive number; or with electrodes that are not those of the data.
     """
     where = f"source: '{name}' in {path}"
-    with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), _opened(path) as file:
+    with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), opened(path) as file:
         series = file[name]
         data, electrodes = (series.get(part) for part in ("data", "electrodes"))
         start, timestamps = (series.get(part) for part in ("starting_time", "timestamps"))
@@ -268,11 +267,6 @@ def check_electrical_series(path: Path, name: str) -> None:
         )
 
 
-def _opened(path: Path) -> Any:
-    """Open HDF5 or Zarr, to use in a with statement."""
-    return h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r"))
-
-
 def _kind(item: Any) -> str:
     """Tell the kind of a dataset's numbers as NumPy does, of a group or nothing that it has none."""
     return item.dtype.kind if hasattr(item, "dtype") else ""
@@ -280,7 +274,7 @@ def _kind(item: Any) -> str:
 
 def _locations_repeat(path: Path, series_path: str) -> bool:
     """Whether two electrodes of one group have the same location, as where all are 0 for want of a value."""
-    with _opened(path) as file:
+    with opened(path) as file:
         electrodes = file["general/extracellular_ephys/electrodes"]
         if "rel_x" not in electrodes or "rel_y" not in electrodes:
             return False
@@ -294,7 +288,7 @@ def _locations_repeat(path: Path, series_path: str) -> bool:
 def _read_nwb_without_locations(path: Path, series_path: str) -> BaseRecording:
     """Read an ElectricalSeries as a plain time series, as SpikeInterface refuses equal locations."""
     recording = read_nwb_timeseries(path, timeseries_path=series_path)
-    with _opened(path) as file:
+    with opened(path) as file:
         series = file[series_path]
         attributes = series["data"].attrs
         channel_conversion = series["channel_conversion"][:] if "channel_conversion" in series else 1.0
