@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import neo
 import numpy as np
 import quantities as pq
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
-from dlvolt.io.frames import Frames, is_image_file, open_frames, read_metadata
+from dlvolt.io.frames import is_image_file, open_frames, read_metadata
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.roi_masks import RoiMeans, RoisLike, as_runs, find_pixels, from_runs, mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
@@ -164,7 +166,8 @@ class MovieRecording(BaseRecording):
         frames = open_frames(Path(file_path))
         pixels = [from_runs(runs) for runs in rois]
         BaseRecording.__init__(self, sampling_frequency, roi_ids, mean_dtype(frames.dtype))
-        self.add_recording_segment(MovieSegment(frames, RoiMeans(pixels, frames.shape[1:]), sampling_frequency))
+        read = partial(RoiMeans(pixels, frames.shape[1:]).of, frames)
+        self.add_recording_segment(LazySegment(frames.shape[0], read, sampling_frequency=sampling_frequency))
         _describe(self, pixels, frames.shape[2], um_per_pixel, description or {})
         self._kwargs = dict(
             file_path=str(Path(file_path).absolute()),
@@ -174,22 +177,6 @@ class MovieRecording(BaseRecording):
             um_per_pixel=None if um_per_pixel is None else np.asarray(um_per_pixel, dtype=float).tolist(),
             description=description,
         )
-
-
-class MovieSegment(BaseRecordingSegment):
-    """The one segment of a `MovieRecording`."""
-
-    def __init__(self, frames: Frames, means: RoiMeans, sampling_frequency: float) -> None:
-        BaseRecordingSegment.__init__(self, sampling_frequency=sampling_frequency)
-        self.frames, self.means = frames, means
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.frames.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the mean over each ROI, shape (T, N)."""
-        return self.means.of(self.frames, start_frame, end_frame, channel_indices)
 
 
 def _describe(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
 from dlvolt.io.errors import reading
 from dlvolt.io.frames import Frames, is_image_file, open_frames
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.nwb_files import find_groups, read_clock, read_conversion, read_indicator, read_session
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
@@ -123,7 +125,7 @@ def read_line_scan(
         return LineScanRecording(
             path, line_rate_hz, um_per_pixel, pixels, roi_ids, lines.time_axis, series, t_start, description
         )
-    means = _means(lines.read(0, lines.shape[0]), pixels)
+    means = _read_means(lines, pixels, 0, lines.shape[0], slice(None))
     t_starts = None if t_start is None else [t_start]
     recording = NumpyRecording([means], line_rate_hz, t_starts=t_starts, channel_ids=roi_ids)
     _describe(recording, um_per_pixel, pixels, description)
@@ -164,7 +166,10 @@ class LineScanRecording(BaseRecording):
     ) -> None:
         lines = _open_lines(Path(file_path), time_axis, series)
         BaseRecording.__init__(self, line_rate_hz, roi_ids, mean_dtype(lines.dtype))
-        self.add_recording_segment(LineScanSegment(lines, pixels, line_rate_hz, t_start))
+        clock: dict[str, Any] = dict(sampling_frequency=line_rate_hz, t_start=t_start)
+        if t_start is None and lines.timestamps is not None:
+            clock = dict(time_vector=lines.timestamps)
+        self.add_recording_segment(LazySegment(lines.shape[0], partial(_read_means, lines, pixels), **clock))
         _describe(self, um_per_pixel, pixels, description or {})
         self._kwargs = dict(
             file_path=str(Path(file_path).absolute()),
@@ -177,28 +182,6 @@ class LineScanRecording(BaseRecording):
             t_start=t_start,
             description=description,
         )
-
-
-class LineScanSegment(BaseRecordingSegment):
-    """The one segment, in time, of a `LineScanRecording`."""
-
-    def __init__(
-        self, lines: _PageLines | _NwbLines, pixels: list[list[int]], line_rate_hz: float, t_start: float | None
-    ) -> None:
-        if t_start is None and lines.timestamps is not None:
-            BaseRecordingSegment.__init__(self, time_vector=lines.timestamps)
-        else:
-            BaseRecordingSegment.__init__(self, sampling_frequency=line_rate_hz, t_start=t_start)
-        self.lines, self.pixels = lines, pixels
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.lines.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the mean over each dendritic segment, shape (T, N)."""
-        means = _means(self.lines.read(start_frame, end_frame), self.pixels)
-        return means if channel_indices is None else means[:, channel_indices]
 
 
 class _PageLines:
@@ -312,11 +295,13 @@ def _pixels_of_segments(
     return pixels.tolist()
 
 
-def _means(lines: np.ndarray, pixels: list[list[int]]) -> np.ndarray:
-    """Return the mean of each line over each segment, T×X -> T×N."""
-    dtype = mean_dtype(lines.dtype)
-    means = [lines[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
-    return np.stack(means, axis=1).astype(dtype)
+def _read_means(
+    lines: _PageLines | _NwbLines, pixels: list[list[int]], start: int, end: int, channels: Sequence[int] | slice
+) -> np.ndarray:
+    """Return the mean of some lines over each dendritic segment, shape (T, N)."""
+    read = lines.read(start, end)  # T × X
+    means = [read[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
+    return np.stack(means, axis=1).astype(mean_dtype(read.dtype))[:, channels]
 
 
 def _describe(

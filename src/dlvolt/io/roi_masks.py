@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import neo
 import numpy as np
+import scipy.ndimage
 import scipy.sparse
 import tifffile
 from neo.core.regionofinterest import RegionOfInterest
@@ -38,11 +39,8 @@ class RoiMeans:
             (np.ones(len(indices)), indices, ends), shape=(len(pixels), image_shape[0] * image_shape[1])
         )
 
-    def of(
-        self, frames: Frames, start: int, end: int, channels: Sequence[int] | np.ndarray | slice | None = None
-    ) -> np.ndarray:
-        """Return the means of some frames, shape (T, N); only one of the frames is in memory at a time."""
-        channels = slice(None) if channels is None else channels
+    def of(self, frames: Frames, start: int, end: int, channels: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return the means of some frames over some ROIs, shape (T, N), with one frame in memory at a time."""
         masks, num_pixels = self.masks[channels], self.num_pixels[channels]
         means = np.empty((end - start, len(num_pixels)), mean_dtype(frames.dtype))
         for row, frame in enumerate(range(start, end)):
@@ -98,10 +96,8 @@ def _pixels_of_masks(masks: np.ndarray, image_shape: tuple[int, int]) -> dict[in
     labels = masks.reshape(-1).astype(int)
     if labels.min() < 0:
         raise ValueError(f"rois: the ids in a label mask must be positive, not {labels.min()}; 0 is background.")
-    by_label = np.argsort(labels, kind="stable")
-    ids, starts = np.unique(labels[by_label], return_index=True)
-    groups = np.split(by_label, starts[1:])
-    return {int(i): indices for i, indices in zip(ids, groups, strict=True) if i != 0}
+    pixels = scipy.ndimage.value_indices(labels, ignore_value=0)
+    return {int(roi_id): pixels[roi_id][0] for roi_id in sorted(pixels)}
 
 
 def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.io import loadmat
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
 from dlvolt.io.errors import reading
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
@@ -171,7 +173,10 @@ class TraceFileRecording(BaseRecording):
         channel_ids = _channel_ids(columns, (rois or {}).get("roi_ids"), traces.shape[1])
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
-        self.add_recording_segment(TraceFileSegment(traces, sampling_frequency, t_start))
+        read = partial(_read_rows, traces)
+        self.add_recording_segment(
+            LazySegment(traces.shape[0], read, sampling_frequency=sampling_frequency, t_start=t_start)
+        )
         if rois is not None:
             rois = {name: _plain(item) for name, item in rois.items()}
             _describe_traces(self, rois)
@@ -184,22 +189,10 @@ class TraceFileRecording(BaseRecording):
         )
 
 
-class TraceFileSegment(BaseRecordingSegment):
-    """The one segment of a `TraceFileRecording`."""
-
-    def __init__(self, traces: np.ndarray | _MatlabMatrix, sampling_frequency: float, t_start: float | None) -> None:
-        BaseRecordingSegment.__init__(self, sampling_frequency=sampling_frequency, t_start=t_start)
-        self.traces = traces
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.traces.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N), in the byte order of this machine."""
-        chunk = self.traces[start_frame:end_frame]
-        chunk = np.asarray(chunk, dtype=chunk.dtype.newbyteorder("="))
-        return chunk if channel_indices is None else chunk[:, channel_indices]
+def _read_rows(traces: np.ndarray | _MatlabMatrix, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+    """Return some samples of some traces, in the byte order of this machine."""
+    rows = traces[start:end]
+    return np.asarray(rows, dtype=rows.dtype.newbyteorder("="))[:, channels]
 
 
 def _describe_traces(recording: BaseRecording, rois: dict[str, Any]) -> None:
