@@ -34,7 +34,7 @@ class Frames(Protocol):
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether `open_frames` takes a path for its own: a TIFF or ``.npy`` file, or a folder with TIFF files."""
+    """Whether `open_frames` can open a path: a TIFF or ``.npy`` file, or a folder with TIFF files."""
     return bool(_tiff_files(path)) if path.is_dir() else path.suffix.lower() in (*TIFF_SUFFIXES, ".npy")
 
 
@@ -57,7 +57,7 @@ def open_frames(path: Path) -> Frames:
 
 
 def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
-    """Return frames per second and µm per pixel (x, y), where a TIFF file tells them as ImageJ and OME do."""
+    """Return frames per second and µm per pixel (x, y) from the ImageJ or OME metadata of a TIFF file, else None."""
     if path.is_dir() or path.suffix.lower() == ".npy":
         return None, None
     with reading(path), tifffile.TiffFile(path) as tif:
@@ -69,7 +69,7 @@ def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
 
 
 class _TiffPages:
-    """Pages of a TIFF file that have to be decoded; each process has the file open for itself."""
+    """Pages of a TIFF file that have to be decoded; each process opens the file for itself."""
 
     _process: int | None = None  # that has opened the file
 
@@ -99,7 +99,7 @@ class _FileFrames:
             raise ValueError(f"source: {self.files[0]} has several pages; give such files one at a time.")
         _check_axes(self.files[0], "YXS"[: first.ndim], first.shape)
         self.shape, self.dtype = (len(self.files), *first.shape), first.dtype
-        self[-1]  # its shape is checked
+        self[-1]  # raises if the last file has another shape
 
     def __getitem__(self, index: int) -> np.ndarray:
         with reading(self.files[index]):
@@ -116,7 +116,7 @@ def _tiff_files(folder: Path) -> list[Path]:
 def _open_tiff(path: Path) -> Frames:
     with reading(path), tifffile.TiffFile(path) as tif:
         first, last = tif.pages.first, tif.pages[-1]
-        first.asarray()  # now it is known that it can be decoded
+        first.asarray()  # raises if it cannot be decoded
         assert first.dtype is not None
         # Where tifffile wrote page by page, each is a series of its own, and listing these takes long.
         page_by_page = len(tif.pages) > 1 and getattr(tif.pages[1], "is_shaped", False)

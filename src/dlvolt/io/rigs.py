@@ -1,4 +1,4 @@
-"""Recordings as the acquisition systems write them: which reader of SpikeInterface is for a file or folder."""
+"""Recordings as acquisition systems write them: which of SpikeInterface's readers can read a file or folder."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NOT_NEURAL = re.compile(
 
 
 class Candidate(NamedTuple):
-    """A reader that knows a file or folder."""
+    """A reader that may read a file or folder."""
 
     reader: str  # as in SpikeInterface's read_…
     path: Path  # what it takes
 
 
-# ending -> the reader, and whether that takes the folder of the file
+# ending of a file -> the reader, and whether this takes the folder of the file
 ENDINGS = {
     ".rhd": ("intan", False),
     ".rhs": ("intan", False),
@@ -65,7 +65,7 @@ KNOWN = NEEDED | {"gain_to_uV", "offset_to_uV", "time_axis", "file_offset", "is_
 
 
 def find_readers(source: Path) -> list[Candidate]:
-    """List the readers that know a file or folder, by its ending or by the files right in it.
+    """List the readers for a file or folder, by its ending or by the files right in it.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def find_readers(source: Path) -> list[Candidate]:
     Returns
     -------
     list of Candidate
-        None if it is of no kind that is known; more than one if the files of several recordings are there.
+        Empty if its kind is not known; more than one if there are files of several recordings.
     """
     if source.is_file():
         found = [_known(source)]
@@ -108,7 +108,7 @@ def _known(path: Path) -> Candidate | None:
 def read_rig(
     source: Path, candidates: list[Candidate], *, stream_name: str | None = None, reader: str | None = None
 ) -> BaseRecording:
-    """Read a recording with the reader of SpikeInterface that is for it.
+    """Read a recording with the one of SpikeInterface's readers that can read it.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
 
 
 def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give Neo's header of a recording, and its annotations."""
+    """Return Neo's header of a recording, and its annotations."""
     neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
     return neo.header, neo.raw_annotations["blocks"][0]
 
@@ -210,7 +210,7 @@ def choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, sourc
 
 
 def _read_binary(path: Path) -> BaseRecording:
-    """Read a raw file which a JSON file of the same name describes."""
+    """Read a raw file that a JSON file of the same name describes."""
     described = path.with_suffix(".json")
     if not described.is_file():
         raise ValueError(f"there is no {described.name} beside it that tells {', '.join(sorted(NEEDED))}")

@@ -30,14 +30,14 @@ def read_recording(
     probe: ProbeLike | None = None,
     reader: str | None = None,
 ) -> BaseRecording:
-    """Open a recording, whichever of the known kinds it is.
+    """Open a recording of electrodes, whichever of the known kinds its file or folder is.
 
     Parameters
     ----------
     source : path
-        An Open Ephys folder, an NWB file with an ElectricalSeries, a folder saved by SpikeInterface, or what else its
-        readers and Neo read: files or folders of SpikeGLX, Intan, Blackrock, Plexon, Neuralynx, Maxwell, MEArec and
-        others, or a raw file (``.bin``, ``.dat``, ``.raw``) with a JSON file of the same name beside it that tells
+        An Open Ephys folder, an NWB file with an ElectricalSeries, a folder saved by SpikeInterface, a file or folder
+        of SpikeGLX, Intan, Blackrock, Plexon, Neuralynx, Maxwell, MEArec and others that Neo reads, or a raw file
+        (``.bin``, ``.dat``, ``.raw``). Beside a raw file lies a JSON file of the same name that tells
         ``sampling_frequency`` (Hz), ``num_channels`` and ``dtype`` and may tell ``gain_to_uV``, ``offset_to_uV``,
         ``time_axis``, ``file_offset``, ``is_filtered`` and ``channel_ids``, as `spikeinterface.core.read_binary`
         takes them.
@@ -54,7 +54,7 @@ def read_recording(
     Returns
     -------
     BaseRecording
-        The recording, with a probe. The annotation ``reader`` tells what read it.
+        The recording, with a probe. The annotation ``reader`` names the function that read it.
 
     Raises
     ------
@@ -102,15 +102,15 @@ def read_traces(
         The path of the series (NWB, e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``), the stream (Open
         Ephys) or the array (``.npz``) to read; needed only where there are several.
     sampling_frequency : float, optional
-        Samples per second; for plain files, which do not tell.
+        Samples per second; needed for plain files, which do not tell it, and for no others.
     probe : Probe, ProbeGroup, path or str, optional
         The probe, where the traces are those of electrodes, as for `read_recording`.
 
     Returns
     -------
     BaseRecording
-        A channel for each trace. Traces of anything but electrodes have no probe. The annotation ``reader`` tells what
-        read them.
+        A channel for each trace. Only traces of electrodes have a probe. The annotation ``reader`` names the function
+        that read them.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str)
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
-    # SpikeInterface's load() takes any folder for one of its own and then trips over the file it misses.
+    # SpikeInterface's load() takes any folder for one of its own, and its error then names a missing file.
     if not (folder / "si_folder.json").is_file() and folder.suffix != ".zarr":
         raise ValueError(
             f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface, and no "
@@ -223,20 +223,10 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
 
 
 def check_electrical_series(path: Path, name: str) -> None:
-    """Raise where an ElectricalSeries is not as NWB has it.
+    """Raise a ValueError that names an ElectricalSeries of an NWB file if it is not as NWB has it.
 
-    Parameters
-    ----------
-    path : Path
-        An HDF5 file.
-    name : str
-        Path of the series in it.
-
-    Raises
-    ------
-    ValueError
-        Naming the series: without data, or data that are no numbers of shape (time, electrode); with neither a rate
-        nor timestamps, or a rate that is no positive number; or with electrodes that are not those of the data.
+    That is, if its data are missing or no numbers of shape (time, electrode), if it has neither a rate above 0 nor
+    timestamps, or if its electrodes are not those of its data or not in the electrodes table.
     """
     where = f"source: '{name}' in {path}"
     with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), opened(path) as file:
@@ -268,12 +258,12 @@ def check_electrical_series(path: Path, name: str) -> None:
 
 
 def _kind(item: Any) -> str:
-    """Tell the kind of a dataset's numbers as NumPy does, of a group or nothing that it has none."""
+    """Return the kind of a dataset's values as NumPy has it, ``"f"`` or ``"i"``, or ``""`` for a group or None."""
     return item.dtype.kind if hasattr(item, "dtype") else ""
 
 
 def _locations_repeat(path: Path, series_path: str) -> bool:
-    """Whether two electrodes of one group have the same location, as where all are 0 for want of a value."""
+    """Whether two electrodes of one group have the same location, as when unknown locations were written as 0."""
     with opened(path) as file:
         electrodes = file["general/extracellular_ephys/electrodes"]
         if "rel_x" not in electrodes or "rel_y" not in electrodes:
@@ -286,7 +276,7 @@ def _locations_repeat(path: Path, series_path: str) -> bool:
 
 
 def _read_nwb_without_locations(path: Path, series_path: str) -> BaseRecording:
-    """Read an ElectricalSeries as a plain time series, as SpikeInterface refuses equal locations."""
+    """Read an ElectricalSeries as a plain time series, since SpikeInterface refuses electrodes at equal locations."""
     recording = read_nwb_timeseries(path, timeseries_path=series_path)
     with opened(path) as file:
         series = file[series_path]
