@@ -296,12 +296,12 @@ def _signals_to_recording(
     _set_physical_units(recording, units)
     is_told = description["value"] is not None or description["indicator"] is not None
     if is_told or not any("A" in str(s.units.simplified.dimensionality) for s in segments[0]):
-        describe_rois(recording, **description)  # else volts or amperes: of electrodes
+        describe_rois(recording, **description)  # else the signals, in volts or amperes, are of electrodes
     return recording
 
 
 def _channel_names(signal: neo.AnalogSignal) -> list[str]:
-    """Return the names of the channels of a signal, "" where there is none."""
+    """Return the name of each channel of a signal, "" for one without a name."""
     num_channels = signal.shape[1]
     if "channel_names" in signal.array_annotations:
         return [str(name) for name in signal.array_annotations["channel_names"]]
@@ -318,7 +318,7 @@ def _sampling_frequency(signals: list[neo.core.basesignal.BaseSignal], sampling_
 def _spatial_scale_um(sequence: neo.ImageSequence) -> float | None:
     try:
         return float(pq.Quantity(sequence.spatial_scale).rescale("um"))
-    except ValueError:  # Neo demands a scale, so that it may be no length where none is known
+    except ValueError:  # Neo demands a scale, so a file without one may give what is no length
         return None
 
 
@@ -329,7 +329,7 @@ def _set_physical_units(recording: BaseRecording, units: list[str]) -> None:
 
 
 def _the_same(items: Sequence, what: str, of: Callable[[Any], Any]) -> Any:
-    """Return what all of some Neo objects have in common."""
+    """Return a property that all of some Neo objects share; raise if they differ in it."""
     first, *others = [of(item) for item in items]
     if any(other != first for other in others):
         raise ValueError(f"source: holds different {what}, {[first, *others]}; give one of its objects at a time.")

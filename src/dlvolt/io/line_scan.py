@@ -19,7 +19,7 @@ from dlvolt.io.nwb_files import find_groups, read_clock, read_conversion, read_i
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
 
-CLEARLY_LONGER = 2  # so many times as long as the other an axis has to be, to be taken for time
+CLEARLY_LONGER = 2  # an axis at least so many times as long as the other is taken for time
 NWB_SERIES = ("TimeSeries", "ImageSeries", "OnePhotonSeries", "TwoPhotonSeries")
 NWB_IMAGES = ("Image", "GrayscaleImage")
 
@@ -56,7 +56,7 @@ def read_line_scan(
         that its centre is in. In ascending order, and no pixel in two. By default the line is divided into equal
         segments.
     segment_um : float, default: 10.0
-        About how long these are.
+        About how long the equal segments are, µm.
     time_axis : {0, 1}, optional
         The axis of an image along which time goes: 0 if each row is a line, 1 if each column is. By default the first
         of an NWB series, and of a single image the axis which is at least twice as long as the other; of pages that are
@@ -141,7 +141,7 @@ class LineScanRecording(BaseRecording):
     line_rate_hz : float
     um_per_pixel : float
     pixels : list of [int, int]
-        The first pixel of each segment, and the one after its last.
+        The first pixel of each segment, and the one after its last one.
     roi_ids : list of int or str
     time_axis : {0, 1}
     series : str, optional
@@ -194,7 +194,7 @@ class _PageLines:
         self.time_axis = _time_axis(num_pages, page_shape, name) if time_axis is None else time_axis
         self.pages, self.dtype, self.lines_per_page = pages, pages.dtype, page_shape[self.time_axis]
         self.shape = (num_pages * self.lines_per_page, page_shape[1 - self.time_axis])
-        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, and asked for in parts
+        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, but asked for in parts
 
     def read(self, start: int, end: int) -> np.ndarray:
         """Return some of the lines, shape (T, X)."""
@@ -254,7 +254,7 @@ def _open_lines(path: Path, time_axis: int | None, series: str | None) -> _PageL
 
 
 def _time_axis(num_pages: int, page_shape: Sequence[int], name: str) -> int:
-    """Return the axis of an image which is time, if its shape tells."""
+    """Return the axis of time in an image; raise if the shape of the image does not tell it."""
     height, width = page_shape
     if num_pages > 1 and (height == 1) != (width == 1):
         return 0 if height == 1 else 1  # each page is a line
@@ -338,7 +338,7 @@ def _choose_nwb_series(path: Path, series: str | None) -> str:
 
 
 def _nwb_data(item: h5py.Group | h5py.Dataset) -> Any:
-    """Return the data of a series, None if it has none, or an image, which is data itself."""
+    """Return the data of a series, or None if it has none; an image is data itself."""
     return item.get("data") if isinstance(item, h5py.Group) else item
 
 
@@ -347,7 +347,7 @@ def _are_lines(data: h5py.Dataset | None) -> bool:
 
 
 def _read_nwb_facts(path: Path, series: str, num_lines: int) -> tuple[float | None, float | None, dict[str, str]]:
-    """Return lines per second, the time of the first, if known, and annotations."""
+    """Return lines per second and the time of the first line, None where not known, and annotations."""
     with h5py.File(path) as file:
         clock = (None, None)
         if any(file.get(f"{series}/{name}") is not None for name in ("starting_time", "timestamps")):

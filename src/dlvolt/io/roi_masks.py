@@ -1,4 +1,4 @@
-"""Regions of interest (ROIs) of an image: which pixels they have, and the mean over these."""
+"""Regions of interest (ROIs) of an image: which pixels they have, and the mean over these pixels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RoiMeans:
 
 
 def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
-    """Return the pixels of each ROI, as indices of the flattened image, and their ids."""
+    """Return the pixels of each ROI, as indices in the flattened image, and the ids of the ROIs."""
     if rois is None:
         raise ValueError(
             "rois: a movie has no traces without them; give a label mask of the shape of its images, "
@@ -105,7 +105,7 @@ def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> 
     kind, numbers = _shape_of(index, roi)
     left, right, top, bottom = _bounding_box(kind, numbers)
     beyond = max(-left, right - (width - 1), -top, bottom - (height - 1))
-    if beyond <= 2:  # else it has pixels out there, and maybe too many to list
+    if beyond <= 2:  # else some pixels are surely outside of the image, and there may be too many to list
         y, x = np.mgrid[np.floor(top) : np.ceil(bottom) + 1, np.floor(left) : np.ceil(right) + 1]
         inside = _is_inside(kind, numbers, x, y)
         y, x = y[inside].astype(int), x[inside].astype(int)
@@ -119,7 +119,7 @@ def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> 
 
 
 def _shape_of(index: int, roi: RoiLike) -> tuple[str, np.ndarray]:
-    """Return the kind of an ROI and its numbers."""
+    """Return the kind of an ROI, a key of `SHAPES`, and the numbers that describe it."""
     if isinstance(roi, neo.CircularRegionOfInterest):
         roi = {"circle": [roi.x, roi.y, roi.radius]}
     elif isinstance(roi, neo.RectangularRegionOfInterest):
@@ -155,7 +155,7 @@ def _bounding_box(kind: str, numbers: np.ndarray) -> tuple[float, float, float, 
 
 
 def _is_inside(kind: str, numbers: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points are inside, as Neo's ROIs say."""
+    """Whether points are inside of an ROI, as ``is_inside`` of Neo's ROIs tells."""
     if kind == "circle":
         centre_x, centre_y, radius = numbers
         return (x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2
@@ -170,7 +170,7 @@ def _is_inside(kind: str, numbers: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
 
 
 def as_runs(indices: np.ndarray) -> list[int]:
-    """Return ascending indices as [first, length, first, length, …], which is short as JSON."""
+    """Return ascending indices as runs, [first, length, first, length, …], which are short as JSON."""
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
     starts = np.append(0, breaks)
     return np.stack([indices[starts], np.diff(np.append(starts, len(indices)))], axis=1).ravel().tolist()
@@ -182,5 +182,5 @@ def from_runs(runs: list[int]) -> np.ndarray:
 
 
 def mean_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the type of the mean of numbers: float32 where it holds them, else float64."""
+    """Return the type for means of numbers of a type: float32 if it can hold them, else float64."""
     return np.result_type(dtype, np.float32).newbyteorder("=")

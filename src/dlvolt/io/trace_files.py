@@ -98,7 +98,7 @@ def traces_to_recording(
 def read_trace_file(
     path: str | Path, sampling_frequency: float | None, *, stream_name: str | None = None
 ) -> TraceFileRecording:
-    """Open traces in a plain file, whatever they are of.
+    """Open traces in a plain file, of ROIs or anything else.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class TraceFileRecording(BaseRecording):
         Where the traces are of ROIs, what is known of these: the arguments ``roi_ids``, ``positions_um``, ``value``
         and ``indicator`` of `traces_to_recording`.
     argument : str, default: "path"
-        What messages call the file.
+        The argument that gave the file, for errors.
     """
 
     def __init__(
@@ -206,12 +206,12 @@ def _describe_traces(recording: BaseRecording, rois: dict[str, Any]) -> None:
 
 
 def _plain(item: Any) -> Any:
-    """Return what JSON can hold."""
+    """Return an argument as JSON can hold it."""
     return item if item is None or isinstance(item, str) else np.asarray(item).tolist()
 
 
 def _columns(table: Any, where: str) -> list[str] | None:
-    """Return the names of the columns of a table, None if it is an array, unless the first of them is time."""
+    """Return the names of the columns of a table, or None for an array; raise if the first column is time."""
     if not isinstance(table, pd.DataFrame):
         return None
     name, first = table.columns[0], table.iloc[:, 0].to_numpy()
@@ -240,7 +240,7 @@ def _as_traces(traces: Any, where: str) -> np.ndarray | _MatlabMatrix:
 
 
 def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.ndarray]:
-    """Read labels from a plain file.
+    """Read labels for `dlvolt.training.fit` from a plain file.
 
     Parameters
     ----------
@@ -249,12 +249,12 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
         or an ``.npz`` or ``.mat`` file with these two arrays. Or an array in any of the files that hold traces: 0/1
         traces of the shape of the traces, or the spike times of a single trace, s.
     num_traces : int
-        N.
+        The number of traces N.
 
     Returns
     -------
     np.ndarray or list of np.ndarray
-        The array, or the spike times of each trace, s, as `dlvolt.training.fit` takes them.
+        The array, or from a table the spike times of each trace, s.
 
     Raises
     ------
@@ -307,7 +307,7 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
-    """Return a table if the first line holds names, else an array."""
+    """Return a CSV file as a table if its first line holds names, else as an array."""
     settings = dict(encoding="utf-8-sig", skipinitialspace=True)
     first = pd.read_csv(path, header=None, nrows=1, **settings)
     is_number = [pd.api.types.is_numeric_dtype(dtype) for dtype in first.dtypes]  # also where a cell is empty or NA
@@ -323,7 +323,7 @@ def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
-    """Return the variables of a MATLAB file; those with one row or column, as MATLAB has it, with one axis."""
+    """Return the variables of a MATLAB file; vectors, which MATLAB keeps as one row or column, have one axis."""
     if not h5py.is_hdf5(path):  # up to version 7.2
         variables = {name: item for name, item in loadmat(path).items() if isinstance(item, np.ndarray)}
         return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
@@ -336,7 +336,7 @@ def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
 
 
 def _matlab_array(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray | _MatlabMatrix:
-    if "MATLAB_empty" in dataset.attrs:  # then the numbers are those of its shape
+    if "MATLAB_empty" in dataset.attrs:  # then the dataset holds the shape
         return np.empty(tuple(dataset))
     return dataset[()].ravel() if 1 in dataset.shape else _MatlabMatrix(path, name, dataset)
 
@@ -360,7 +360,7 @@ class _MatlabMatrix:
 def _pick(
     arrays: dict[str, np.ndarray | _MatlabMatrix], path: Path, name: str | None, argument: str = "stream_name"
 ) -> np.ndarray | _MatlabMatrix:
-    """Return the array of a name, or the only one."""
+    """Return the array of a name, or the only one if no name is given."""
     listed = ", ".join(f"'{key}' {array.shape}" for key, array in arrays.items()) or "nothing"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.values()))
