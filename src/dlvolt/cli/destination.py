@@ -1,4 +1,4 @@
-"""Whether what the commands are to write can be written, found out before the work."""
+"""Checks, before the work, that the commands can write what they are to write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
-    """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
+    """Return the arguments of `write_nwb_units` for --out; raise if it could not write the file."""
     from dlvolt.io.nwb_files import is_nwb
 
     source = args.source if is_nwb(args.source) else None
@@ -27,7 +27,7 @@ def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[
 def session_metadata(
     args: argparse.Namespace, source: Path | None, recording: BaseRecording
 ) -> dict[str, dict[str, Any]]:
-    """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
+    """Return the metadata for `write_nwb_units`; raise if nothing tells when the session started."""
     given = {} if args.metadata is None else read_json(args.metadata, "--metadata")
     if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
         raise ValueError(f'--metadata: {args.metadata} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
@@ -49,7 +49,7 @@ def session_metadata(
 
 
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
-    """Write no units beside `path` and throw them away: what will not do must show before the sorting, not after."""
+    """Write an empty units table beside `path` and delete it: what will not do must show before the sorting."""
     import numpy as np
     from spikeinterface.core.base import minimum_spike_dtype
 
@@ -65,7 +65,7 @@ def check_destination(path: Path, recording: BaseRecording, destination: dict[st
 
 
 def check_report(args: argparse.Namespace) -> None:
-    """Check that the page can be written where it is asked for."""
+    """Raise if the page of --report cannot be written."""
     if args.report is None:
         return
     from dlvolt.reporting.page import check_page

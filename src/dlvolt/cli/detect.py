@@ -94,7 +94,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     sorting.register_recording(recording)
     if electrodes:
         sorting.annotate(modality="extracellular")
-        for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # the slow depolarisation is not seen there
+        for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # electrodes show no slow depolarisation
             sorting.delete_property(name)
     traces = recipe.roi_traces(recording, sorting, args.traces, parameters)
     write_nwb_units(sorting, args.out, traces=traces, **destination)

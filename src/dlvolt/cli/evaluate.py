@@ -91,7 +91,7 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Check that ``evaluate`` can write what it is asked for."""
+    """Raise if ``evaluate`` cannot write what it is asked for."""
     if args.folder is not None and args.folder.exists():
         raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
     for flag, path in (("--out", args.out), ("--plot", args.plot)):
@@ -113,7 +113,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 def first_seconds(
     duration_s: float, recording: BaseRecording, truth: BaseSorting | None
 ) -> tuple[BaseRecording, BaseSorting | None]:
-    """Cut a recording and its true spikes."""
+    """Return the first seconds of a recording and of its true spikes."""
     if recording.get_num_segments() > 1:
         raise ValueError(f"--duration: there are {recording.get_num_segments()} segments; it is for recordings of one")
     if duration_s > recording.get_total_duration():
@@ -124,7 +124,7 @@ def first_seconds(
 
 
 def neat(table: pd.DataFrame) -> str:
-    """Return the table of `compare_sorters` for people, what went wrong below it."""
+    """Return the table of `compare_sorters` as text, with the errors of sorters that failed below it."""
     failed = table[table["error"].notna()]
     lines = [f"{run.sorter}: {run.error}" for run in failed.itertuples()]
     if len(failed) < len(table):

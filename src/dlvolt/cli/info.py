@@ -26,7 +26,7 @@ def add_command(commands: Commands) -> None:
 
 
 def info(parser: Parser, args: argparse.Namespace) -> None:
-    """Run ``dlvolt info``: electrodes first, else traces."""
+    """Run ``dlvolt info``: read plain traces and NWB files of ROIs as ``detect`` does, all else as ``sort`` does."""
     from dlvolt.cli.describe import describe, list_streams
     from dlvolt.io import read_recording
     from dlvolt.io.streams import SeveralStreams

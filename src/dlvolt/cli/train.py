@@ -65,7 +65,7 @@ def add_command(commands: Commands) -> None:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; values are JSON (64, 0.1, true, [32, 64]) or else plain words."""
+    """Return the name and value of NAME=VALUE, a value of JSON (64, 0.1, true, [32, 64]) or else a plain word."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -92,7 +92,7 @@ def train(parser: Parser, args: argparse.Namespace) -> None:
 
         given = {name: getattr(args, name) for name in ("max_epochs", "lr") if getattr(args, name) is not None}
         model = create(args.model, name=args.out.name, **given | dict(args.settings))
-    with one_line_errors(parser, TypeError, RuntimeError):  # in which odd values of --set end
+    with one_line_errors(parser, TypeError, RuntimeError):  # odd values of --set raise these
         fit(
             model,
             recording.get_traces(),
