@@ -33,19 +33,12 @@ with h5py.File(sys.argv[1]) as file:
 RAISED = 1  # Python's exit code after an exception
 
 
-def check_hdf5(path: Path, argument: str = "source") -> None:
+def check_hdf5(path: Path) -> None:
     """Raise a ValueError if the HDF5 library hangs or crashes on the attributes or datasets of a file.
 
     On some damaged files the library loops for ever, holding Python's lock, or crashes, and nothing within the process
     can stop that. So another process reads all attributes and the first value of all datasets, in about a quarter of a
     second. Exceptions there are ignored: the reader raises and explains them.
-
-    Parameters
-    ----------
-    path : Path
-        An HDF5 file.
-    argument : str, default: "source"
-        The argument of the caller that the error names.
     """
     command = [sys.executable, "-c", LOOK, str(path)]
     environment = os.environ | {"DLVOLT_AUTOLOAD": "0"}  # the process needs nothing of dlvolt
@@ -59,4 +52,4 @@ def check_hdf5(path: Path, argument: str = "source") -> None:
         if done.returncode in (0, RAISED):
             return
         end = "crashes"
-    raise ValueError(f"{argument}: {path} is damaged: the HDF5 library {end} on its attributes or values.")
+    raise ValueError(f"source: {path} is damaged: the HDF5 library {end} on its attributes or values.")

@@ -253,8 +253,7 @@ def _describe_electrodes(
     probes = channels.get_probegroup().probes
     names = {str(probe.model_name or probe.name) for probe in probes if probe.model_name or probe.name}
     device = nwbfile.devices.get("probe") or nwbfile.create_device(
-        name="probe",
-        description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model",
+        name="probe", description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model"
     )
     channel_groups = _property_or(channels, "group", 0)
     location = group_metadata.get("location", "unknown")

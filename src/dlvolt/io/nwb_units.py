@@ -292,12 +292,7 @@ def _column(name: str, description: str, values: Sequence | np.ndarray) -> Vecto
 
 
 def _ragged(
-    name: str,
-    description: str,
-    rows: list[np.ndarray],
-    empty: np.ndarray,
-    cls: type = VectorData,
-    **kwargs: Any,
+    name: str, description: str, rows: list[np.ndarray], empty: np.ndarray, cls: type = VectorData, **kwargs: Any
 ) -> list[VectorData]:
     """Return a column of one array per unit as NWB stores it: the concatenated arrays, and where each ends.
 

@@ -24,11 +24,7 @@ from dlvolt.io.voltage_imaging import read_voltage_imaging
 
 
 def read_recording(
-    source: str | Path,
-    *,
-    stream_name: str | None = None,
-    probe: ProbeLike | None = None,
-    reader: str | None = None,
+    source: str | Path, *, stream_name: str | None = None, probe: ProbeLike | None = None, reader: str | None = None
 ) -> BaseRecording:
     """Open a recording of electrodes, whichever of the known kinds its file or folder is.
 
