@@ -22,24 +22,11 @@ ELECTRODE_PARAMETERS, ROI_PARAMETERS = (
     for of in ("electrodes", "rois")
 )
 
-FLAGS = {  # name of an argument in errors of the Python functions -> the flag that gives it
-    "source": "SOURCE",
-    "folder": "SOURCE",
-    "recording": "SOURCE",
-    "traces": "SOURCE",
-    "stream_name": "--stream",
-    "sampling_frequency": "--sampling-frequency",
-    "probe": "--probe",
-    "reader": "--reader",
-    "path": "--out",
-    "labels": "--labels",
-    "series": "--stream",
-    "model": "--model",
-    "names": "--traces",
-    "sorters": "--sorters",
-    "truth": "--truth",
-    "report": "--report",
-}
+# name of an argument in errors of the Python functions -> the flag that gives it
+FLAGS = dict.fromkeys(("source", "folder", "recording", "traces"), "SOURCE")
+FLAGS |= {"stream_name": "--stream", "series": "--stream", "path": "--out", "names": "--traces"}
+FLAGS |= {name: f"--{name}" for name in ("probe", "reader", "labels", "model", "sorters", "truth", "report")}
+FLAGS |= {"sampling_frequency": "--sampling-frequency"}
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
 
 Commands = argparse._SubParsersAction  # what `add_command` of each command adds to

@@ -32,34 +32,28 @@ class Candidate(NamedTuple):
     path: Path  # what it takes
 
 
-# ending of a file -> the reader, and whether this takes the folder of the file
-ENDINGS = {
-    ".rhd": ("intan", False),
-    ".rhs": ("intan", False),
-    **{f".ns{number}": ("blackrock", False) for number in range(1, 7)},
-    ".plx": ("plexon", False),
-    ".pl2": ("plexon2", False),
-    ".ncs": ("neuralynx", True),
-    ".ap.meta": ("spikeglx", True),
-    ".lf.meta": ("spikeglx", True),
-    ".ap.bin": ("spikeglx", True),
-    ".lf.bin": ("spikeglx", True),
-    ".brw": ("biocam", False),
-    ".smr": ("ced", False),
-    ".smrx": ("ced", False),
-    ".edf": ("edf", False),
-    ".rec": ("spikegadgets", False),
-    ".tsq": ("tdt", True),
-    ".mpx": ("alphaomega", True),
-    ".set": ("axona", False),
-    ".nix": ("nix", False),
-    ".xdat.json": ("neuronexus", False),
-    ".nex": ("neuroexplorer", False),
-    ".nex5": ("neuroexplorer", False),
+ENDINGS = {  # reader: the endings of its files
+    "intan": (".rhd", ".rhs"),
+    "blackrock": (".ns1", ".ns2", ".ns3", ".ns4", ".ns5", ".ns6"),
+    "plexon": (".plx",),
+    "plexon2": (".pl2",),
+    "neuralynx": (".ncs",),
+    "spikeglx": (".ap.meta", ".lf.meta", ".ap.bin", ".lf.bin"),
+    "biocam": (".brw",),
+    "ced": (".smr", ".smrx"),
+    "edf": (".edf",),
+    "spikegadgets": (".rec",),
+    "tdt": (".tsq",),
+    "alphaomega": (".mpx",),
+    "axona": (".set",),
+    "nix": (".nix",),
+    "neuronexus": (".xdat.json",),
+    "neuroexplorer": (".nex", ".nex5"),
 }
+OF_FOLDERS = ("neuralynx", "spikeglx", "tdt", "alphaomega")  # these readers take the folder of the files
 HDF5_ENDINGS = (".h5", ".hdf5")
 RAW_ENDINGS = (".bin", ".dat", ".raw")
-READERS = tuple(sorted({reader for reader, _ in ENDINGS.values()} | {"maxwell", "mearec", "binary"}))
+READERS = tuple(sorted([*ENDINGS, "maxwell", "mearec", "binary"]))
 NEEDED = {"sampling_frequency", "num_channels", "dtype"}
 KNOWN = NEEDED | {"gain_to_uV", "offset_to_uV", "time_axis", "file_offset", "is_filtered", "channel_ids"}
 
@@ -89,9 +83,9 @@ def find_readers(source: Path) -> list[Candidate]:
 
 def _known(path: Path) -> Candidate | None:
     name = path.name.lower()
-    for ending, (reader, takes_folder) in ENDINGS.items():
-        if name.endswith(ending):
-            return Candidate(reader, path.parent if takes_folder else path)
+    for reader, endings in ENDINGS.items():
+        if name.endswith(endings):
+            return Candidate(reader, path.parent if reader in OF_FOLDERS else path)
     if name.endswith(HDF5_ENDINGS) and h5py.is_hdf5(path):
         with unreadable("source", path, "HDF5"), h5py.File(path) as file:
             if "nwb_version" in file.attrs:
