@@ -86,9 +86,9 @@ def traces_to_recording(
     if stream_name is not None:
         raise ValueError("stream_name: is for files; leave it out.")
     check_sampling_frequency(sampling_frequency)
-    columns = _columns(traces, "traces: the table")
-    traces = _as_traces(np.asarray(traces), "traces: the array")
-    channel_ids = _channel_ids(columns, roi_ids, traces.shape[1])
+    is_table = isinstance(traces, pd.DataFrame)
+    where = f"traces: the {'table' if is_table else 'array'}"
+    traces, channel_ids = _traces_and_ids(traces if is_table else np.asarray(traces), where, roi_ids)
     t_starts = None if t_start is None else [t_start]
     recording = NumpyRecording([traces], sampling_frequency, t_starts=t_starts, channel_ids=channel_ids)
     _describe_traces(recording, rois)
@@ -168,9 +168,7 @@ class TraceFileRecording(BaseRecording):
         if stream_name is not None and not isinstance(table, dict):
             raise ValueError(f"stream_name: {path} holds one array; leave it out.")
         picked = _pick(table, path, stream_name) if isinstance(table, dict) else table
-        columns = _columns(picked, f"{argument}: {path}")
-        traces = _as_traces(picked, f"{argument}: {path}")
-        channel_ids = _channel_ids(columns, (rois or {}).get("roi_ids"), traces.shape[1])
+        traces, channel_ids = _traces_and_ids(picked, f"{argument}: {path}", (rois or {}).get("roi_ids"))
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
         read = partial(_read_rows, traces)
@@ -210,33 +208,26 @@ def _plain(item: Any) -> Any:
     return item if item is None or isinstance(item, str) else np.asarray(item).tolist()
 
 
-def _columns(table: Any, where: str) -> list[str] | None:
-    """Return the names of the columns of a table, or None for an array; raise if the first column is time."""
-    if not isinstance(table, pd.DataFrame):
-        return None
-    name, first = table.columns[0], table.iloc[:, 0].to_numpy()
-    is_named_time = re.split("[^a-z]+", str(name).lower())[0] in TIME_NAMES
-    if is_named_time and first.dtype.kind in "iuf" and np.all(np.diff(first) > 0):
-        raise ValueError(f"{where} has the column '{name}', which is no trace; leave it out.")
-    return list(table.columns)
-
-
-def _channel_ids(columns: list | None, roi_ids: Sequence[int | str] | None, num_traces: int) -> Sequence[int | str]:
-    names = columns if roi_ids is None else roi_ids
-    return range(num_traces) if names is None else check_roi_ids(names, num_traces)
-
-
-def _as_traces(traces: Any, where: str) -> np.ndarray | _MatlabMatrix:
-    """Return traces of shape (T, N), without reading them if they lie in a file."""
-    if not isinstance(traces, _MatlabMatrix):
-        traces = np.asanyarray(traces)  # memory maps stay maps
+def _traces_and_ids(
+    table: pd.DataFrame | np.ndarray | _MatlabMatrix, where: str, roi_ids: Sequence[int | str] | None
+) -> tuple[np.ndarray | _MatlabMatrix, Sequence[int | str]]:
+    """Return traces of shape (T, N), without reading them if they lie in a file, and the ids of their channels."""
+    names = roi_ids
+    if isinstance(table, pd.DataFrame):
+        first, values = table.columns[0], table.iloc[:, 0].to_numpy()
+        is_named_time = re.split("[^a-z]+", str(first).lower())[0] in TIME_NAMES
+        if is_named_time and values.dtype.kind in "iuf" and np.all(np.diff(values) > 0):
+            raise ValueError(f"{where} has the column '{first}', which is no trace; leave it out.")
+        names = list(table.columns) if roi_ids is None else roi_ids
+    traces: Any = table if isinstance(table, _MatlabMatrix) else np.asanyarray(table)  # memory maps stay maps
     if traces.dtype.kind not in "iuf" or traces.ndim not in (1, 2) or 0 in traces.shape:
         raise ValueError(f"{where} must hold numbers of shape (T,) or (T, N), not {_described(traces)}.")
     if traces.ndim == 1:
-        return traces.reshape(-1, 1)
+        traces = traces.reshape(-1, 1)
     if traces.shape[1] > traces.shape[0]:
         raise ValueError(f"{where} has {traces.shape[1]} traces of {traces.shape[0]} samples; transpose it.")
-    return traces
+    num_traces = traces.shape[1]
+    return traces, range(num_traces) if names is None else check_roi_ids(names, num_traces)
 
 
 def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.ndarray]:
