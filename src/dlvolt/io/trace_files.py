@@ -329,7 +329,8 @@ def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
 def _matlab_array(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray | _MatlabMatrix:
     if "MATLAB_empty" in dataset.attrs:  # then the dataset holds the shape
         return np.empty(tuple(dataset))
-    return dataset[()].ravel() if 1 in dataset.shape else _MatlabMatrix(path, name, dataset)
+    is_vector = dataset.ndim == 1 or 1 in dataset.shape
+    return dataset[()].ravel() if is_vector else _MatlabMatrix(path, name, dataset)
 
 
 class _MatlabMatrix:
