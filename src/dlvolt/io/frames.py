@@ -60,12 +60,14 @@ def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
     """Return frames per second and µm per pixel (x, y) from the ImageJ or OME metadata of a TIFF file, else None."""
     if path.is_dir() or path.suffix.lower() == ".npy":
         return None, None
+    seconds, um_per_pixel = 0.0, list[float]()
     with reading(path), tifffile.TiffFile(path) as tif:
         if (xml := tif.ome_metadata) is not None:
-            return _ome_metadata(xml)
-        if tif.is_imagej:
-            return _imagej_metadata(tif)
-    return None, None
+            seconds, um_per_pixel = _ome_metadata(xml)
+        elif tif.is_imagej:
+            seconds, um_per_pixel = _imagej_metadata(tif)
+    is_known = len(um_per_pixel) == 2 and min(um_per_pixel) > 0
+    return (1 / seconds if seconds > 0 else None), um_per_pixel if is_known else None
 
 
 class _TiffPages:
@@ -160,24 +162,24 @@ def _check_shape(image: np.ndarray, shape: tuple[int, int], name: str) -> np.nda
     return image
 
 
-def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
+def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float, list[float]]:
+    """Return the seconds between frames, 0 if not known, and the µm per pixel, empty if not known."""
     metadata = tif.imagej_metadata or {}
     seconds = metadata.get("finterval", 0) * SECONDS.get(metadata.get("tunit", "sec"), 0)
     micrometres = MICROMETRES.get(str(metadata.get("unit")).lower())
     tags = tif.pages.first.tags
     if micrometres is None or "XResolution" not in tags or "YResolution" not in tags:
-        return (1 / seconds if seconds > 0 else None), None
+        return seconds, []
     pixels_per_unit = [np.divide(*tags[name].value) for name in ("XResolution", "YResolution")]
-    um_per_pixel = [float(micrometres / number) for number in pixels_per_unit if number > 0]
-    return (1 / seconds if seconds > 0 else None), um_per_pixel if len(um_per_pixel) == 2 else None
+    return seconds, [float(micrometres / number) for number in pixels_per_unit if number > 0]
 
 
-def _ome_metadata(xml: str) -> tuple[float | None, list[float] | None]:
+def _ome_metadata(xml: str) -> tuple[float, list[float]]:
+    """Return the seconds between frames and the µm per pixel, each 0 if not known."""
     image = tifffile.xml2dict(xml)["OME"]["Image"]
     pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
-    um_per_pixel = [
+    return seconds, [
         float(pixels.get(f"PhysicalSize{axis}", 0) * MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0))
         for axis in "XY"
     ]
-    return (1 / seconds if seconds > 0 else None), um_per_pixel if min(um_per_pixel) > 0 else None

@@ -73,13 +73,11 @@ def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.n
 def _load_mask(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"rois: there is no file {path}.")
-    if path.suffix.lower() == ".npy":
-        with reading(path, "rois"):
-            return np.load(path)
-    if path.suffix.lower() in TIFF_SUFFIXES:
-        with reading(path, "rois"):
-            return tifffile.imread(path)
-    raise ValueError(f"rois: {path} must be a mask in a .npy or .tif file.")
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", *TIFF_SUFFIXES):
+        raise ValueError(f"rois: {path} must be a mask in a .npy or .tif file.")
+    with reading(path, "rois"):
+        return np.load(path) if suffix == ".npy" else tifffile.imread(path)
 
 
 def _pixels_of_masks(masks: np.ndarray, image_shape: tuple[int, int]) -> dict[int, np.ndarray]:
