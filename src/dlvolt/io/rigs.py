@@ -82,6 +82,7 @@ def find_readers(source: Path) -> list[Candidate]:
 
 
 def _known(path: Path) -> Candidate | None:
+    """Return the reader for a file, by its ending and, of HDF5 and raw files, by what is in it or beside it."""
     name = path.name.lower()
     for reader, endings in ENDINGS.items():
         if name.endswith(endings):
@@ -159,6 +160,7 @@ def read_rig(
 
 
 def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
+    """Return what a reader returns; of a recording, read the first sample as well, and annotate it with the reader."""
     with unreadable("source", source, f"SpikeInterface's read_{reader}"):
         result = read()
         if isinstance(result, BaseRecording):

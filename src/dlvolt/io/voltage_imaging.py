@@ -12,10 +12,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.core import BaseRecording
 from spikeinterface.extractors.nwbextractors import read_file_from_backend
 
 from dlvolt.io.errors import unreadable
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.nwb_files import (
     NWB_FILE,
     child,
@@ -159,12 +160,16 @@ class VoltageImagingRecording(BaseRecording):
         file = open_nwb(access)
         try:
             metadata = read_metadata(file, file_path, series) if metadata is None else metadata
-            segment = VoltageImagingSegment(file, access, metadata)
+            data = _SeriesData(file, access, metadata)
+            clock = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
+            if metadata["t_start"] is None:
+                timestamps = child(file, file[metadata["series"]], "timestamps")
+                clock = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
         except Exception:
             _close(file)  # so that the user can mend it
             raise
-        BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], segment.dtype)
-        self.add_recording_segment(segment)
+        BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], data.dtype)
+        self.add_recording_segment(LazySegment(data.data.shape[0], data.read, **clock))
 
         self.annotate(**metadata["annotations"])
         for name, values in metadata["properties"].items():
@@ -177,8 +182,8 @@ class VoltageImagingRecording(BaseRecording):
         self._kwargs = access | dict(series=metadata["series"], metadata=metadata)
 
 
-class VoltageImagingSegment(BaseRecordingSegment):
-    """The one segment of a `VoltageImagingRecording`."""
+class _SeriesData:
+    """The data of a series of an NWB file, which each process opens for itself."""
 
     def __init__(self, file: Any, access: dict[str, Any], metadata: dict[str, Any]) -> None:
         self.access, self.series = access, metadata["series"]
@@ -188,32 +193,22 @@ class VoltageImagingSegment(BaseRecordingSegment):
         stored = self.data.dtype.newbyteorder("=")
         self.is_scaled = (self.scale, self.offset) != (1, 0)
         self.dtype = np.result_type(stored, np.float32) if self.is_scaled else stored
-        if metadata["t_start"] is None:
-            timestamps = child(file, file[self.series], "timestamps")
-            times = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
-        else:
-            times = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
-        BaseRecordingSegment.__init__(self, **times)
 
     def _attach(self, file: Any) -> None:
         self.data, self.process = child(file, file[self.series], "data"), os.getpid()
 
-    def get_num_samples(self) -> int:
-        """Return the number of samples T."""
-        return self.data.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N)."""
+    def read(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return some samples of some traces."""
         if self.process != os.getpid():  # a forked process must not share the file of its parent
             self._attach(open_nwb(self.access))
-        channels = np.arange(self.num_channels)[slice(None) if channel_indices is None else channel_indices]
+        channels = np.arange(self.num_channels)[channels]
         if self.data.ndim == 1:
-            traces = self.data[start_frame:end_frame][:, None][:, channels]
+            traces = self.data[start:end][:, None][:, channels]
         elif len(channels) == 0:
-            traces = np.empty((end_frame - start_frame, 0))
+            traces = np.empty((end - start, 0))
         else:  # one block of the file, as HDF5 is slow with lists of columns and wants them sorted
             first, last = channels.min(), channels.max()
-            traces = self.data[start_frame:end_frame, first : last + 1]
+            traces = self.data[start:end, first : last + 1]
             if not np.array_equal(channels, np.arange(first, last + 1)):
                 traces = traces[:, channels - first]
         traces = traces.astype(self.dtype, copy=False)
