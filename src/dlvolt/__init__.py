@@ -16,5 +16,5 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is here, or was."""
+    """Return a public name, or what an old name now is."""
     return _attribute(name) if name in __all__ else moved.attribute(__name__, name)

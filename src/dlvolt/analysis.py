@@ -1,4 +1,4 @@
-"""What is computed about sorted units before they are written: waveforms, quality metrics, locations."""
+"""What is computed of sorted units before they are written: waveforms, quality metrics, locations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlvolt.electrodes.stages import filter_and_reference, set_aside
 from dlvolt.parameters import SorterParameters
 
 QUALITY_METRICS = ("num_spikes", "firing_rate", "snr", "isi_violation", "rp_violation", "amplitude_median", "sd_ratio")
-PRESENCE_BIN_S = 60.0  # SpikeInterface's; a shorter recording has no presence ratio
+PRESENCE_BIN_S = 60.0  # of SpikeInterface; a shorter recording has no presence ratio
 
 
 def analyze(
@@ -31,21 +31,21 @@ def analyze(
     sorting : BaseSorting
         The K units; K may be 0.
     recording : BaseRecording
-        The recording that was sorted; it is filtered and referenced like the sorter does it, but not whitened.
+        The recording that was sorted. It is filtered and referenced as in the sorter, but not whitened.
     parameters : SorterParameters
-        What it was sorted with.
+        The parameters of the sorter.
     folder : path, optional
-        Where to keep the result; by default in memory.
+        A new folder for the result; by default it is kept in memory.
     preprocessed : bool, default: False
-        The recording is filtered and referenced already.
+        Whether the recording is filtered and referenced already.
     job_kwargs : dict, optional
-        SpikeInterface's.
+        SpikeInterface's job keyword arguments.
 
     Returns
     -------
     SortingAnalyzer
-        Sparse; with templates (average and std), spike amplitudes, quick quality metrics and unit locations. In µV
-        where the recording knows its gains. Without units it has templates only.
+        A sparse analyzer with templates (average and std), spike amplitudes, quick quality metrics and unit locations,
+        in µV if the recording knows its gains. Without units it has templates only.
     """
     job_kwargs = fix_job_kwargs({"pool_engine": "thread"} | (job_kwargs or {}))
     duration_s = recording.get_total_duration()
@@ -68,7 +68,7 @@ def analyze(
         "waveforms": {"ms_before": parameters.ms_before, "ms_after": parameters.ms_after},
         "templates": {"operators": ["average", "std"]},
     }
-    if len(sorting.unit_ids) > 0:  # SpikeInterface's other extensions need a spike
+    if len(sorting.unit_ids) > 0:  # the other extensions need at least one spike
         extensions |= {
             "noise_levels": {"random_slices_kwargs": {"seed": parameters.seed}},
             "spike_amplitudes": {},

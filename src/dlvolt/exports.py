@@ -1,9 +1,9 @@
-"""Sorted units as other programs take them: Phy, tables of CSV, arrays of NumPy."""
+"""Sorted units for other programs: for Phy, as CSV tables and as NumPy arrays."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,14 @@ def export_phy(
     Parameters
     ----------
     analyzer : SortingAnalyzer
-        Of `dlvolt.analysis.analyze`, with at least one unit. Phy knows one segment only: where there are several, they
-        are joined one after the other, and so are the spikes.
+        What `dlvolt.analysis.analyze` returned, with at least one unit. Phy knows one segment only, so several are
+        joined one after the other, and so are their spikes.
     folder : path
         A new folder.
     parameters : SorterParameters, optional
-        What was sorted with; for joined segments, whose units are analyzed again.
+        The parameters of the sorter, by which the units of joined segments are analyzed again.
     job_kwargs : dict, optional
-        SpikeInterface's.
+        SpikeInterface's job keyword arguments.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def export_phy(
     ValueError
         If there are no units.
     """
-    from spikeinterface.exporters import export_to_phy  # which waits for pandas and more
+    from spikeinterface.exporters import export_to_phy  # takes long to import
 
     if analyzer.get_num_units() == 0:
         raise ValueError("phy: there are no units to curate.")
@@ -57,33 +57,29 @@ def export_phy(
     if analyzer.get_num_segments() > 1:
         lengths = [analyzer.get_num_samples(segment) for segment in range(analyzer.get_num_segments())]
         joined = concatenate_recordings([analyzer.recording])
-        p = parameters or SorterParameters(modality="extracellular")
-        analyzer = analyze(
-            join_segments(analyzer.sorting, lengths), joined, p, preprocessed=True, job_kwargs=job_kwargs
+        parameters = parameters or SorterParameters(modality="extracellular")
+        sorting = join_segments(analyzer.sorting, lengths)
+        analyzer = analyze(sorting, joined, parameters, preprocessed=True, job_kwargs=job_kwargs)
+
+    with _new_folder(folder, "phy") as made, nothing_old_to_collect():
+        export_to_phy(
+            analyzer,
+            made,
+            remove_if_exists=True,
+            verbose=False,
+            use_relative_path=True,
+            additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
+            **job_kwargs,
         )
-
-    def write(made: Path) -> None:
-        with nothing_old_to_collect():
-            export_to_phy(
-                analyzer,
-                made,
-                remove_if_exists=True,
-                verbose=False,
-                use_relative_path=True,
-                additional_properties=["label", "fdr"],  # columns of Phy's table, where the sorting has them
-                **job_kwargs,
-            )
-
-    return _write(Path(folder), "phy", write)
+    return Path(folder)
 
 
 @contextmanager
 def nothing_old_to_collect() -> Iterator[None]:
-    """Keep the garbage collector off what is there already.
+    """Exempt the objects that exist already from garbage collection.
 
-    SpikeInterface collects garbage after each chunk that it writes, and with all the modules that are imported by then
-    one look at everything takes up to a second: as long as the recording lasts. Who has frozen objects already keeps
-    them so, as one cannot give back a part.
+    SpikeInterface collects garbage after each chunk that it writes, and to look at all objects of all imported modules
+    takes up to a second each time. Where objects are frozen already, nothing is done: one cannot unfreeze some of them.
     """
     if gc.get_freeze_count():
         yield
@@ -96,19 +92,14 @@ def nothing_old_to_collect() -> Iterator[None]:
 
 
 def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
-    """Put the spikes of the segments one after the other.
+    """Return the same units and properties in one segment, in which the segments follow each other.
 
     Parameters
     ----------
     sorting : BaseSorting
         The K units.
     lengths : list of int
-        Samples of each segment.
-
-    Returns
-    -------
-    NumpySorting
-        The same units with their properties, in one segment.
+        Number of samples of each segment.
     """
     vector = sorting.to_spike_vector().copy()
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
@@ -120,7 +111,7 @@ def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
 
 
 def unit_table(analyzer: SortingAnalyzer | BaseSorting) -> pd.DataFrame:
-    """Gather what is known of each unit.
+    """Return a table of what is known of each unit.
 
     Parameters
     ----------
@@ -130,8 +121,8 @@ def unit_table(analyzer: SortingAnalyzer | BaseSorting) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each unit, with ``unit``, its properties of one value each, its quality metrics, and ``x_um`` and
-        ``y_um``, where they were computed.
+        A row for each unit with ``unit``, its properties of one value each, ``num_spikes``, and, if they were computed,
+        its quality metrics and its location ``x_um`` and ``y_um``.
     """
     sorting = analyzer if isinstance(analyzer, BaseSorting) else analyzer.sorting
     columns: dict[str, Any] = {"unit": sorting.unit_ids}
@@ -159,11 +150,11 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     Parameters
     ----------
     analyzer : SortingAnalyzer or BaseSorting
-        Of K units; or a sorting, as of ROIs.
+        Of K units.
     folder : path
         A new folder. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
-        recording's clock), where it was computed ``amplitude`` in µV, and of ROIs ``probability``, ``label`` and
-        ``crosstalk``.
+        recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs also have ``probability``,
+        ``label`` and ``crosstalk``.
 
     Returns
     -------
@@ -191,11 +182,10 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     for name, values in spike_properties(sorting).items():
         table.loc[by_unit, name.removeprefix("spike_")] = values
 
-    def write(made: Path) -> None:
+    with _new_folder(folder, "csv") as made:
         table.to_csv(made / "spikes.csv", index=False)
         unit_table(analyzer).to_csv(made / "units.csv", index=False)
-
-    return _write(Path(folder), "csv", write)
+    return Path(folder)
 
 
 def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
@@ -207,9 +197,9 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
         Of K units on N channels.
     folder : path
         A new folder for ``spike_times.npy`` (samples from 0 in the segment), ``spike_clusters.npy`` (index of the
-        unit, 0 to K - 1), ``spike_segments.npy``, ``unit_ids.npy`` (K,), ``channel_positions.npy`` (N, 2), µm, and,
-        where they were computed, ``amplitudes.npy``, one for each spike in µV, and ``templates.npy``
-        (K, D samples, N), µV.
+        unit, 0 to K - 1) and ``spike_segments.npy``, each of shape (E,), ``unit_ids.npy`` (K,),
+        ``channel_positions.npy`` (N, 2) in µm and, if they were computed, ``amplitudes.npy`` (E,) in µV and
+        ``templates.npy`` (K, D samples, N) in µV.
 
     Returns
     -------
@@ -230,17 +220,16 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
     if analyzer.has_extension("templates"):
         arrays["templates"] = analyzer.get_extension("templates").get_data("average").astype(np.float32)
 
-    def write(made: Path) -> None:
+    with _new_folder(folder, "npy") as made:
         for name, values in arrays.items():
             np.save(made / f"{name}.npy", values, allow_pickle=False)
+    return Path(folder)
 
-    return _write(Path(folder), "npy", write)
 
-
-def _write(folder: Path, argument: str, write: Callable[[Path], None]) -> Path:
-    """Write a folder beside its place and rename it, so that there is never half of it."""
-    check_new_folder(folder, argument)
-    with written_whole(folder) as made:
+@contextmanager
+def _new_folder(folder: str | Path, argument: str) -> Iterator[Path]:
+    """Give an empty folder that takes its place when all is written, so that there is never half of it."""
+    check_new_folder(Path(folder), argument)
+    with written_whole(Path(folder)) as made:
         made.mkdir()
-        write(made)
-    return folder
+        yield made

@@ -1,4 +1,4 @@
-"""Where old import paths lead: code that imports modules where they were goes on working, with a warning."""
+"""Old import paths: code that imports modules from where they were goes on working, with a warning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MOVED = {  # old name, and those that begin with it and a dot: new name
+MOVED = {  # old name of a module: new name; also for modules in it
     "dlvolt.calcium": "dlvolt.rois.calcium",
     "dlvolt.clustering": "dlvolt.electrodes.clustering",
     "dlvolt.detection.classify": "dlvolt.electrodes.classify",
@@ -27,7 +27,7 @@ MOVED = {  # old name, and those that begin with it and a dot: new name
     "dlvolt.refractory": "dlvolt.electrodes.refractory",
 }
 
-NAMES = {  # of functions and classes, likewise
+NAMES = {  # old name of a function or class: new name
     "dlvolt.detection.Crosstalk": "dlvolt.rois.Crosstalk",
     "dlvolt.detection.MatchedFilterPeakDetector": "dlvolt.electrodes.MatchedFilterPeakDetector",
     "dlvolt.detection.SpikeProbabilityOfPeaks": "dlvolt.electrodes.SpikeProbabilityOfPeaks",
@@ -44,19 +44,19 @@ NAMES = {  # of functions and classes, likewise
 
 
 class MovedFinder(Loader):
-    """Meta path finder and loader that gives, for the old name of a module, the module where it is now."""
+    """Meta path finder and loader that gives the moved module for an old name."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Answer for old names only."""
+        """Return a spec for old names only."""
         return ModuleSpec(name, self) if new_name(name) else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to the import system to make an empty module."""
+        """Let the import system make an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module that is meant in the place of an empty one."""
+        """Replace the empty module by the moved one."""
         old = module.__name__
         new = new_name(old)
         assert new is not None  # as `find_spec` answers for old names only
@@ -65,19 +65,19 @@ class MovedFinder(Loader):
 
 
 def new_name(name: str) -> str | None:
-    """Return where a module is now, None if it has not moved."""
-    if not name.startswith("dlvolt."):  # as most that are imported
+    """Return the new name of a module, or None if it has not moved."""
+    if not name.startswith("dlvolt."):  # most names that are imported: answered at once
         return None
     return next((new + name[len(old) :] for old, new in MOVED.items() if f"{name}.".startswith(f"{old}.")), None)
 
 
 def attribute(module: str, name: str) -> Any:
-    """Return what was called so in a module; for a module's ``__getattr__``.
+    """Return what an old name of a module now is, for the module's ``__getattr__``.
 
     Raises
     ------
     AttributeError
-        If it never was there.
+        If the module never had this name.
     """
     old = f"{module}.{name}"
     if old in NAMES:
@@ -90,6 +90,6 @@ def attribute(module: str, name: str) -> Any:
 
 
 def install() -> None:
-    """Have old names found, once."""
+    """Install the finder of old names, once."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, MovedFinder())  # before the one that would find parts of a moved package a second time
+        sys.meta_path.insert(0, MovedFinder())  # first: others would import the parts of a moved package a second time

@@ -1,4 +1,4 @@
-"""Spikes as SpikeInterface's sortings."""
+"""SpikeInterface's sortings: made from spikes, and what they know of each spike."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 
 
 def as_sorting(vector: np.ndarray, recording: BaseRecording, unit_ids: np.ndarray) -> NumpySorting:
-    """Return spikes as a sorting, in order, with the segments of a recording also where they have none."""
+    """Return spikes as a sorting, in order of time, with all segments of the recording.
+
+    Parameters
+    ----------
+    vector : array of shape (E,)
+        The spikes, as in a spike vector of SpikeInterface, in any order.
+    recording : BaseRecording
+        The recording in which they were found.
+    unit_ids : array of shape (K,)
+        The identifiers of the units.
+    """
     vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
     sorting = NumpySorting(vector, recording.sampling_frequency, unit_ids)
-    for segment in range(sorting.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
-        sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
+    add_empty_segments(sorting, recording.get_num_segments())
     return sorting
+
+
+def add_empty_segments(sorting: NumpySorting, num_segments: int) -> None:
+    """Add segments after the last one with spikes, at which a `NumpySorting` ends, until there are `num_segments`."""
+    vector = sorting.to_spike_vector()
+    for segment in range(sorting.get_num_segments(), num_segments):
+        sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
 
 
 def spike_properties(sorting: BaseSorting) -> dict[str, np.ndarray]:
@@ -22,7 +38,7 @@ def spike_properties(sorting: BaseSorting) -> dict[str, np.ndarray]:
     properties = {}
     for name in sorting.get_property_keys():
         rows = sorting.get_property(name)
-        # After curation an array may be of other spikes than the unit's; such properties are stale.
+        # After curation the arrays may still be those of the units before; such properties are left out.
         if rows.dtype == object and [np.shape(row) for row in rows] == [(count,) for count in counts]:
             # Empty rows are often float64, whatever the others are.
             properties[name] = np.concatenate([row for row in rows if len(row)] or [np.zeros(0)])

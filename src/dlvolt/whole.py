@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all."""
+"""Files and folders that are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give the place where a file or folder is to be written, beside its own, and move it there when it is whole.
+    """Give a temporary path for a file or folder, and move what was written there to `path` when it is whole.
 
-    The place is in a hidden folder: on the same file system, and gone with all its content on failure.
+    The temporary path is in a hidden folder beside `path`: on the same file system, and deleted with all its content
+    on failure.
 
     Parameters
     ----------
     path : Path
-        Where it is to be; its folder exists. A file that is there is replaced.
+        Where the file or folder is to be, in a folder that exists. A file that is there is replaced.
     """
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as beside:
         made = Path(beside) / path.name
@@ -26,9 +27,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(made, path)
 
 
+def check_parent(path: Path, argument: str) -> None:
+    """Raise if there is no folder to put a file or folder in."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"{argument}: there is no folder {parent} to put {path.name} in")
+
+
 def check_new_folder(folder: Path, argument: str) -> None:
-    """Raise where a folder is there already or cannot be made, before any work."""
+    """Raise if a folder exists already or cannot be made, before any work."""
     if folder.exists():
         raise FileExistsError(f"{argument}: {folder} exists; give the name of a new folder")
-    if not folder.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{argument}: there is no folder {folder.absolute().parent} to put {folder.name} in")
+    check_parent(folder, argument)

@@ -127,6 +127,12 @@ def test_variables_of_matlab(tmp_path, save):
     np.testing.assert_array_equal(read_label_file(path, 3), TRACES > 0)
 
 
+def test_a_vector_in_a_mat_file_that_matlab_has_not_written(tmp_path):
+    with h5py.File(tmp_path / "trace.mat", "w") as file:
+        file["trace"] = TRACES[:, 0]  # MATLAB gives all arrays two axes
+    np.testing.assert_array_equal(read_trace_file(tmp_path / "trace.mat", 400.0).get_traces(), TRACES[:, :1])
+
+
 def test_columns_of_a_csv_name_the_channels(tmp_path):
     save_csv(tmp_path / "traces.csv", TRACES, "soma,dendrite,axon")
     recording = read_traces(tmp_path / "traces.csv", sampling_frequency=1000.0)

@@ -1,10 +1,10 @@
 """The command line: ``dlvolt sort``, ``detect``, ``train``, ``evaluate``, ``info``, ``demo`` and ``completion``.
 
-Exit codes: 0, done; 1, something that is no fault of the input went wrong; 2, the arguments or their files will not do,
-said in one line; 130, stopped by Ctrl-C.
+Exit codes: 0, done; 1, failed, by no fault of the input; 2, the arguments or their files will not do, with one line
+that says why; 130, stopped by Ctrl-C.
 
-Each command is a file: `add_command` adds its flags, and a function of its name runs it. What needs SpikeInterface is
-imported by the functions that use it, so that ``--help`` does not wait for it.
+Each command is a file: `add_command` adds its flags, and a function of its name runs it. These functions import what
+needs SpikeInterface, so that ``--help`` does not wait for it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        With code 2 after one line on stderr where the arguments or their files will not do.
+        With code 2, after one line on stderr, if the arguments or their files will not do.
     """
     parser = make_parser()
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}; {meant(parser, args.command, unknown)}")
     parser.verbose = args.verbose
-    if "source" in args and not args.source.exists():  # said at once: what reads it takes seconds to import
+    if "source" in args and not args.source.exists():  # checked first, as the readers take seconds to import
         parser.error(f"SOURCE: {args.source} does not exist.")
     args.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if getattr(args, "params", None) is not None:
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args = parser.parse_args(arguments, argparse.Namespace(arguments=args.arguments))
     with warnings.catch_warnings():
         if not args.verbose:
-            warnings.filterwarnings("ignore", module="spikeinterface")  # about its Python interface
-            logging.getLogger("neo").setLevel(logging.ERROR)  # it warns each time a file is opened
+            warnings.filterwarnings("ignore", module="spikeinterface")  # they are about its Python interface
+            logging.getLogger("neo").setLevel(logging.ERROR)  # Neo warns each time a file is opened
         args.warned = []
         warnings.showwarning = partial(warn, args.warned)
         with in_one_line():
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def warn(warned: list[str], message: Warning | str, *_: Any) -> None:
-    """Show a warning in a line, and remember it."""
+    """Print a warning in one line, and add it to a list."""
     warned.append(in_flags(message))
     print(f"dlvolt: warning: {warned[-1]}", file=sys.stderr)
 
 
 def meant(parser: Parser, command: str, unknown: Sequence[str]) -> str:
-    """Tell which flags may have been meant by unknown ones."""
+    """Return a hint at the flags that may have been meant by unknown arguments."""
     flags = [flag for action in parser.commands[command]._actions for flag in action.option_strings]
     close = [get_close_matches(word.partition("=")[0], flags, n=1) for word in unknown if word.startswith("--")]
     if any(close):
@@ -76,12 +76,11 @@ def meant(parser: Parser, command: str, unknown: Sequence[str]) -> str:
 
 
 def make_parser() -> Parser:
-    """Return the parser of the command line; each sorter parameter is a flag."""
+    """Return the parser of the command line, in which each sorter parameter is a flag."""
     parser = Parser(
         "dlvolt",
         description="Spike sorting and spike detection for SpikeInterface and NWB.",
         epilog="Exit codes: 0 done; 1 failed; 2 the arguments or their files will not do; 130 stopped by Ctrl-C.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dlvolt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")

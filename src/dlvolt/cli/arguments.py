@@ -1,8 +1,9 @@
-"""The flags that several commands have, and how errors are said."""
+"""The flags that several commands have, and errors in one line."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,43 +15,34 @@ from typing import Any, NoReturn, get_type_hints
 
 from dlvolt.parameters import CHOICES, SorterParameters
 
-BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")  # flags, or none
+# sorter parameters that commands give by themselves or by flags of other names
+BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")
 ELECTRODE_PARAMETERS, ROI_PARAMETERS = (
     [each.name for each in fields(SorterParameters) if each.metadata["of"] in (of, "both") and each.name not in BY_HAND]
     for of in ("electrodes", "rois")
 )
 
-FLAGS = {  # what the Python functions call a flag
-    "source": "SOURCE",
-    "folder": "SOURCE",
-    "recording": "SOURCE",
-    "traces": "SOURCE",
-    "stream_name": "--stream",
-    "sampling_frequency": "--sampling-frequency",
-    "probe": "--probe",
-    "reader": "--reader",
-    "path": "--out",
-    "labels": "--labels",
-    "series": "--stream",
-    "model": "--model",
-    "names": "--traces",
-    "sorters": "--sorters",
-    "truth": "--truth",
-    "report": "--report",
-}
+# name of an argument in errors of the Python functions -> the flag that gives it
+FLAGS = dict.fromkeys(("source", "folder", "recording", "traces"), "SOURCE")
+FLAGS |= {"stream_name": "--stream", "series": "--stream", "path": "--out", "names": "--traces"}
+FLAGS |= {name: f"--{name}" for name in ("probe", "reader", "labels", "model", "sorters", "truth", "report")}
+FLAGS |= {"sampling_frequency": "--sampling-frequency"}
 EXAMPLE_TIME = "2024-05-31T14:30:00+02:00"
 
 Commands = argparse._SubParsersAction  # what `add_command` of each command adds to
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line."""
+    """Argument parser whose errors are one line, and which takes flags in full only."""
 
     commands: Mapping[str, argparse.ArgumentParser]
     verbose = False
 
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, **kwargs)
+
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
+        """Print what is wrong in one line and exit with code 2."""
         self.exit(2, f"dlvolt: error: {' '.join(message.split())}\n")
 
 
@@ -77,7 +69,7 @@ def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]
 
 
 def _choice(words: dict[str, Any], text: str) -> Any:
-    """Return what a word stands for, itself if that is nothing: the parameters say what is wrong with it."""
+    """Return the choice that a word names, or an unknown word itself, which `SorterParameters` then rejects."""
     return words.get(text, text)
 
 
@@ -87,7 +79,7 @@ def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_recording_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the recording of electrodes and what tells how to read it."""
+    """Add the arguments that tell which recording of electrodes to read, and how."""
     add = command.add_argument
     add(
         "source",
@@ -101,20 +93,16 @@ def add_recording_arguments(command: argparse.ArgumentParser) -> None:
     add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
 
 
-def add_csv_argument(command: argparse.ArgumentParser) -> None:
-    """Add the tables of units and of spikes."""
-    command.add_argument("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
-
-
-def add_report_argument(command: argparse.ArgumentParser) -> None:
-    """Add the page that shows what was found."""
-    command.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found"
-    )
+def add_result_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the flags that compare the units found, and that write them to more than the NWB file."""
+    add = command.add_argument
+    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
+    add("--csv", type=Path, metavar="FOLDER", help="also write units.csv and spikes.csv")
+    add("--report", type=Path, metavar="FOLDER", help="also write report.html, a page that shows what was found")
 
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the source of traces and what tells how to read it."""
+    """Add the arguments that tell which traces to read, and how."""
     command.add_argument(
         "source",
         metavar="SOURCE",
@@ -130,7 +118,7 @@ def add_trace_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the flags that say which NWB file is written and what is known about its session."""
+    """Add the flags for the NWB file to write, and for its session."""
     add = command.add_argument
     add("--out", type=Path, required=True, metavar="FILE", help="the NWB file to write")
     add("--overwrite", action="store_true", help="replace the NWB file if it exists")
@@ -151,13 +139,13 @@ def add_nwb_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_job_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the flags that say how to run, not what."""
+    """Add the flags for workers and progress."""
     command.add_argument("--n-jobs", type=int, default=-1, metavar="N", help="workers; default: one for each core")
     command.add_argument("--quiet", action="store_true", help="no progress, only results")
 
 
 def iso_time(text: str) -> datetime:
-    """Read a time."""
+    """Return the time of an ISO text."""
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
@@ -165,21 +153,33 @@ def iso_time(text: str) -> datetime:
 
 
 def positive(kind: type) -> Callable[[str], float]:
-    """Return what reads a positive number."""
+    """Return a type for argparse: a positive number of a kind, int or float."""
 
     def read(text: str) -> float:
         if not (number := kind(text)) > 0:
             raise argparse.ArgumentTypeError(f"must be positive, not {text}")
         return number
 
-    read.__name__ = kind.__name__  # argparse names it when the text is no number
+    read.__name__ = kind.__name__  # for argparse's error when the text is no number
     return read
+
+
+def read_json(path: Path, flag: str) -> Any:
+    """Read the JSON file that a flag names."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{flag}: {path} is not a JSON file that can be read: {error}") from error
 
 
 @contextmanager
 def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn what is wrong with the input into one line; errors elsewhere are ours and keep their traceback."""
-    expected: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *kinds)  # the last: a missing package
+    """Turn errors that tell of wrong input, or of a missing package, into one line and exit code 2.
+
+    It is put around the reading and checking of input only: errors elsewhere are faults of dlvolt and keep their
+    traceback.
+    """
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, *kinds)
     try:
         yield
     except expected as error:
@@ -189,7 +189,7 @@ def one_line_errors(parser: Parser, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def in_flags(message: Exception | Warning | str) -> str:
-    """Say a message of the Python functions in words of the command line."""
+    """Return a message of the Python functions with the flags in place of the names of arguments."""
     name, colon, rest = str(message).partition(":")
     text = f"{FLAGS.get(name, name)}{colon}{rest}"
     return text.replace("probe=", "--probe").replace("overwrite=True", "--overwrite")

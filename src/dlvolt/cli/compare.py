@@ -1,4 +1,4 @@
-"""The flag --compare: how units agree with those of a file."""
+"""The flag --compare: how units agree with those in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def read_units(path: Path, recording: BaseRecording, flag: str = "--compare") -> BaseSorting:
-    """Read the units of an NWB file, on the clock of a recording, or a sorting saved by SpikeInterface."""
+    """Return the units in an NWB file, on the clock of a recording, or in a sorting saved by SpikeInterface."""
     import h5py
     from spikeinterface.core import BaseSorting, NumpySorting, load
     from spikeinterface.extractors import read_nwb_sorting

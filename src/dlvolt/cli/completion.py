@@ -11,7 +11,6 @@ def add_command(commands: Commands) -> None:
     """Add ``dlvolt completion`` and its flags."""
     command = commands.add_parser(
         "completion",
-        allow_abbrev=False,
         help="print a script that completes commands and flags in a shell",
         description="Print what a shell sources to complete dlvolt's commands and flags; needs the package shtab.",
         epilog="Example: dlvolt completion bash > ~/.local/share/bash-completion/completions/dlvolt",

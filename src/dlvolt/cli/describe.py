@@ -1,9 +1,10 @@
-"""``dlvolt info``: what is in a source, and what would be done with it."""
+"""The text of ``dlvolt info``: what is in a source, and what would be done with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from spikeinterface.core import BaseRecording
@@ -14,21 +15,16 @@ from dlvolt.sorter import check, choose_modality
 
 
 def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool = False) -> str:
-    """Tell what a recording is and what ``dlvolt sort`` or ``dlvolt detect`` would do with it.
+    """Return lines that tell what a recording is and what ``dlvolt sort`` or ``dlvolt detect`` would do with it.
 
     Parameters
     ----------
     recording : BaseRecording
-        As `dlvolt.io.read_recording` or `dlvolt.io.read_traces` gives it.
+        What `dlvolt.io.read_recording` or `dlvolt.io.read_traces` returned.
     source : path
-        Where it is from.
+        The file or folder.
     assumed_probe : bool, default: False
-        The probe is not the source's but assumed.
-
-    Returns
-    -------
-    str
-        A line for each thing known.
+        Whether the probe is assumed, since the source has none.
     """
     modality = choose_modality(recording)
     ids = recording.channel_ids
@@ -50,7 +46,7 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
 
 
 def list_streams(source: str | Path, streams: Sequence[str]) -> str:
-    """Tell which streams a source has, where it has several."""
+    """Return lines that tell which streams a source has if it has several."""
     return _aligned(
         {
             "source": str(source),
@@ -61,13 +57,13 @@ def list_streams(source: str | Path, streams: Sequence[str]) -> str:
 
 
 def _aligned(lines: dict[str, str]) -> str:
-    """Return a column of names, and beside it one of texts, which may have several lines."""
+    """Return a column of names and beside it their texts, which may have several lines."""
     width = max(map(len, lines)) + 2
     return "\n".join(f"{name:<{width}}{text}".replace("\n", "\n" + " " * width) for name, text in lines.items())
 
 
 def read_by(recording: BaseRecording) -> str:
-    """Tell which reader read a recording, and which of several streams it took."""
+    """Return the reader of a recording, and the stream if the reader knows several."""
     stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
     reader = recording.get_annotation("reader") or type(recording).__name__
     return f"{reader}, stream '{stream}'" if stream else reader
@@ -92,15 +88,14 @@ def _probe(recording: BaseRecording, assumed: bool) -> str:
 
 
 def _plan(recording: BaseRecording, modality: str) -> str:
-    try:
-        check(recording, SorterParameters(modality=modality))
-    except (ValueError, OSError) as error:
-        if modality == "optical" and _serves_calcium(recording):
-            return (
-                f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
-                f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
-            )
-        return f"nothing yet: {str(error).removeprefix('recording: ')}"
+    problem = _problem(recording, modality=modality)
+    if problem and modality == "optical" and not _problem(recording, modality="optical", model=MODEL_OF_CALCIUM):
+        return (
+            f"dlvolt detect --model {MODEL_OF_CALCIUM}, if these are traces of calcium: a rate and spikes for each "
+            f"of the {recording.get_num_channels()}; for spikes of voltage the frame rate is too low"
+        )
+    if problem:
+        return f"nothing yet: {problem}"
     if modality == "optical":
         return f"dlvolt detect: a unit for each of the {recording.get_num_channels()} traces, by a neural network"
     from dlvolt.electrodes.motion import why_not
@@ -116,10 +111,10 @@ def _plan(recording: BaseRecording, modality: str) -> str:
     )
 
 
-def _serves_calcium(recording: BaseRecording) -> bool:
-    """Whether the traces are sampled as those of calcium are."""
+def _problem(recording: BaseRecording, **parameters: Any) -> str:
+    """Return why a recording cannot be sorted with some parameters, or "" if it can."""
     try:
-        check(recording, SorterParameters(modality="optical", model=MODEL_OF_CALCIUM))
-    except (ValueError, OSError):
-        return False
-    return True
+        check(recording, SorterParameters(**parameters))
+    except (ValueError, OSError) as error:
+        return str(error).removeprefix("recording: ")
+    return ""

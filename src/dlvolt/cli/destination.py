@@ -1,22 +1,22 @@
-"""Whether what the commands are to write can be written, found out before the work."""
+"""Checks, before the work, that the commands can write what they are to write."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlvolt.cli.arguments import EXAMPLE_TIME
+from dlvolt.cli.arguments import EXAMPLE_TIME, read_json
+from dlvolt.whole import check_parent
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
 
 
 def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[str, Any]:
-    """Return how `write_nwb_units` is to write --out, once it is sure that it can."""
-    from dlvolt.io.voltage_imaging import is_nwb
+    """Return the arguments of `write_nwb_units` for --out; raise if it could not write the file."""
+    from dlvolt.io.nwb_files import is_nwb
 
     source = args.source if is_nwb(args.source) else None
     destination = dict(source=source, metadata=session_metadata(args, source, recording), overwrite=args.overwrite)
@@ -27,8 +27,10 @@ def nwb_destination(args: argparse.Namespace, recording: BaseRecording) -> dict[
 def session_metadata(
     args: argparse.Namespace, source: Path | None, recording: BaseRecording
 ) -> dict[str, dict[str, Any]]:
-    """Return the metadata for `write_nwb_units`; see to it that somebody knows when the session started."""
-    given = {} if args.metadata is None else read_json(args.metadata)
+    """Return the metadata for `write_nwb_units`; raise if nothing tells when the session started."""
+    given = {} if args.metadata is None else read_json(args.metadata, "--metadata")
+    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
+        raise ValueError(f'--metadata: {args.metadata} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
     session = dict(given.get("NWBFile", {}))
     if args.session_start_time is not None:
         session["session_start_time"] = args.session_start_time
@@ -46,19 +48,8 @@ def session_metadata(
     return given | {"NWBFile": session}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the file of --metadata."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--metadata: {path} is not a JSON file that can be read: {error}") from error
-    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
-        raise ValueError(f'--metadata: {path} must hold an object like {{"NWBFile": {{…}}, "Subject": {{…}}}}')
-    return given
-
-
 def check_destination(path: Path, recording: BaseRecording, destination: dict[str, Any]) -> None:
-    """Write no units beside `path` and throw them away: what will not do must show before the sorting, not after."""
+    """Write an empty units table beside `path` and delete it: what will not do must show before the sorting."""
     import numpy as np
     from spikeinterface.core.base import minimum_spike_dtype
 
@@ -74,11 +65,10 @@ def check_destination(path: Path, recording: BaseRecording, destination: dict[st
 
 
 def check_report(args: argparse.Namespace) -> None:
-    """Check that the page can be written where it is asked for."""
+    """Raise if the page of --report cannot be written."""
     if args.report is None:
         return
-    from dlvolt.reporting.page import NAME, check_page
+    from dlvolt.reporting.page import check_page
 
     check_page(args.report, args.overwrite)
-    if not args.report.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--report: there is no folder {args.report.absolute().parent} to write {NAME} in")
+    check_parent(args.report, "--report")

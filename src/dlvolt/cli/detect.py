@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import dlvolt
 from dlvolt.cli.arguments import (
     ROI_PARAMETERS,
     Commands,
     Parser,
-    add_csv_argument,
     add_job_arguments,
     add_nwb_arguments,
-    add_report_argument,
+    add_result_arguments,
     add_sorter_parameters,
     add_trace_arguments,
     one_line_errors,
@@ -31,7 +29,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "detect",
         usage="dlvolt detect SOURCE --out FILE [options]",
-        allow_abbrev=False,
         help="detect the spikes of each ROI with a network and write them to an NWB file",
         description="Find spikes in voltage or calcium imaging, a unit for each ROI, and write them to a new NWB file.",
         epilog="Example: dlvolt detect traces.npy --sampling-frequency 500 --model voltage --out spikes.nwb "
@@ -56,9 +53,7 @@ def add_command(commands: Commands) -> None:
         default=[],
         help="also write these traces of each ROI to the NWB file",
     )
-    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
-    add_csv_argument(command)
-    add_report_argument(command)
+    add_result_arguments(command)
     add_sorter_parameters(command, ROI_PARAMETERS)
     add_nwb_arguments(command)
     add_job_arguments(command)
@@ -99,7 +94,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     sorting.register_recording(recording)
     if electrodes:
         sorting.annotate(modality="extracellular")
-        for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # the slow depolarisation is not seen there
+        for name in ("spike_label", "num_bursts", "num_complex_spikes"):  # electrodes show no slow depolarisation
             sorting.delete_property(name)
     traces = recipe.roi_traces(recording, sorting, args.traces, parameters)
     write_nwb_units(sorting, args.out, traces=traces, **destination)

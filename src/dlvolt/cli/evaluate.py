@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlvolt.cli.arguments import Commands, Parser, add_recording_arguments, one_line_errors, positive
 from dlvolt.cli.compare import read_units
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "evaluate",
         usage="dlvolt evaluate SOURCE [options]",
-        allow_abbrev=False,
         help="run several sorters on a recording and compare them",
         description="Run sorters on a recording, one after the other, and compare accuracy, time and memory; without "
         "the true spikes, compare the sorters with each other.",
@@ -92,14 +91,13 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Check that ``evaluate`` can write what it is asked for."""
+    """Raise if ``evaluate`` cannot write what it is asked for."""
     if args.folder is not None and args.folder.exists():
         raise FileExistsError(f"--folder: {args.folder} exists; give the name of a new one")
     for flag, path in (("--out", args.out), ("--plot", args.plot)):
         if path is None:
             continue
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{flag}: there is no folder {path.absolute().parent} to put {path.name} in")
+        check_parent(path, flag)
         if path.is_dir() or (path.exists() and not args.overwrite):
             raise FileExistsError(f"{flag}: {path} exists; give the name of a new file, or --overwrite a file")
     if args.plot is not None:
@@ -115,7 +113,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 def first_seconds(
     duration_s: float, recording: BaseRecording, truth: BaseSorting | None
 ) -> tuple[BaseRecording, BaseSorting | None]:
-    """Cut a recording and its true spikes."""
+    """Return the first seconds of a recording and of its true spikes."""
     if recording.get_num_segments() > 1:
         raise ValueError(f"--duration: there are {recording.get_num_segments()} segments; it is for recordings of one")
     if duration_s > recording.get_total_duration():
@@ -126,7 +124,7 @@ def first_seconds(
 
 
 def neat(table: pd.DataFrame) -> str:
-    """Return the table of `compare_sorters` for people, what went wrong below it."""
+    """Return the table of `compare_sorters` as text, with the errors of sorters that failed below it."""
     failed = table[table["error"].notna()]
     lines = [f"{run.sorter}: {run.error}" for run in failed.itertuples()]
     if len(failed) < len(table):

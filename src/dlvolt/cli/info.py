@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from dlvolt.cli.arguments import Commands, Parser, add_recording_arguments, one_line_errors, positive
+from dlvolt.cli.sources import read_trace_source
 
 
 def add_command(commands: Commands) -> None:
@@ -14,7 +15,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "info",
         usage="dlvolt info SOURCE [options]",
-        allow_abbrev=False,
         help="tell what is in a file or folder and what would be done with it",
         description="Tell the streams, channels, duration and probe of a recording, and what dlvolt would do with it.",
     )
@@ -26,9 +26,9 @@ def add_command(commands: Commands) -> None:
 
 
 def info(parser: Parser, args: argparse.Namespace) -> None:
-    """Run ``dlvolt info``: electrodes first, else traces."""
+    """Run ``dlvolt info``: read plain traces and NWB files of ROIs as ``detect`` does, all else as ``sort`` does."""
     from dlvolt.cli.describe import describe, list_streams
-    from dlvolt.io import read_recording, read_traces
+    from dlvolt.io import read_recording
     from dlvolt.io.streams import SeveralStreams
     from dlvolt.io.trace_files import TRACE_SUFFIXES
 
@@ -36,9 +36,7 @@ def info(parser: Parser, args: argparse.Namespace) -> None:
         warnings.simplefilter("always")
         try:
             if args.source.suffix.lower() in TRACE_SUFFIXES or of_rois_only(args.source):
-                recording = read_traces(
-                    args.source, stream_name=args.stream, sampling_frequency=args.sampling_frequency, probe=args.probe
-                )
+                recording = read_trace_source(args)
             else:
                 recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         except SeveralStreams as error:
@@ -48,14 +46,12 @@ def info(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def of_rois_only(source: Path) -> bool:
-    """Whether a source is an NWB file with no series of electrodes, but one of ROIs."""
-    import h5py
-
-    from dlvolt.io.voltage_imaging import find_groups, is_nwb, is_zarr
+    """Whether a source is an NWB file with series of ROIs and none of electrodes, or any NWB file in Zarr."""
+    from dlvolt.io.nwb_files import find_groups, is_nwb, is_zarr, opened
 
     if not is_nwb(source):
         return False
     if is_zarr(source):
         return True
-    with h5py.File(source) as file:
+    with opened(source) as file:
         return bool(find_groups(file, "RoiResponseSeries")) and not find_groups(file, "ElectricalSeries")

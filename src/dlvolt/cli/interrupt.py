@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, at once, whatever is being computed."""
+"""Ctrl-C ends the process at once, with one line, whatever is being computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CLEANING_S = 1.0  # at most, to remove temporary folders
+CLEANING_S = 1.0  # at most for the removal of temporary folders
 EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 
 
@@ -19,11 +19,11 @@ EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 def in_one_line() -> Iterator[None]:
     """End the process in one line on Ctrl-C.
 
-    No exception is raised for it: pools of threads wait for all they were given before they let one through, compiled
-    loops let none through, and callbacks print it and go on. Instead a thread waits for the signal, has the temporary
-    folders removed and ends the process with code 130. What is being written is in such folders until it is whole.
+    No exception is raised: thread pools finish all their work before they pass one on, compiled loops pass none on, and
+    callbacks print it and go on. Instead a thread waits for the signal, has temporary folders removed and ends the
+    process with code 130. What is being written is in such folders until it is whole.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     reading, writing = socket.socketpair()
@@ -48,9 +48,9 @@ def _wait(reading: socket.socket) -> None:
 
 
 def _stop() -> None:
-    """Say so, clean up and leave."""
+    """Print that the process was stopped, remove temporary folders and end it."""
     print("\ndlvolt: stopped by Ctrl-C; what was there before is whole", file=sys.__stderr__, flush=True)
-    silent = os.open(os.devnull, os.O_WRONLY)  # the work goes on until the end of the process, and would complain
+    silent = os.open(os.devnull, os.O_WRONLY)  # the work goes on until the process ends, and would print errors
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     cleaning = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # temporary folders remove themselves here

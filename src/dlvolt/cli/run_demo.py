@@ -1,4 +1,4 @@
-"""``dlvolt demo``: simulate a recording with known spikes, sort it, and show how right that is."""
+"""The work of ``dlvolt demo``: simulate a recording with known spikes, sort it, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dlvolt.plotting import plot_sorting_summary
 
 
 class Demo(NamedTuple):
-    """What the demo made."""
+    """The results of the demo."""
 
     sorting: BaseSorting
     truth: BaseSorting
@@ -46,7 +46,7 @@ def simulate(duration_s: float = 60.0, seed: int = 7) -> tuple[BaseRecording, Ba
     recording : BaseRecording
         30 kHz, µV, noise of 8 µV.
     truth : BaseSorting
-        When its units fire.
+        The spikes of its units.
     """
     return generate_ground_truth_recording(
         durations=[duration_s],
@@ -66,19 +66,19 @@ def run_demo(folder: str | Path, *, duration_s: float = 60.0, n_jobs: int = -1, 
     Parameters
     ----------
     folder : path
-        Where ``dlvolt_demo.nwb`` and ``dlvolt_demo.png`` are written; made if it does not exist. Files of an
-        earlier demo are replaced.
+        Folder for ``dlvolt_demo.nwb`` and ``dlvolt_demo.png``, made if it does not exist. Files of an earlier demo are
+        replaced.
     duration_s : float
         Length of the recording, s.
     n_jobs : int
-        Workers, as in SpikeInterface; -1 takes all cores.
+        Number of workers; -1 takes all cores.
     verbose : bool
-        Say what is done, with progress bars, and print the table.
+        Whether to print what is done, progress bars and the table.
 
     Returns
     -------
     Demo
-        What was found, how right it is, and where the files are.
+        The units found, their scores and the paths of the files.
     """
     started = time.monotonic()
     folder = Path(folder)
@@ -105,7 +105,7 @@ def run_demo(folder: str | Path, *, duration_s: float = 60.0, n_jobs: int = -1, 
                 "Subject": {
                     "subject_id": "simulated",
                     "description": "No animal: the recording is simulated.",
-                    "species": "Rattus norvegicus",  # archives take none but that of an animal
+                    "species": "Rattus norvegicus",  # archives ask for the species of an animal
                     "sex": "U",
                     "age": "P0D/",
                 },
@@ -115,7 +115,7 @@ def run_demo(folder: str | Path, *, duration_s: float = 60.0, n_jobs: int = -1, 
         figure = plot_sorting_summary(analyzer, truth, figure=Figure(figsize=(13, 7), layout="constrained"))
         figure_file = folder / "dlvolt_demo.png"
         figure.savefig(figure_file, dpi=150)
-        sorting = si.NumpySorting.from_sorting(sorting)  # outlives the scratch folder
+        sorting = si.NumpySorting.from_sorting(sorting)  # in memory, as the scratch folder is deleted
         truth = si.NumpySorting.from_sorting(truth)
 
     performance = measure(sorting, truth)

@@ -1,4 +1,4 @@
-"""What is to be known to do a run again: ``run.json``, and what it said: ``log.txt``."""
+"""The record of a run: ``run.json``, by which it can be repeated, and ``log.txt``, what it printed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import dlvolt
+from dlvolt.cli.arguments import read_json
 
 PACKAGES = ("spikeinterface", "neo", "probeinterface", "numpy", "scipy", "torch", "pynwb", "numba")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of dlvolt, of Python and of the packages whose results are in those of dlvolt."""
+    """Return the versions of dlvolt, of Python and of the packages on which its results depend."""
     return {"dlvolt": dlvolt.__version__, "python": platform.python_version()} | {
         package: version(package) for package in PACKAGES
     }
 
 
 class Tee:
-    """A stream that writes to two: what goes to the screen goes to the log as well, progress bars left out."""
+    """A stream that writes to the screen and, except for progress bars, to a log."""
 
     def __init__(self, screen: TextIO, log: TextIO) -> None:
         self.screen, self.log, self.in_line = screen, log, False
@@ -48,13 +49,7 @@ class Tee:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Write what is printed to a file, too.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder exists.
-    """
+    """Write what is printed also to a file, in a folder that exists."""
     with (
         path.open("w", encoding="utf-8") as log,
         redirect_stdout(Tee(sys.stdout, log)),
@@ -66,27 +61,22 @@ def logged(path: Path) -> Iterator[None]:
 def write_record(
     folder: Path, *, command: list[str], source: Path, stream: str | None, parameters: dict[str, Any], **more: Any
 ) -> Path:
-    """Write ``run.json``, by which ``dlvolt sort --params`` does a run again.
+    """Write ``run.json``, by which ``dlvolt sort --params`` repeats a run, and return its path.
 
     Parameters
     ----------
     folder : Path
-        Where.
+        The folder for the file.
     command : list of str
-        The arguments of the command.
+        The command and its arguments.
     source : Path
-        What was sorted.
-    stream : str, optional
-        Which stream of it.
+        The file or folder that was sorted.
+    stream : str or None
+        The stream of it, if one was chosen.
     parameters : dict
-        Of the sorter.
+        Parameters of the sorter.
     **more
-        What else is to be known; all of what JSON can hold.
-
-    Returns
-    -------
-    Path
-        The file.
+        Further entries, of what JSON can hold.
     """
     path = folder / "run.json"
     record = {
@@ -103,24 +93,14 @@ def write_record(
 
 
 def read_parameters(path: Path, known: list[str]) -> dict[str, Any]:
-    """Read the parameters of a ``run.json``, or of a plain JSON object of parameters.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    known : list of str
-        Names of the parameters there are.
+    """Return the parameters in a ``run.json``, or in a JSON file of parameters alone.
 
     Raises
     ------
     ValueError
-        If it cannot be read or has others.
+        If the file cannot be read or has parameters other than the known ones.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--params: {path} is not a JSON file that can be read: {error}") from error
+    given = read_json(path, "--params")
     if isinstance(given, dict) and isinstance(given.get("parameters"), dict):
         given = given["parameters"]
     if not isinstance(given, dict):

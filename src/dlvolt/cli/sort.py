@@ -15,11 +15,10 @@ from dlvolt.cli.arguments import (
     ELECTRODE_PARAMETERS,
     Commands,
     Parser,
-    add_csv_argument,
     add_job_arguments,
     add_nwb_arguments,
     add_recording_arguments,
-    add_report_argument,
+    add_result_arguments,
     add_sorter_parameters,
     one_line_errors,
 )
@@ -35,7 +34,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "sort",
         usage="dlvolt sort SOURCE --out FILE [options]",
-        allow_abbrev=False,
         help="sort a recording and write its units to an NWB file",
         description="Sort an extracellular recording and write its units to a new NWB file.",
         epilog='Example: dlvolt sort "2024-05-31/Record Node 101" --out spikes.nwb --probe linear:25',
@@ -43,7 +41,6 @@ def add_command(commands: Commands) -> None:
     command.set_defaults(run=sort)
     add = command.add_argument
     add_recording_arguments(command)
-    add("--compare", type=Path, metavar="UNITS", help="an NWB file or saved sorting to compare the units found with")
     add(
         "--folder",
         type=Path,
@@ -52,9 +49,8 @@ def add_command(commands: Commands) -> None:
     )
     add("--params", type=Path, metavar="JSON", help="sort with the parameters in this run.json; flags override them")
     add("--phy", type=Path, metavar="FOLDER", help="also write the units for curation in Phy")
-    add_csv_argument(command)
     add("--npy", type=Path, metavar="FOLDER", help="also write arrays of NumPy, named as Kilosort's")
-    add_report_argument(command)
+    add_result_arguments(command)
     add_nwb_arguments(command)
     add_job_arguments(command)
     add_sorter_parameters(command, ELECTRODE_PARAMETERS)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_trace_source(args: argparse.Namespace) -> BaseRecording:
-    """Open the source of ``detect`` or ``train``."""
+    """Open the source of a command that has the arguments of `add_trace_arguments`."""
     from dlvolt.io import read_traces
 
     return read_traces(
@@ -20,7 +20,7 @@ def read_trace_source(args: argparse.Namespace) -> BaseRecording:
 
 
 def what_is_read(source: Path, recording: BaseRecording) -> str:
-    """Tell in one line what was read by which reader."""
+    """Return a line that tells what was read, and by which reader."""
     from dlvolt.cli.describe import read_by
 
     of_segments = f", {recording.get_num_segments()} segments" if recording.get_num_segments() > 1 else ""

@@ -10,6 +10,7 @@ from typing import Any
 from dlvolt import __version__
 from dlvolt.cli.arguments import Commands, Parser, add_trace_arguments, one_line_errors, positive
 from dlvolt.cli.sources import read_trace_source
+from dlvolt.whole import check_parent
 
 CARD = """# {out.name}
 
@@ -24,7 +25,6 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser(
         "train",
         usage="dlvolt train SOURCE --labels FILE --model NAME --out FOLDER [options]",
-        allow_abbrev=False,
         help="train a network on labelled traces",
         description="Train a network on the first 70 % of labelled traces, choose when to stop and the threshold by "
         "the next 15 %, test on the last 15 %, and save it for 'dlvolt detect --model'.",
@@ -65,7 +65,7 @@ def add_command(commands: Commands) -> None:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; values are JSON (64, 0.1, true, [32, 64]) or else plain words."""
+    """Return the name and value of NAME=VALUE, a value of JSON (64, 0.1, true, [32, 64]) or else a plain word."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -81,8 +81,7 @@ def train(parser: Parser, args: argparse.Namespace) -> None:
     from dlvolt.io import read_label_file
 
     with one_line_errors(parser):
-        if not args.out.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--out: there is no folder {args.out.absolute().parent} to put {args.out.name} in")
+        check_parent(args.out, "--out")
         if args.out.exists() and not (args.out.is_dir() and args.overwrite):
             raise FileExistsError(f"--out: {args.out} exists; give the name of a new folder, or --overwrite")
         recording = read_trace_source(args)
@@ -93,7 +92,7 @@ def train(parser: Parser, args: argparse.Namespace) -> None:
 
         given = {name: getattr(args, name) for name in ("max_epochs", "lr") if getattr(args, name) is not None}
         model = create(args.model, name=args.out.name, **given | dict(args.settings))
-    with one_line_errors(parser, TypeError, RuntimeError):  # in which odd values of --set end
+    with one_line_errors(parser, TypeError, RuntimeError):  # odd values of --set raise these
         fit(
             model,
             recording.get_traces(),

@@ -1,6 +1,7 @@
 from . import frames as frames
 from . import image_sequence as image_sequence
 from . import line_scan as line_scan
+from . import nwb_files as nwb_files
 from . import nwb_session as nwb_session
 from . import nwb_units as nwb_units
 from . import open_ephys as open_ephys

@@ -1,34 +1,36 @@
-"""Whatever a reader raises where a file is not as it should be, as one error in one line."""
+"""What readers raise where a file is not as it should be, as one ValueError that names the file."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
+
+from scipy.io.matlab import MatReadError
 
 MAX_CHARACTERS = 300  # of the reader's own words
+READING_ERRORS = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError)
+READING_ERRORS += (struct.error, zlib.error, BadZipFile, MatReadError)
 
 
 @contextmanager
 def unreadable(argument: str, path: str | Path, reader: str) -> Iterator[None]:
-    """Turn any error of somebody else's reader into a ValueError which names the file.
+    """Turn any error of another package's reader into a ValueError of one line.
 
-    Readers check what they need only, and a damaged file may make them raise anything: a KeyError, an AttributeError,
+    Readers check only what they need, and a damaged file may make them raise anything: a KeyError, an AttributeError,
     an AssertionError without a text.
 
     Parameters
     ----------
     argument : str
-        Of the caller, which is to be named: ``"source"``.
+        The argument of the caller that the error names: ``"source"``.
     path : path
-        What is read, with the series where there is one.
+        The file that is read, with the series where there is one.
     reader : str
-        Who reads.
-
-    Raises
-    ------
-    ValueError
-        One line; the reader's own error is its cause.
+        The package or function that reads it.
     """
     try:
         yield
@@ -39,3 +41,12 @@ def unreadable(argument: str, path: str | Path, reader: str) -> Iterator[None]:
         raise ValueError(
             f"{argument}: {reader} cannot read {path}, which may be damaged or not whole: {text}"
         ) from error
+
+
+@contextmanager
+def reading(path: Path, argument: str = "source") -> Iterator[None]:
+    """Turn what NumPy, pandas, SciPy, tifffile and h5py raise for a bad file into a ValueError that names the file."""
+    try:
+        yield
+    except READING_ERRORS as error:
+        raise ValueError(f"{argument}: {path} cannot be read as {path.suffix or 'TIFF'}: {error}") from error

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-import struct
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import tifffile
+
+from dlvolt.io.errors import reading
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
@@ -36,7 +34,7 @@ class Frames(Protocol):
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether `open_frames` takes a path for its own: a TIFF or ``.npy`` file, or a folder with TIFF files."""
+    """Whether `open_frames` can open a path: a TIFF or ``.npy`` file, or a folder with TIFF files."""
     return bool(_tiff_files(path)) if path.is_dir() else path.suffix.lower() in (*TIFF_SUFFIXES, ".npy")
 
 
@@ -59,28 +57,21 @@ def open_frames(path: Path) -> Frames:
 
 
 def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
-    """Return frames per second and µm per pixel (x, y), where a TIFF file tells them as ImageJ and OME do."""
+    """Return frames per second and µm per pixel (x, y) from the ImageJ or OME metadata of a TIFF file, else None."""
     if path.is_dir() or path.suffix.lower() == ".npy":
         return None, None
+    seconds, um_per_pixel = 0.0, list[float]()
     with reading(path), tifffile.TiffFile(path) as tif:
         if (xml := tif.ome_metadata) is not None:
-            return _ome_metadata(xml)
-        if tif.is_imagej:
-            return _imagej_metadata(tif)
-    return None, None
-
-
-@contextmanager
-def reading(path: Path, argument: str = "source") -> Iterator[None]:
-    """Say of any trouble which file has it."""
-    try:
-        yield
-    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, struct.error, zlib.error) as error:
-        raise ValueError(f"{argument}: {path} cannot be read as {path.suffix or 'TIFF'}: {error}") from error
+            seconds, um_per_pixel = _ome_metadata(xml)
+        elif tif.is_imagej:
+            seconds, um_per_pixel = _imagej_metadata(tif)
+    is_known = len(um_per_pixel) == 2 and min(um_per_pixel) > 0
+    return (1 / seconds if seconds > 0 else None), um_per_pixel if is_known else None
 
 
 class _TiffPages:
-    """Pages of a TIFF file that have to be decoded; each process has the file open for itself."""
+    """Pages of a TIFF file that have to be decoded; each process opens the file for itself."""
 
     _process: int | None = None  # that has opened the file
 
@@ -110,7 +101,7 @@ class _FileFrames:
             raise ValueError(f"source: {self.files[0]} has several pages; give such files one at a time.")
         _check_axes(self.files[0], "YXS"[: first.ndim], first.shape)
         self.shape, self.dtype = (len(self.files), *first.shape), first.dtype
-        self[-1]  # its shape is checked
+        self[-1]  # raises if the last file has another shape
 
     def __getitem__(self, index: int) -> np.ndarray:
         with reading(self.files[index]):
@@ -120,17 +111,14 @@ class _FileFrames:
 
 def _tiff_files(folder: Path) -> list[Path]:
     """List the TIFF files of a folder in natural order, 2 before 10."""
-
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in TIFF_SUFFIXES), key=natural)
+    names = [path.name for path in folder.iterdir() if path.suffix.lower() in TIFF_SUFFIXES]
+    return [folder / name for name in tifffile.natural_sorted(names)]
 
 
 def _open_tiff(path: Path) -> Frames:
     with reading(path), tifffile.TiffFile(path) as tif:
         first, last = tif.pages.first, tif.pages[-1]
-        first.asarray()  # now it is known that it can be decoded
+        first.asarray()  # raises if it cannot be decoded
         assert first.dtype is not None
         # Where tifffile wrote page by page, each is a series of its own, and listing these takes long.
         page_by_page = len(tif.pages) > 1 and getattr(tif.pages[1], "is_shaped", False)
@@ -174,24 +162,24 @@ def _check_shape(image: np.ndarray, shape: tuple[int, int], name: str) -> np.nda
     return image
 
 
-def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float | None, list[float] | None]:
+def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float, list[float]]:
+    """Return the seconds between frames, 0 if not known, and the µm per pixel, empty if not known."""
     metadata = tif.imagej_metadata or {}
     seconds = metadata.get("finterval", 0) * SECONDS.get(metadata.get("tunit", "sec"), 0)
     micrometres = MICROMETRES.get(str(metadata.get("unit")).lower())
     tags = tif.pages.first.tags
     if micrometres is None or "XResolution" not in tags or "YResolution" not in tags:
-        return (1 / seconds if seconds > 0 else None), None
+        return seconds, []
     pixels_per_unit = [np.divide(*tags[name].value) for name in ("XResolution", "YResolution")]
-    um_per_pixel = [float(micrometres / number) for number in pixels_per_unit if number > 0]
-    return (1 / seconds if seconds > 0 else None), um_per_pixel if len(um_per_pixel) == 2 else None
+    return seconds, [float(micrometres / number) for number in pixels_per_unit if number > 0]
 
 
-def _ome_metadata(xml: str) -> tuple[float | None, list[float] | None]:
+def _ome_metadata(xml: str) -> tuple[float, list[float]]:
+    """Return the seconds between frames and the µm per pixel, each 0 if not known."""
     image = tifffile.xml2dict(xml)["OME"]["Image"]
     pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
-    um_per_pixel = [
+    return seconds, [
         float(pixels.get(f"PhysicalSize{axis}", 0) * MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0))
         for axis in "XY"
     ]
-    return (1 / seconds if seconds > 0 else None), um_per_pixel if min(um_per_pixel) > 0 else None

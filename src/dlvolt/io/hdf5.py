@@ -1,11 +1,11 @@
-"""HDF5 files that the HDF5 library itself does not come back from."""
+"""Damaged HDF5 files on which the HDF5 library itself hangs or crashes."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import DEVNULL, TimeoutExpired, run
 
 LIMIT_S = 5
 LOOK = f"""
@@ -13,11 +13,11 @@ import contextlib
 import signal
 import sys
 if hasattr(signal, "alarm"):
-    signal.alarm({LIMIT_S + 1})  # should the one who waits be killed
+    signal.alarm({LIMIT_S + 1})  # ends this process even if its parent was killed
 import h5py
 
 def look(item):
-    with contextlib.suppress(Exception):  # which is for the reader to explain
+    with contextlib.suppress(Exception):  # exceptions are for the reader to explain
         for attribute in item.attrs:
             item.attrs[attribute]
     with contextlib.suppress(Exception):
@@ -33,40 +33,23 @@ with h5py.File(sys.argv[1]) as file:
 RAISED = 1  # Python's exit code after an exception
 
 
-def check_hdf5(path: Path, argument: str = "source") -> None:
-    """Read all attributes and the first value of all datasets of an HDF5 file in a process of its own.
+def check_hdf5(path: Path) -> None:
+    """Raise a ValueError if the HDF5 library hangs or crashes on the attributes or datasets of a file.
 
-    On some damaged ones the library loops for ever, holding Python's lock, or crashes. Nothing within the process
-    can stop that. It takes about a quarter of a second.
-
-    Parameters
-    ----------
-    path : Path
-        An HDF5 file.
-    argument : str, default: "source"
-        Of the caller, which is to be named.
-
-    Raises
-    ------
-    ValueError
-        If the process does not come to an end, or crashes. Exceptions are left to the reader to raise and to explain.
+    On some damaged files the library loops for ever, holding Python's lock, or crashes, and nothing within the process
+    can stop that. So another process reads all attributes and the first value of all datasets, in about a quarter of a
+    second. Exceptions there are ignored: the reader raises and explains them.
     """
-    environment = os.environ | {"DLVOLT_AUTOLOAD": "0"}  # it needs nothing of ours
     command = [sys.executable, "-c", LOOK, str(path)]
+    environment = os.environ | {"DLVOLT_AUTOLOAD": "0"}  # the process needs nothing of dlvolt
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=LIMIT_S,
-            env=environment,
-            check=False,
+        done = run(
+            command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=LIMIT_S, env=environment, check=False
         )
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         end = "hangs"
     else:
         if done.returncode in (0, RAISED):
             return
         end = "crashes"
-    raise ValueError(f"{argument}: {path} is damaged: the HDF5 library {end} on its attributes or values.")
+    raise ValueError(f"source: {path} is damaged: the HDF5 library {end} on its attributes or values.")

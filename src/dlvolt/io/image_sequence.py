@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import neo
 import numpy as np
 import quantities as pq
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
-from dlvolt.io.frames import Frames, is_image_file, open_frames, read_metadata
-from dlvolt.io.roi_masks import RoiLike, RoiMeans, as_runs, find_pixels, from_runs, mean_dtype
+from dlvolt.io.frames import is_image_file, open_frames, read_metadata
+from dlvolt.io.lazy import LazySegment
+from dlvolt.io.roi_masks import RoiMeans, RoisLike, as_runs, find_pixels, from_runs, mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 
 def read_image_sequence(
     source: str | Path | neo.Block | neo.Segment | neo.ImageSequence | neo.AnalogSignal | neo.io.baseio.BaseIO,
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None = None,
+    rois: RoisLike = None,
     *,
     sampling_frequency: float | None = None,
     um_per_pixel: float | Sequence[float] | None = None,
@@ -87,29 +89,35 @@ def read_image_sequence(
     ``signal_from_region`` takes x for the row.
     """
     check_value(value)
-    settings: dict[str, Any] = dict(
-        rois=rois, sampling_frequency=sampling_frequency, um_per_pixel=um_per_pixel, roi_ids=roi_ids
-    )
-    description = dict(value=value, indicator=indicator)
-    if isinstance(source, neo.io.baseio.BaseIO):
+    description: dict[str, Any] = dict(value=value, indicator=indicator)
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"source: {path} does not exist.")
+        if is_image_file(path):
+            return _read_movie(path, rois, sampling_frequency, um_per_pixel, roi_ids, description)
+        source = _read_with_neo(path)
+    elif isinstance(source, neo.io.baseio.BaseIO):
         source = _read_block(source)
-    if not isinstance(source, (str, Path)):
-        return _read_neo_object(source, description, **settings)
-    path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"source: {path} does not exist.")
-    if not is_image_file(path):
-        return _read_neo_object(_read_with_neo(path), description, **settings)
-    return _read_movie(path, description, **settings)
+    images, signals = _images_and_signals(source)
+    if isinstance(source, (neo.Block, neo.Segment)) and source.rec_datetime is not None:
+        description["session_start_time"] = source.rec_datetime.isoformat()
+    if rois is None and any(signals):
+        return _signals_to_recording(signals, sampling_frequency, roi_ids, description)
+    if not any(images):
+        raise ValueError(
+            f"source: the {type(source).__name__} holds no ImageSequence; without rois, an AnalogSignal would do."
+        )
+    return _images_to_recording(images, rois, sampling_frequency, um_per_pixel, roi_ids, description)
 
 
 def _read_movie(
     path: Path,
-    description: dict[str, Any],
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None,
+    rois: RoisLike,
     sampling_frequency: float | None,
     um_per_pixel: float | Sequence[float] | None,
     roi_ids: Sequence[int | str] | None,
+    description: dict[str, Any],
 ) -> MovieRecording:
     frames = open_frames(path)
     if frames.shape[0] < 2:
@@ -158,7 +166,8 @@ class MovieRecording(BaseRecording):
         frames = open_frames(Path(file_path))
         pixels = [from_runs(runs) for runs in rois]
         BaseRecording.__init__(self, sampling_frequency, roi_ids, mean_dtype(frames.dtype))
-        self.add_recording_segment(MovieSegment(frames, RoiMeans(pixels, frames.shape[1:]), sampling_frequency))
+        read = partial(RoiMeans(pixels, frames.shape[1:]).of, frames)
+        self.add_recording_segment(LazySegment(frames.shape[0], read, sampling_frequency=sampling_frequency))
         _describe(self, pixels, frames.shape[2], um_per_pixel, description or {})
         self._kwargs = dict(
             file_path=str(Path(file_path).absolute()),
@@ -168,22 +177,6 @@ class MovieRecording(BaseRecording):
             um_per_pixel=None if um_per_pixel is None else np.asarray(um_per_pixel, dtype=float).tolist(),
             description=description,
         )
-
-
-class MovieSegment(BaseRecordingSegment):
-    """The one segment of a `MovieRecording`."""
-
-    def __init__(self, frames: Frames, means: RoiMeans, sampling_frequency: float) -> None:
-        BaseRecordingSegment.__init__(self, sampling_frequency=sampling_frequency)
-        self.frames, self.means = frames, means
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.frames.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the mean over each ROI, shape (T, N)."""
-        return self.means.of(self.frames, start_frame, end_frame, channel_indices)
 
 
 def _describe(
@@ -232,53 +225,35 @@ def _read_block(reader: neo.io.baseio.BaseIO) -> neo.Block:
         return reader.read_block()
 
 
-def _read_neo_object(
-    source: neo.Block | neo.Segment | neo.ImageSequence | neo.AnalogSignal,
-    description: dict[str, Any],
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None,
-    sampling_frequency: float | None,
-    um_per_pixel: float | Sequence[float] | None,
-    roi_ids: Sequence[int | str] | None,
-) -> NumpyRecording:
-    images: list[list[neo.ImageSequence]]
-    signals: list[list[neo.AnalogSignal]]
+def _images_and_signals(source: Any) -> tuple[list[list[neo.ImageSequence]], list[list[neo.AnalogSignal]]]:
+    """Return the image sequences and the analog signals of each segment of a Neo object."""
     if isinstance(source, neo.ImageSequence):
-        images, signals = [[source]], [[]]
-    elif isinstance(source, neo.AnalogSignal):
-        images, signals = [[]], [[source]]
-    elif isinstance(source, (neo.Block, neo.Segment)):
+        return [[source]], [[]]
+    if isinstance(source, neo.AnalogSignal):
+        return [[]], [[source]]
+    if isinstance(source, (neo.Block, neo.Segment)):
         segments = source.segments if isinstance(source, neo.Block) else [source]
-        images = [segment.imagesequences for segment in segments]
-        signals = [segment.analogsignals for segment in segments]
-        if source.rec_datetime is not None:
-            description = description | {"session_start_time": source.rec_datetime.isoformat()}
-    else:
-        raise ValueError(
-            f"source: must be a path or a Block, Segment, ImageSequence, AnalogSignal or reader of Neo, not "
-            f"{type(source).__name__}; an array becomes one by neo.ImageSequence(array, units=…, sampling_rate=…, "
-            "spatial_scale=…)."
-        )
-    if rois is None and any(signals):
-        return _signals_to_recording(signals, description, sampling_frequency, roi_ids)
-    if not any(images):
-        raise ValueError(
-            f"source: the {type(source).__name__} holds no ImageSequence; without rois, an AnalogSignal would do."
-        )
-    if any(len(of_segment) != 1 for of_segment in images):
-        counts = ", ".join(str(len(of_segment)) for of_segment in images)
-        raise ValueError(f"source: its segments hold {counts} ImageSequences; give the ImageSequence that is meant.")
-    sequences = [sequence for [sequence] in images]
-    return _images_to_recording(sequences, description, rois, sampling_frequency, um_per_pixel, roi_ids)
+        return [each.imagesequences for each in segments], [each.analogsignals for each in segments]
+    raise ValueError(
+        f"source: must be a path or a Block, Segment, ImageSequence, AnalogSignal or reader of Neo, not "
+        f"{type(source).__name__}; an array becomes one by neo.ImageSequence(array, units=…, sampling_rate=…, "
+        "spatial_scale=…)."
+    )
 
 
 def _images_to_recording(
-    sequences: list[neo.ImageSequence],
-    description: dict[str, Any],
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None,
+    segments: list[list[neo.ImageSequence]],
+    rois: RoisLike,
     sampling_frequency: float | None,
     um_per_pixel: float | Sequence[float] | None,
     roi_ids: Sequence[int | str] | None,
+    description: dict[str, Any],
 ) -> NumpyRecording:
+    """Return the mean over each ROI in the one image sequence of each segment."""
+    if any(len(sequences) != 1 for sequences in segments):
+        counts = ", ".join(str(len(sequences)) for sequences in segments)
+        raise ValueError(f"source: its segments hold {counts} ImageSequences; give the ImageSequence that is meant.")
+    sequences = [sequence for [sequence] in segments]
     image_shape = _the_same(sequences, "shapes of images", lambda sequence: sequence.shape[1:])
     pixels, ids = find_pixels(rois, image_shape)
     means = RoiMeans(pixels, image_shape)
@@ -298,11 +273,11 @@ def _images_to_recording(
 
 def _signals_to_recording(
     segments: list[list[neo.AnalogSignal]],
-    description: dict[str, Any],
     sampling_frequency: float | None,
     roi_ids: Sequence[int | str] | None,
+    description: dict[str, Any],
 ) -> NumpyRecording:
-    """Give the channels of all signals of a segment side by side."""
+    """Return the channels of all analog signals of a segment, side by side."""
     if not all(segments):
         raise ValueError("source: some of its segments hold no AnalogSignal; give one segment at a time.")
     segments = [[s.load() if hasattr(s, "load") else s for s in signals] for signals in segments]  # if they are lazy
@@ -321,12 +296,12 @@ def _signals_to_recording(
     _set_physical_units(recording, units)
     is_told = description["value"] is not None or description["indicator"] is not None
     if is_told or not any("A" in str(s.units.simplified.dimensionality) for s in segments[0]):
-        describe_rois(recording, **description)  # else volts or amperes: of electrodes
+        describe_rois(recording, **description)  # else the signals, in volts or amperes, are of electrodes
     return recording
 
 
 def _channel_names(signal: neo.AnalogSignal) -> list[str]:
-    """Return the names of the channels of a signal, "" where there is none."""
+    """Return the name of each channel of a signal, "" for one without a name."""
     num_channels = signal.shape[1]
     if "channel_names" in signal.array_annotations:
         return [str(name) for name in signal.array_annotations["channel_names"]]
@@ -343,7 +318,7 @@ def _sampling_frequency(signals: list[neo.core.basesignal.BaseSignal], sampling_
 def _spatial_scale_um(sequence: neo.ImageSequence) -> float | None:
     try:
         return float(pq.Quantity(sequence.spatial_scale).rescale("um"))
-    except ValueError:  # Neo demands a scale, so that it may be no length where none is known
+    except ValueError:  # Neo demands a scale, so a file without one may give what is no length
         return None
 
 
@@ -354,7 +329,7 @@ def _set_physical_units(recording: BaseRecording, units: list[str]) -> None:
 
 
 def _the_same(items: Sequence, what: str, of: Callable[[Any], Any]) -> Any:
-    """Return what all of some Neo objects have in common."""
+    """Return a property that all of some Neo objects share; raise if they differ in it."""
     first, *others = [of(item) for item in items]
     if any(other != first for other in others):
         raise ValueError(f"source: holds different {what}, {[first, *others]}; give one of its objects at a time.")

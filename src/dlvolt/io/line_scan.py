@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
-from dlvolt.io.frames import Frames, is_image_file, open_frames, reading
+from dlvolt.io.errors import reading
+from dlvolt.io.frames import Frames, is_image_file, open_frames
+from dlvolt.io.lazy import LazySegment
+from dlvolt.io.nwb_files import find_groups, read_clock, read_conversion, read_indicator, read_session
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
-from dlvolt.io.voltage_imaging import find_groups, read_clock, read_conversion, read_indicator, read_session
 
-CLEARLY_LONGER = 2  # so many times as long as the other an axis has to be, to be taken for time
+CLEARLY_LONGER = 2  # an axis at least so many times as long as the other is taken for time
 NWB_SERIES = ("TimeSeries", "ImageSeries", "OnePhotonSeries", "TwoPhotonSeries")
 NWB_IMAGES = ("Image", "GrayscaleImage")
 
@@ -53,7 +56,7 @@ def read_line_scan(
         that its centre is in. In ascending order, and no pixel in two. By default the line is divided into equal
         segments.
     segment_um : float, default: 10.0
-        About how long these are.
+        About how long the equal segments are, µm.
     time_axis : {0, 1}, optional
         The axis of an image along which time goes: 0 if each row is a line, 1 if each column is. By default the first
         of an NWB series, and of a single image the axis which is at least twice as long as the other; of pages that are
@@ -122,7 +125,7 @@ def read_line_scan(
         return LineScanRecording(
             path, line_rate_hz, um_per_pixel, pixels, roi_ids, lines.time_axis, series, t_start, description
         )
-    means = _means(lines.read(0, lines.shape[0]), pixels)
+    means = _read_means(lines, pixels, 0, lines.shape[0], slice(None))
     t_starts = None if t_start is None else [t_start]
     recording = NumpyRecording([means], line_rate_hz, t_starts=t_starts, channel_ids=roi_ids)
     _describe(recording, um_per_pixel, pixels, description)
@@ -138,7 +141,7 @@ class LineScanRecording(BaseRecording):
     line_rate_hz : float
     um_per_pixel : float
     pixels : list of [int, int]
-        The first pixel of each segment, and the one after its last.
+        The first pixel of each segment, and the one after its last one.
     roi_ids : list of int or str
     time_axis : {0, 1}
     series : str, optional
@@ -163,7 +166,10 @@ class LineScanRecording(BaseRecording):
     ) -> None:
         lines = _open_lines(Path(file_path), time_axis, series)
         BaseRecording.__init__(self, line_rate_hz, roi_ids, mean_dtype(lines.dtype))
-        self.add_recording_segment(LineScanSegment(lines, pixels, line_rate_hz, t_start))
+        clock: dict[str, Any] = dict(sampling_frequency=line_rate_hz, t_start=t_start)
+        if t_start is None and lines.timestamps is not None:
+            clock = dict(time_vector=lines.timestamps)
+        self.add_recording_segment(LazySegment(lines.shape[0], partial(_read_means, lines, pixels), **clock))
         _describe(self, um_per_pixel, pixels, description or {})
         self._kwargs = dict(
             file_path=str(Path(file_path).absolute()),
@@ -178,28 +184,6 @@ class LineScanRecording(BaseRecording):
         )
 
 
-class LineScanSegment(BaseRecordingSegment):
-    """The one segment, in time, of a `LineScanRecording`."""
-
-    def __init__(
-        self, lines: _PageLines | _NwbLines, pixels: list[list[int]], line_rate_hz: float, t_start: float | None
-    ) -> None:
-        if t_start is None and lines.timestamps is not None:
-            BaseRecordingSegment.__init__(self, time_vector=lines.timestamps)
-        else:
-            BaseRecordingSegment.__init__(self, sampling_frequency=line_rate_hz, t_start=t_start)
-        self.lines, self.pixels = lines, pixels
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.lines.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the mean over each dendritic segment, shape (T, N)."""
-        means = _means(self.lines.read(start_frame, end_frame), self.pixels)
-        return means if channel_indices is None else means[:, channel_indices]
-
-
 class _PageLines:
     """T lines of X pixels in images that follow each other in time."""
 
@@ -210,7 +194,7 @@ class _PageLines:
         self.time_axis = _time_axis(num_pages, page_shape, name) if time_axis is None else time_axis
         self.pages, self.dtype, self.lines_per_page = pages, pages.dtype, page_shape[self.time_axis]
         self.shape = (num_pages * self.lines_per_page, page_shape[1 - self.time_axis])
-        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, and asked for in parts
+        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, but asked for in parts
 
     def read(self, start: int, end: int) -> np.ndarray:
         """Return some of the lines, shape (T, X)."""
@@ -270,7 +254,7 @@ def _open_lines(path: Path, time_axis: int | None, series: str | None) -> _PageL
 
 
 def _time_axis(num_pages: int, page_shape: Sequence[int], name: str) -> int:
-    """Return the axis of an image which is time, if its shape tells."""
+    """Return the axis of time in an image; raise if the shape of the image does not tell it."""
     height, width = page_shape
     if num_pages > 1 and (height == 1) != (width == 1):
         return 0 if height == 1 else 1  # each page is a line
@@ -311,11 +295,13 @@ def _pixels_of_segments(
     return pixels.tolist()
 
 
-def _means(lines: np.ndarray, pixels: list[list[int]]) -> np.ndarray:
-    """Return the mean of each line over each segment, T×X -> T×N."""
-    dtype = mean_dtype(lines.dtype)
-    means = [lines[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
-    return np.stack(means, axis=1).astype(dtype)
+def _read_means(
+    lines: _PageLines | _NwbLines, pixels: list[list[int]], start: int, end: int, channels: Sequence[int] | slice
+) -> np.ndarray:
+    """Return the mean of some lines over each dendritic segment, shape (T, N)."""
+    read = lines.read(start, end)  # T × X
+    means = [read[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
+    return np.stack(means, axis=1).astype(mean_dtype(read.dtype))[:, channels]
 
 
 def _describe(
@@ -352,7 +338,7 @@ def _choose_nwb_series(path: Path, series: str | None) -> str:
 
 
 def _nwb_data(item: h5py.Group | h5py.Dataset) -> Any:
-    """Return the data of a series, None if it has none, or an image, which is data itself."""
+    """Return the data of a series, or None if it has none; an image is data itself."""
     return item.get("data") if isinstance(item, h5py.Group) else item
 
 
@@ -361,7 +347,7 @@ def _are_lines(data: h5py.Dataset | None) -> bool:
 
 
 def _read_nwb_facts(path: Path, series: str, num_lines: int) -> tuple[float | None, float | None, dict[str, str]]:
-    """Return lines per second, the time of the first, if known, and annotations."""
+    """Return lines per second and the time of the first line, None where not known, and annotations."""
     with h5py.File(path) as file:
         clock = (None, None)
         if any(file.get(f"{series}/{name}") is not None for name in ("starting_time", "timestamps")):

@@ -1,4 +1,4 @@
-"""What optical units need in an NWB file: imaging planes, the ROIs of the units, and traces of the ROIs."""
+"""What units of ROIs need in an NWB file: imaging planes, the ROIs of the units, and traces of the ROIs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UNIT_DESCRIPTIONS = {
     "spike_crosstalk": "whether each spike is taken for cross-talk from another ROI",
 }
 
-# name -> (container, description); traces are without a unit
+# name -> (container in NWB, description); all are dimensionless
 TRACES = {
     "fluorescence": (Fluorescence, "Fluorescence of each ROI, in arbitrary units."),
     "delta_f_over_f": (DfOverF, "ΔF/F of each ROI: the change in fluorescence relative to its baseline."),
@@ -59,25 +59,25 @@ TRACES = {
 
 
 class Rois(NamedTuple):
-    """Which ROIs the K units are."""
+    """Which ROI each of the K units is."""
 
-    names: list[str]
-    channels: np.ndarray  # (K,), their indices in the recording
+    names: list[str]  # of the units
+    channels: np.ndarray  # (K,), indices of the channels of the recording
     table: PlaneSegmentation | None = None
-    rows: np.ndarray | None = None  # (K,), in the table
+    rows: np.ndarray | None = None  # (K,), of the table
 
     def region(self, description: str) -> DynamicTableRegion:
-        """Make an NWB region of the rows."""
+        """Return the rows as a region of the table."""
         return DynamicTableRegion(name="rois", description=description, data=self.rows, table=self.table)
 
 
 def is_optical(sorting: BaseSorting, recording: BaseRecording | None) -> bool:
-    """Whether the units are of ROIs, by the annotation of their recording or their own."""
+    """Whether units are those of ROIs, by the annotation ``modality`` of their recording or their own."""
     return "optical" in [known.get_annotation("modality") for known in (recording, sorting) if known is not None]
 
 
 def optical_description(sorting: BaseSorting) -> str:
-    """Tell which network found the units."""
+    """Return a description of the units table that names the network that found the units."""
     names, versions = (sorting.get_property(name) for name in ("model_name", "model_version"))
     if names is None or versions is None:
         return "Units found in voltage imaging, one for each ROI."
@@ -93,9 +93,9 @@ def add_rois(
     recording: BaseRecording | None,
     channels: BaseRecording | SortingAnalyzer | None,
 ) -> Rois | None:
-    """Carry imaging planes and tables of ROIs over from the source, and find the units among the ROIs.
+    """Carry imaging planes and tables of ROIs over from the source, and return which ROIs the units are.
 
-    Returns None where the channels, that is, the ROIs of the recording, are not known, and there is no source.
+    It is None if there is no source and the channels, that is, the ROIs of the recording, are not known.
     """
     if channels is None:
         if source_file is None:
@@ -115,7 +115,7 @@ def add_rois(
 
 
 def _carry_planes(source_file: NWBFile, nwbfile: NWBFile) -> dict[str, PlaneSegmentation]:
-    """Copy imaging planes and tables of ROIs to a file; the new tables by the ``object_id`` of the old ones."""
+    """Copy imaging planes and tables of ROIs to a file; return the new tables by the ``object_id`` of the old ones."""
     for plane in source_file.imaging_planes.values():
         channels = [copy_container(channel, OpticalChannel) for channel in plane.optical_channel]
         device = nwbfile.devices[plane.device.name]
@@ -130,7 +130,7 @@ def _carry_planes(source_file: NWBFile, nwbfile: NWBFile) -> dict[str, PlaneSegm
 
 
 def _place(nwbfile: NWBFile, copied: PlaneSegmentation, table: PlaneSegmentation) -> None:
-    """Add the copy of a table to a file where the table is in its own."""
+    """Add the copy of a table to a file, in a module and segmentation named as those of the original."""
     old_module, old_segmentation = (table.get_ancestor(kind) for kind in ("ProcessingModule", "ImageSegmentation"))
     module = _module(nwbfile) if old_module is None else _module(nwbfile, old_module.name, old_module.description)
     name = "ImageSegmentation" if old_segmentation is None else old_segmentation.name
@@ -146,7 +146,7 @@ def _module(nwbfile: NWBFile, name: str = "ophys", description: str | None = Non
 
 
 def _find_channels(names: list[str], channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
-    """Find the index of the channel, that is, ROI, which has the name of the unit."""
+    """Return the index of the channel, that is, ROI, that has the name of each unit."""
     index = {str(channel_id): i for i, channel_id in enumerate(channels.channel_ids)}
     for name in names:
         if name not in index:
@@ -160,7 +160,7 @@ def _find_channels(names: list[str], channels: BaseRecording | SortingAnalyzer) 
 def _find_table(
     source_file: NWBFile, tables: dict[str, PlaneSegmentation], series_path: str | None
 ) -> PlaneSegmentation | None:
-    """Find the table to which the series of the recording refers."""
+    """Return the table to which the series of the recording refers, or else the only one."""
     if series_path is not None:
         return tables.get(_find_series(source_file, series_path).rois.table.object_id)
     if len(tables) > 1:
@@ -190,7 +190,7 @@ def _find_series(source_file: NWBFile, path: str) -> RoiResponseSeries:
 
 
 def _find_rows(table: PlaneSegmentation, channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
-    """Give the row of each of the N channels in the table."""
+    """Return the row of each of the N channels in the table."""
     rows = channel_property(channels, "roi_row")
     if rows is None:
         raise ValueError(
@@ -207,7 +207,7 @@ def _find_rows(table: PlaneSegmentation, channels: BaseRecording | SortingAnalyz
 
 
 def roi_columns(rois: Rois | None, channels: BaseRecording | SortingAnalyzer | None) -> list[VectorData]:
-    """Make the columns which tell where the units are: the region of ROIs, else what the recording knows."""
+    """Return the columns that tell where the units are: the rows of their ROIs, or else what the recording knows."""
     if rois is None:
         return []
     if rois.table is not None:
@@ -232,7 +232,7 @@ def roi_columns(rois: Rois | None, channels: BaseRecording | SortingAnalyzer | N
 
 
 def check_traces(traces: dict[str, BaseRecording], sorting: BaseSorting, recording: BaseRecording | None) -> None:
-    """Raise where traces are not of the ROIs and samples of the recording."""
+    """Raise if traces are not of the ROIs and samples of the recording."""
     if recording is None:
         raise ValueError(
             "traces: the sorting has no recording to tell what their channels and times are; call the sorting's "
@@ -268,8 +268,7 @@ def _timing(recording: BaseRecording) -> str:
 def add_traces(nwbfile: NWBFile, traces: dict[str, BaseRecording], times: np.ndarray, rois: Rois) -> None:
     """Add the traces of the units to the processing module "ophys".
 
-    `times` (T,) are those of the samples of all segments, in seconds. Without a table of ROIs the traces are a plain
-    TimeSeries.
+    `times` (T,), s, are those of the samples of all segments. Without a table of ROIs the traces are plain TimeSeries.
     """
     for name, trace in traces.items():
         channel_ids = {str(channel_id): channel_id for channel_id in trace.channel_ids}
@@ -300,12 +299,12 @@ def add_traces(nwbfile: NWBFile, traces: dict[str, BaseRecording], times: np.nda
             module.add(series)
         else:
             if container.__name__ not in module.data_interfaces:
-                module.add(container(name=container.__name__))  # first: its series has to share the file with the table
+                module.add(container(name=container.__name__))  # before the series, which must be in the table's file
             module[container.__name__].add_roi_response_series(series)
 
 
 def _sampling(times: np.ndarray, sampling_frequency: float) -> dict[str, Any]:
-    """Tell times as start and rate where they are regular, which archives ask for."""
+    """Return times as start and rate if they are regular, which archives ask for, else as timestamps."""
     ticks = np.arange(len(times)) / sampling_frequency
     if np.allclose(times, times[0] + ticks, rtol=1e-15, atol=1e-9):
         return {"starting_time": float(times[0]), "rate": float(sampling_frequency)}

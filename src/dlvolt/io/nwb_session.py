@@ -21,7 +21,7 @@ from pynwb.file import Subject
 from spikeinterface.core import BaseRecording, SortingAnalyzer
 
 import dlvolt
-from dlvolt.io.voltage_imaging import is_zarr
+from dlvolt.io.nwb_files import is_zarr
 
 SESSION_FIELDS = (
     "session_description",
@@ -59,7 +59,7 @@ def open_nwb(path: str | Path) -> HDMFIO:
 
 
 def check_session(source_file: NWBFile, recording: BaseRecording) -> None:
-    """Raise where a recording tells that it is of another file."""
+    """Raise if the recording is annotated as one of another NWB file."""
     identifier = recording.get_annotation("nwb_identifier")
     if identifier is not None and identifier != source_file.identifier:
         raise ValueError(
@@ -71,7 +71,7 @@ def check_session(source_file: NWBFile, recording: BaseRecording) -> None:
 def new_file(
     source_file: NWBFile | None, recording: BaseRecording | None, metadata: dict[str, dict[str, Any]]
 ) -> NWBFile:
-    """Make a file with session and subject from, the later the stronger: recording, source, metadata."""
+    """Return a new file with the session and subject of the source or else the recording, overridden by metadata."""
     if unknown := set(metadata) - set(METADATA):
         raise ValueError(f"metadata: has {sorted(unknown)}; its keys are {', '.join(map(repr, METADATA))}.")
 
@@ -102,7 +102,7 @@ def new_file(
 
 
 def _override(session: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Override what is known of a session; a corrected start time moves the time zero along with it."""
+    """Override fields of a session; another start time moves the reference time of its timestamps along with it."""
     known, given = (
         {name: _as_time(value) if name in TIME_FIELDS else value for name, value in fields.items()}
         for fields in (session, given)
@@ -115,7 +115,7 @@ def _override(session: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_time(value: datetime | str) -> datetime:
-    time = pd.Timestamp(value).to_pydatetime()  # reads every ISO form, which Python 3.10 does not
+    time = pd.Timestamp(value).to_pydatetime()  # pandas reads every ISO form, unlike Python 3.10
     return time if time.tzinfo is not None else time.astimezone()
 
 
@@ -124,11 +124,11 @@ def _in_memory(value: Any) -> Any:
 
 
 def copy_container(container: NWBContainer, cls: type[NWBContainer], **replaced: Any) -> NWBContainer:
-    """Copy a container of another file as the core type `cls`, without the fields of extensions."""
+    """Return a copy of a container of another file as the core type `cls`, without the fields of extensions."""
     arguments = {argument["name"] for argument in get_docval(cls.__init__)}
     fields = {"name": container.name} | dict(container.fields)
     known = {name: _in_memory(v) for name, v in fields.items() if name in arguments and v is not None}
-    # Made as pynwb makes what it reads: old files have deprecated fields which it takes from nobody else.
+    # Built as pynwb builds what it reads: only so does it accept the deprecated fields of old files.
     copied = NWBContainer.__new__(cls, in_construct_mode=True)
     copied.__init__(**known | replaced)
     copied._in_construct_mode = False
@@ -136,7 +136,7 @@ def copy_container(container: NWBContainer, cls: type[NWBContainer], **replaced:
 
 
 def copy_rows(table: DynamicTable, **replaced: Any) -> dict[str, Any]:
-    """Copy the rows of a table of another file, as arguments for a table; `replaced` gives the data of columns."""
+    """Return the rows of a table of another file as arguments for a new one, with the data of some columns replaced."""
     columns: dict[str, VectorData] = {}
     for column in reversed(table.columns):  # the target of an index comes after it
         if isinstance(column, VectorIndex):
@@ -150,7 +150,7 @@ def copy_rows(table: DynamicTable, **replaced: Any) -> dict[str, Any]:
 
 
 def _to_copy(data: Any) -> Any:
-    """Give the data of a column; masks in HDF5, which may be gigabytes, are left to HDF5 to copy."""
+    """Return the data of a column; masks in HDF5, which may be gigabytes, are left to HDF5 to copy."""
     is_mask = isinstance(data, h5py.Dataset) and (
         data.dtype.kind == "V" or (data.dtype.kind in "biuf" and data.ndim > 1)
     )
@@ -173,10 +173,23 @@ def add_electrodes(
     channels: BaseRecording | SortingAnalyzer | None,
     group_metadata: dict[str, str],
 ) -> np.ndarray | None:
-    """Add electrode groups and electrodes to a file, carried over or from the probe of the channels.
+    """Add electrode groups and electrodes to a file: those of the source, or else those of the channels' probe.
 
-    `group_metadata` tells location and description of groups that the probe makes.
-    Returns the row of each of the N channels in the electrodes table, None if there are no channels.
+    Parameters
+    ----------
+    nwbfile : NWBFile
+        The new file.
+    source_file : NWBFile or None
+        The file of the recording.
+    channels : BaseRecording, SortingAnalyzer or None
+        What knows the N channels.
+    group_metadata : dict
+        ``location`` and ``description`` of the electrode groups that are made from the probe.
+
+    Returns
+    -------
+    array of shape (N,) or None
+        The row of each channel in the electrodes table, or None if there are no channels or they have no probe.
     """
     if source_file is not None:
         _carry_electrodes(source_file, nwbfile)
@@ -196,14 +209,14 @@ def _carry_electrodes(source_file: NWBFile, nwbfile: NWBFile) -> None:
         nwbfile.add_electrode_group(copy_container(group, ElectrodeGroup, device=device))
     if source_file.electrodes is not None:
         names = [str(name) for name in source_file.electrodes["group_name"].data[:]]
-        if not set(names) <= set(nwbfile.electrode_groups):  # as schema says they are; references of Zarr are pickles
+        if not set(names) <= set(nwbfile.electrode_groups):  # then the references, which in Zarr are pickles
             names = [group.name for group in source_file.electrodes["group"].data[:]]
         groups = [nwbfile.electrode_groups[name] for name in names]
         nwbfile.electrodes = ElectrodesTable(**copy_rows(source_file.electrodes, group=groups))
 
 
 def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingAnalyzer) -> np.ndarray:
-    """Find the electrode of each channel as `read_nwb_recording` names them: by channel name, else by id."""
+    """Return the row of each channel, which `read_nwb_recording` names by the column channel_name, else by the id."""
     names = table["channel_name"].data if "channel_name" in table.colnames else table.id.data
     rows = pd.DataFrame({"channel": [str(name) for name in names], "group": table["group_name"].data})
     wanted = pd.DataFrame(
@@ -223,7 +236,7 @@ def _match_electrodes(table: ElectrodesTable, channels: BaseRecording | SortingA
 
 
 def channel_property(channels: BaseRecording | SortingAnalyzer, name: str) -> np.ndarray | None:
-    """Give a property of the N channels, also of those of an analyzer without its recording; None if not known."""
+    """Return a property of the N channels, also of an analyzer without its recording, or None if it is not known."""
     if isinstance(channels, SortingAnalyzer):
         return channels.rec_attributes["properties"].get(name)
     return channels.get_property(name)
@@ -240,8 +253,7 @@ def _describe_electrodes(
     probes = channels.get_probegroup().probes
     names = {str(probe.model_name or probe.name) for probe in probes if probe.model_name or probe.name}
     device = nwbfile.devices.get("probe") or nwbfile.create_device(
-        name="probe",
-        description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model",
+        name="probe", description=" and ".join(sorted(names)) or f"{len(probes)} probe(s) of unknown model"
     )
     channel_groups = _property_or(channels, "group", 0)
     location = group_metadata.get("location", "unknown")

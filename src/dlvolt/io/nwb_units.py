@@ -16,8 +16,8 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectrodesTable
 from pynwb.misc import Units
 from spikeinterface.core import BaseRecording, BaseSorting, ChannelSparsity, NumpySorting, SortingAnalyzer
-from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 
+from dlvolt.io.nwb_files import is_zarr
 from dlvolt.io.nwb_rois import (
     UNIT_DESCRIPTIONS,
     add_rois,
@@ -28,12 +28,11 @@ from dlvolt.io.nwb_rois import (
     roi_columns,
 )
 from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
-from dlvolt.io.voltage_imaging import is_zarr
-from dlvolt.sortings import spike_properties
-from dlvolt.whole import written_whole
+from dlvolt.sortings import add_empty_segments, spike_properties
+from dlvolt.whole import check_parent, written_whole
 
 DESCRIPTION = "Units found by spike sorting or spike detection."
-SORTED_DESCRIPTIONS = {  # of the properties which `run_sorter("dlvolt")` gives units of electrodes
+SORTED_DESCRIPTIONS = {  # of the properties that `run_sorter("dlvolt")` gives units of electrodes
     "fdr": "false-discovery rate: estimated fraction (0 to 1) of the unit's spikes which noise gives, by decoys",
     "label": "'good' for a single neuron; 'mua' for what is no single neuron, as its false-discovery rate or its "
     "contamination within the refractory period is too high",
@@ -41,6 +40,10 @@ SORTED_DESCRIPTIONS = {  # of the properties which `run_sorter("dlvolt")` gives 
     "amplitude": "norm of the unit's template over samples and channels, in standard deviations of the noise",
     "main_channel_id": "identifier of the channel on which the unit's template is largest",
 }
+WAVEFORMS = (  # column of NWB, operator of SpikeInterface's templates, description
+    ("waveform_mean", "average", "mean waveform of the unit on each of its electrodes, in volts"),
+    ("waveform_sd", "std", "standard deviation of the waveform on each of the unit's electrodes, in volts"),
+)
 METRIC_EXTENSIONS = ("quality_metrics", "template_metrics", "spiketrain_metrics")
 GAP = 1.5  # frames: a longer step of the recording's clock is a gap
 MAX_ELECTRODES = 8  # of a unit whose analyzer is dense
@@ -197,21 +200,21 @@ def write_nwb_units(
 
 
 def into_segments(units: BaseSorting, recording: BaseRecording) -> NumpySorting:
-    """Cut units read from an NWB file, on its one time line, into the segments of their recording.
+    """Cut units read from an NWB file, which has one time line, into the segments of their recording.
 
     Parameters
     ----------
     units : BaseSorting
-        Of one segment; its clock is that of the file.
+        The units in one segment, with spike times as in the file.
     recording : BaseRecording
-        The recording of which the units are; see `write_nwb_units` for where its segments are on the time line.
+        Their recording; see `write_nwb_units` for where its segments are on the time line.
 
     Returns
     -------
     NumpySorting
-        With as many segments, some of them maybe without spikes; spikes outside of all are left out.
+        The units in all segments of the recording; spikes outside of the segments are left out.
     """
-    time_line = _lay_out(recording, recording, recording)
+    time_line = _time_line(units, None, recording)
     rate = units.sampling_frequency
     trains = {unit: units.get_unit_spike_train_in_seconds(unit, segment_index=0) for unit in units.unit_ids}
     per_segment = []
@@ -225,16 +228,14 @@ def into_segments(units: BaseSorting, recording: BaseRecording) -> NumpySorting:
             }
         )
     cut = NumpySorting.from_unit_dict(per_segment, rate)
-    vector = cut.to_spike_vector()
-    for segment in range(cut.get_num_segments(), recording.get_num_segments()):  # it counts those with spikes
-        cut.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, cut.unit_ids))
+    add_empty_segments(cut, recording.get_num_segments())
     for segment in range(recording.get_num_segments()):
         cut.segments[segment]._t_start = recording.get_start_time(segment_index=segment)
     return cut
 
 
 def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None:
-    """Raise what `write_nwb_units` raises where `path` or `source` will not do, before any work."""
+    """Raise, before any work, what `write_nwb_units` raises for a `path` or `source` that will not do."""
     if source is not None and not (Path(source).is_file() or is_zarr(Path(source))):
         raise FileNotFoundError(f"source: there is no NWB file {source}.")
     if source is not None and path.exists() and path.samefile(source):
@@ -243,8 +244,7 @@ def check_target(path: Path, source: str | Path | None, overwrite: bool) -> None
         raise IsADirectoryError(f"path: {path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"path: {path} exists; give another one, or overwrite=True to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
 
 
 def _unit_columns(
@@ -256,7 +256,7 @@ def _unit_columns(
     optical_columns: list[VectorData],
     descriptions: dict[str, str],
 ) -> dict[str, Any]:
-    """Make the columns of the units table, and the fields which go with them, as arguments of `Units`."""
+    """Return the columns of the units table, and the fields that go with them, as arguments of `Units`."""
     names = [str(unit_id) for unit_id in sorting.unit_ids]
     columns = [_column("unit_name", "identifier of the unit in the sorting", names)]
     columns += _time_columns(sorting, time_line)
@@ -292,16 +292,11 @@ def _column(name: str, description: str, values: Sequence | np.ndarray) -> Vecto
 
 
 def _ragged(
-    name: str,
-    description: str,
-    rows: list[np.ndarray],
-    empty: np.ndarray,
-    cls: type = VectorData,
-    **kwargs: Any,
+    name: str, description: str, rows: list[np.ndarray], empty: np.ndarray, cls: type = VectorData, **kwargs: Any
 ) -> list[VectorData]:
-    """Make a column of one array per unit as NWB stores it: an index into the concatenated rows.
+    """Return a column of one array per unit as NWB stores it: the concatenated arrays, and where each ends.
 
-    `empty`, of no rows, gives the column type and shape where there are no units.
+    `empty`, an array of no rows, gives the column type and shape if there are no units.
     """
     ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
     target = cls(name=name, description=description, data=np.concatenate([empty, *rows]), **kwargs)
@@ -310,27 +305,28 @@ def _ragged(
 
 @dataclass
 class _TimeLine:
-    """The one time line which the segments share."""
+    """The one time line that all segments share in NWB."""
 
     clock: BaseRecording | BaseSorting
-    shifts: list[float]  # of each segment on the time line, in seconds
-    num_samples: list[int]  # of each segment, where it is known
-    intervals: np.ndarray  # (stretches, 2), where each without a gap starts and stops, in seconds, where it is known
+    shifts: list[float]  # of each segment's clock on the time line, s
+    num_samples: list[int]  # of each segment; empty if not known
+    intervals: np.ndarray  # (stretches, 2), start and stop of each stretch without a gap, s; empty if not known
 
     def seconds(self, samples: np.ndarray | int, segment: int) -> np.ndarray:
+        """Return the times of samples of a segment."""
         return self.clock.sample_index_to_time(samples, segment_index=segment) + self.shifts[segment]
 
     def all_times(self) -> np.ndarray:
-        """Give the time of each sample (T,) of all segments."""
+        """Return the time of each sample of all segments, shape (T,)."""
         return np.concatenate([self.seconds(np.arange(n), segment) for segment, n in enumerate(self.num_samples)])
 
 
 def _time_line(sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording: BaseRecording | None) -> _TimeLine:
-    """Place each segment where it says it starts, else right after the one before."""
-    segments = range(sorting.get_num_segments())
-    samples_of = recording or analyzer
+    """Place each segment where it says that it starts, but not before the end of the one before it."""
     # An analyzer's sorting keeps the start times of the recording, but not its time vectors.
     clock = sorting if sorting.has_recording() or recording is None else recording
+    samples_of = recording or analyzer
+    segments = range((samples_of or sorting).get_num_segments())
     if samples_of is None:
         if len(segments) > 1 and len(sorting.unit_ids):
             raise ValueError(
@@ -339,13 +335,6 @@ def _time_line(sorting: BaseSorting, analyzer: SortingAnalyzer | None, recording
             )
         return _TimeLine(clock, [0.0] * len(segments), [], np.empty((0, 2)))
 
-    return _lay_out(clock, samples_of, recording)
-
-
-def _lay_out(
-    clock: BaseRecording | BaseSorting, samples_of: BaseRecording | SortingAnalyzer, recording: BaseRecording | None
-) -> _TimeLine:
-    segments = range(samples_of.get_num_segments())
     shifts, intervals, end = [], [], -np.inf
     num_samples = [samples_of.get_num_samples(segment_index=segment) for segment in segments]
     for segment in segments:
@@ -387,7 +376,7 @@ def _time_columns(sorting: BaseSorting, time_line: _TimeLine) -> list[VectorData
 
 
 def _add_set_aside(nwbfile: NWBFile, sorting: BaseSorting, time_line: _TimeLine) -> None:
-    """Write the stretches in which no spikes were looked for as invalid times."""
+    """Write the stretches that the sorter set aside, without looking for spikes there, as invalid times."""
     for segment, start_s, end_s, reason in sorting.get_annotation("set_aside") or []:
         first, last = (round(time * sorting.sampling_frequency) for time in (start_s, end_s))
         start = float(time_line.seconds(first, segment))
@@ -396,7 +385,7 @@ def _add_set_aside(nwbfile: NWBFile, sorting: BaseSorting, time_line: _TimeLine)
 
 
 def _unit_channels(analyzer: SortingAnalyzer) -> list[np.ndarray]:
-    """List the channel indices of each unit, in channel order."""
+    """Return the indices of the channels of each unit, in order; see `write_nwb_units` for which these are."""
     if analyzer.is_sparse():
         mask = analyzer.sparsity.mask  # (K, N)
     elif analyzer.has_extension("templates"):
@@ -419,14 +408,7 @@ def _waveform_columns(analyzer: SortingAnalyzer, unit_channels: list[np.ndarray]
     extension = analyzer.get_extension("templates")
     num_electrodes = max((len(channels) for channels in unit_channels), default=0)
     columns = []
-    for name, operator, description in (
-        ("waveform_mean", "average", "mean waveform of the unit on each of its electrodes, in volts"),
-        (
-            "waveform_sd",
-            "std",
-            "standard deviation of the waveform on each of the unit's electrodes, in volts",
-        ),
-    ):
+    for name, operator, description in WAVEFORMS:
         if operator not in extension.params["operators"]:
             continue
         templates = extension.get_data(operator)  # (K, D, N), µV
@@ -438,7 +420,7 @@ def _waveform_columns(analyzer: SortingAnalyzer, unit_channels: list[np.ndarray]
 
 
 def _spike_columns(sorting: BaseSorting, descriptions: dict[str, str]) -> list[VectorData]:
-    """Make a column of each property which has one value for each spike of each unit."""
+    """Return a column for each property that has one value for each spike of each unit."""
     counts = sorting.count_num_spikes_per_unit(outputs="array")  # over all segments
     columns = []
     for name, of_spikes in spike_properties(sorting).items():
@@ -453,7 +435,7 @@ def _spike_columns(sorting: BaseSorting, descriptions: dict[str, str]) -> list[V
 def _scalars(
     sorting: BaseSorting, analyzer: SortingAnalyzer | None, descriptions: dict[str, str]
 ) -> dict[str, tuple[str, np.ndarray | list[str]]]:
-    """Map each computed metric, then each scalar unit property, to its description and values (K,)."""
+    """Map each computed metric, and each property of one value per unit, to its description and values (K,)."""
     described: dict[str, tuple[str, np.ndarray | pd.Series]] = {}
     for extension_name in METRIC_EXTENSIONS:
         if analyzer is None or (extension := analyzer.get_extension(extension_name)) is None:
@@ -471,10 +453,10 @@ def _scalars(
 
 
 def _plain(values: np.ndarray | pd.Series) -> np.ndarray | list[str] | None:
-    """Give values as bool, int64, float64 or str, whatever holds them; numbers as int8 if they are 0 and 1 only.
+    """Return values as bool, int64, float64 or str, whichever can hold them, or None if none of these can.
 
-    Archives take 64 bits of which only one is used for a mistake, and counts and fractions may happen to be so.
-    None if nothing holds them.
+    Numbers that are all 0 or 1, as counts and fractions may happen to be, become int8, since archives take 64 bits for
+    them for a mistake.
     """
     if np.ndim(values) != 1:
         return None

@@ -19,7 +19,7 @@ from spikeinterface.extractors.extractor_classes import (
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -36,8 +36,8 @@ def read_open_ephys(
     ----------
     folder : path
         Any folder of the recording's tree: the session, a Record Node, an experiment or a recording. The
-        recordings of one experiment become the segments. So do, of the legacy format, the stretches between gaps in
-        the timestamps, with a warning.
+        recordings of one experiment become the segments. The legacy format is also split into segments where its
+        timestamps have gaps, with a warning.
     stream_name : str, optional
         The continuous stream to read; needed only where there are several neural ones.
     probe : Probe, ProbeGroup, path or str, optional
@@ -66,8 +66,7 @@ def read_open_ephys(
         reader = extractor_class.get_neo_io_reader(
             extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
         )
-    streams = _streams(reader.header)
-    stream_name = _choose_stream(streams, stream_name, folder)
+    stream_name = _choose_stream(streams_of_header(reader.header), stream_name, folder)
 
     with unreadable("folder", folder, "Neo"):
         recording = extractor_class(folder, stream_name=stream_name)
@@ -89,7 +88,7 @@ def read_open_ephys(
 
 
 def _check_structure(folder: Path) -> None:
-    """See to it that each ``structure.oebin`` has what Neo asks for."""
+    """Raise if a ``structure.oebin`` lacks what Neo asks for."""
     for oebin in sorted(folder.rglob("structure.oebin")):
         try:
             structure = json.loads(oebin.read_text(encoding="utf8"))
@@ -105,7 +104,7 @@ def _check_structure(folder: Path) -> None:
 
 
 def _without_gaps(recording: BaseRecording, reader: OpenEphysRawIO, folder: Path) -> BaseRecording:
-    """Make a segment of each stretch of a legacy recording without a gap.
+    """Split the segments of a legacy recording at the gaps in its timestamps.
 
     Neo fills gaps with zeros, and fails on chunks that begin or end in one.
     """
@@ -129,7 +128,7 @@ def _without_gaps(recording: BaseRecording, reader: OpenEphysRawIO, folder: Path
 
 
 def _gaps(timestamps: list[np.ndarray]) -> list[tuple[int, int]]:
-    """List the gaps, first and past the last sample, in the timestamps of the records of each channel."""
+    """List the gaps in the timestamps of the records of each channel: the first sample of each, and that after it."""
     gaps = set()
     for of_channel in timestamps:
         starts = np.asarray(of_channel - of_channel[0])
@@ -139,7 +138,7 @@ def _gaps(timestamps: list[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def _start_at_zero(recording: BaseRecording, folder: Path) -> None:
-    """Count time from the first sample where timestamps are negative, as those of -1 of a lost clock."""
+    """Start segments at 0 s whose timestamps are negative, as the -1 that a lost clock gives."""
     for segment in range(recording.get_num_segments()):
         start = recording.get_start_time(segment_index=segment)
         if start < 0:
@@ -153,17 +152,17 @@ def _start_at_zero(recording: BaseRecording, folder: Path) -> None:
 
 def is_open_ephys(folder: Path) -> bool:
     """Whether there is an Open Ephys recording, binary or legacy, in or right above a folder."""
-    return bool(_binary_recordings(folder)) or next(folder.rglob("*.continuous"), None) is not None
+    return bool(_binary_recordings(folder)) or any(folder.rglob("*.continuous"))
 
 
 def _binary_recordings(folder: Path) -> list[Path]:
-    """List the recording folders under a folder, or the one it lies in (``recording1/continuous/…``)."""
+    """List the recording folders in a folder, or else the one in which it lies (``recording1/continuous/…``)."""
     recordings = sorted(oebin.parent for oebin in folder.rglob("structure.oebin"))
     return recordings or [up for up in folder.parents[:2] if (up / "structure.oebin").is_file()]
 
 
 def _locate(folder: str | Path) -> tuple[type[BaseRecording], Path]:
-    """Find the format of a folder and the folder of the same tree which that format's reader takes."""
+    """Return the reader for the format of a folder, and the folder of the same tree that this reader takes."""
     folder = Path(os.path.abspath(folder))  # its parents are looked at; resolve() would lose symlinked names
     if not folder.exists():
         raise FileNotFoundError(f"folder: {folder} does not exist.")
@@ -198,28 +197,18 @@ def _quoted(items: list) -> str:
     return ", ".join(f"'{item}'" for item in items)
 
 
-def _streams(header: dict) -> dict[str, np.ndarray]:
-    """Map each signal stream of a neo header to its channels."""
-    channels = header["signal_channels"]
-    return {s["name"]: channels[channels["stream_id"] == s["id"]] for s in header["signal_streams"]}
-
-
 def _is_neural(name: str, channels: np.ndarray) -> bool:
     return "NI-DAQmx" not in name and not all(_AUXILIARY.search(channel) for channel in channels["name"])
 
 
 def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, folder: Path) -> str:
-    listed = {
-        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
-        for name, channels in streams.items()
-    }
-    all_streams = "; ".join(listed.values()) or "none"
+    """Return the full name of the stream that is asked for, else that of the only neural one."""
+    listed = describe_streams(streams)
     if stream_name is not None:
-        if (found := find_stream(stream_name, streams)) is None:
-            raise ValueError(f"stream_name: there is no '{stream_name}' in {folder}; its streams are {all_streams}.")
-        return found
-    neural = [name for name, channels in streams.items() if _is_neural(name, channels)]
+        return find_stream(stream_name, listed, folder)
+    neural = [name for name in listed if _is_neural(name, streams[name])]
     if not neural:
+        all_streams = "; ".join(listed.values()) or "none"
         raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")
     if len(neural) > 1:
         raise SeveralStreams(f"stream_name: {folder} has several neural streams", [listed[name] for name in neural])
@@ -235,7 +224,7 @@ def _settings_file(reader: object, folder: Path, stream_name: str) -> Path:
 
 
 def _start_of_recording(settings_file: Path, folder: Path) -> datetime | None:
-    """Read when recording started: in UTC from the GUI's messages (0.6 on), else local, from its settings."""
+    """Return when recording started: in UTC by the messages of the GUI (0.6 on), else in local time by its settings."""
     for messages in sorted(folder.rglob("sync_messages.txt")):
         if found := _SOFTWARE_TIME.search(messages.read_text(encoding="utf8")):
             return datetime.fromtimestamp(int(found[1]) / 1000, tz=timezone.utc)

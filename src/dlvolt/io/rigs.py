@@ -1,4 +1,4 @@
-"""Recordings as the acquisition systems write them: which reader of SpikeInterface is for a file or folder."""
+"""Recordings as acquisition systems write them: which of SpikeInterface's readers can read a file or folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
+import numpy as np
 from spikeinterface.core import BaseRecording, read_binary
 from spikeinterface.extractors import read_split_intan_files
 from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.hdf5 import check_hdf5
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
 NOT_NEURAL = re.compile(
@@ -25,46 +26,40 @@ NOT_NEURAL = re.compile(
 
 
 class Candidate(NamedTuple):
-    """A reader that knows a file or folder."""
+    """A reader that may read a file or folder."""
 
     reader: str  # as in SpikeInterface's read_…
     path: Path  # what it takes
 
 
-# ending -> the reader, and whether that takes the folder of the file
-ENDINGS = {
-    ".rhd": ("intan", False),
-    ".rhs": ("intan", False),
-    **{f".ns{number}": ("blackrock", False) for number in range(1, 7)},
-    ".plx": ("plexon", False),
-    ".pl2": ("plexon2", False),
-    ".ncs": ("neuralynx", True),
-    ".ap.meta": ("spikeglx", True),
-    ".lf.meta": ("spikeglx", True),
-    ".ap.bin": ("spikeglx", True),
-    ".lf.bin": ("spikeglx", True),
-    ".brw": ("biocam", False),
-    ".smr": ("ced", False),
-    ".smrx": ("ced", False),
-    ".edf": ("edf", False),
-    ".rec": ("spikegadgets", False),
-    ".tsq": ("tdt", True),
-    ".mpx": ("alphaomega", True),
-    ".set": ("axona", False),
-    ".nix": ("nix", False),
-    ".xdat.json": ("neuronexus", False),
-    ".nex": ("neuroexplorer", False),
-    ".nex5": ("neuroexplorer", False),
+ENDINGS = {  # reader: the endings of its files
+    "intan": (".rhd", ".rhs"),
+    "blackrock": (".ns1", ".ns2", ".ns3", ".ns4", ".ns5", ".ns6"),
+    "plexon": (".plx",),
+    "plexon2": (".pl2",),
+    "neuralynx": (".ncs",),
+    "spikeglx": (".ap.meta", ".lf.meta", ".ap.bin", ".lf.bin"),
+    "biocam": (".brw",),
+    "ced": (".smr", ".smrx"),
+    "edf": (".edf",),
+    "spikegadgets": (".rec",),
+    "tdt": (".tsq",),
+    "alphaomega": (".mpx",),
+    "axona": (".set",),
+    "nix": (".nix",),
+    "neuronexus": (".xdat.json",),
+    "neuroexplorer": (".nex", ".nex5"),
 }
+OF_FOLDERS = ("neuralynx", "spikeglx", "tdt", "alphaomega")  # these readers take the folder of the files
 HDF5_ENDINGS = (".h5", ".hdf5")
 RAW_ENDINGS = (".bin", ".dat", ".raw")
-READERS = tuple(sorted({reader for reader, _ in ENDINGS.values()} | {"maxwell", "mearec", "binary"}))
+READERS = tuple(sorted([*ENDINGS, "maxwell", "mearec", "binary"]))
 NEEDED = {"sampling_frequency", "num_channels", "dtype"}
 KNOWN = NEEDED | {"gain_to_uV", "offset_to_uV", "time_axis", "file_offset", "is_filtered", "channel_ids"}
 
 
 def find_readers(source: Path) -> list[Candidate]:
-    """List the readers that know a file or folder, by its ending or by the files right in it.
+    """List the readers for a file or folder, by its ending or by the files right in it.
 
     Parameters
     ----------
@@ -74,7 +69,7 @@ def find_readers(source: Path) -> list[Candidate]:
     Returns
     -------
     list of Candidate
-        None if it is of no kind that is known; more than one if the files of several recordings are there.
+        Empty if its kind is not known; more than one if there are files of several recordings.
     """
     if source.is_file():
         found = [_known(source)]
@@ -87,10 +82,11 @@ def find_readers(source: Path) -> list[Candidate]:
 
 
 def _known(path: Path) -> Candidate | None:
+    """Return the reader for a file, by its ending and, of HDF5 and raw files, by what is in it or beside it."""
     name = path.name.lower()
-    for ending, (reader, takes_folder) in ENDINGS.items():
-        if name.endswith(ending):
-            return Candidate(reader, path.parent if takes_folder else path)
+    for reader, endings in ENDINGS.items():
+        if name.endswith(endings):
+            return Candidate(reader, path.parent if reader in OF_FOLDERS else path)
     if name.endswith(HDF5_ENDINGS) and h5py.is_hdf5(path):
         with unreadable("source", path, "HDF5"), h5py.File(path) as file:
             if "nwb_version" in file.attrs:
@@ -107,7 +103,7 @@ def _known(path: Path) -> Candidate | None:
 def read_rig(
     source: Path, candidates: list[Candidate], *, stream_name: str | None = None, reader: str | None = None
 ) -> BaseRecording:
-    """Read a recording with the reader of SpikeInterface that is for it.
+    """Read a recording with the one of SpikeInterface's readers that can read it.
 
     Parameters
     ----------
@@ -151,9 +147,7 @@ def read_rig(
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
     if header["nb_block"] > 1:
         raise ValueError(f"source: {candidate.path} holds {header['nb_block']} recordings (blocks); give one of them.")
-    channels = header["signal_channels"]
-    streams = {each["name"]: channels[channels["stream_id"] == each["id"]] for each in header["signal_streams"]}
-    stream = choose_stream(streams, stream_name, source)
+    stream = choose_stream(streams_of_header(header), stream_name, source)
     kwargs: dict[str, Any] = {} if candidate.reader == "mearec" else {"stream_name": stream}
     if candidate.reader == "maxwell":  # its decompressor is not to be fetched from the network unasked
         kwargs["install_maxwell_plugin"] = False
@@ -166,6 +160,7 @@ def read_rig(
 
 
 def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
+    """Return what a reader returns; of a recording, read the first sample as well, and annotate it with the reader."""
     with unreadable("source", source, f"SpikeInterface's read_{reader}"):
         result = read()
         if isinstance(result, BaseRecording):
@@ -176,40 +171,28 @@ def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
 
 
 def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give Neo's header of a recording, and its annotations."""
+    """Return Neo's header of a recording, and its annotations."""
     neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
     return neo.header, neo.raw_annotations["blocks"][0]
 
 
-def choose_stream(streams: dict[str, Any], stream_name: str | None, source: Path) -> str:
-    """Choose the stream that is asked for, or the only one of electrodes.
+def choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, source: Path) -> str:
+    """Return the full name of the stream that is asked for, else that of the only one of electrodes.
 
     Parameters
     ----------
-    streams : dict
-        Name to the channels, as in Neo's header.
-    stream_name : str, optional
-        What is asked for.
+    streams : dict of str to array
+        The name of each stream, and its channels as in Neo's header.
+    stream_name : str or None
+        The stream that is asked for, or how its name ends.
     source : Path
-        For the error.
-
-    Raises
-    ------
-    ValueError
-        If there is no such stream, or none or several of electrodes.
+        The file or folder, for the errors.
     """
-    listed = {
-        name: f"'{name}' ({len(channels)} channels, {channels['sampling_rate'][0]:g} Hz)"
-        for name, channels in streams.items()
-        if len(channels)
-    }
-    all_streams = "; ".join(listed.values())
-    if stream_name is not None and listed:
-        if (found := find_stream(stream_name, listed)) is None:
-            raise ValueError(f"stream_name: there is no '{stream_name}' in {source}; its streams are {all_streams}.")
-        return found
+    listed = describe_streams(streams)
     if not listed:
         raise ValueError(f"source: {source} has no stream of signals; it may be damaged or not whole.")
+    if stream_name is not None:
+        return find_stream(stream_name, listed, source)
     neural = [
         name
         for name in listed
@@ -223,7 +206,7 @@ def choose_stream(streams: dict[str, Any], stream_name: str | None, source: Path
 
 
 def _read_binary(path: Path) -> BaseRecording:
-    """Read a raw file which a JSON file of the same name describes."""
+    """Read a raw file that a JSON file of the same name describes."""
     described = path.with_suffix(".json")
     if not described.is_file():
         raise ValueError(f"there is no {described.name} beside it that tells {', '.join(sorted(NEEDED))}")

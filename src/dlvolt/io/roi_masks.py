@@ -1,4 +1,4 @@
-"""Regions of interest (ROIs) of an image: which pixels they have, and the mean over these."""
+"""Regions of interest (ROIs) of an image: which pixels they have, and the mean over these pixels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TypeAlias
 
 import neo
 import numpy as np
+import scipy.ndimage
 import scipy.sparse
 import tifffile
 from neo.core.regionofinterest import RegionOfInterest
 
-from dlvolt.io.frames import TIFF_SUFFIXES, Frames, reading
+from dlvolt.io.errors import reading
+from dlvolt.io.frames import TIFF_SUFFIXES, Frames
 
 SHAPES = {"circle": "[x, y, radius]", "rectangle": "[x, y, width, height]", "polygon": "[[x, y], [x, y], …]"}
 
 RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
+RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike] | str | Path | None  # see `dlvolt.read_image_sequence`
 
 
 class RoiMeans:
@@ -36,11 +39,8 @@ class RoiMeans:
             (np.ones(len(indices)), indices, ends), shape=(len(pixels), image_shape[0] * image_shape[1])
         )
 
-    def of(
-        self, frames: Frames, start: int, end: int, channels: Sequence[int] | np.ndarray | slice | None = None
-    ) -> np.ndarray:
-        """Return the means of some frames, shape (T, N); only one of the frames is in memory at a time."""
-        channels = slice(None) if channels is None else channels
+    def of(self, frames: Frames, start: int, end: int, channels: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return the means of some frames over some ROIs, shape (T, N), with one frame in memory at a time."""
         masks, num_pixels = self.masks[channels], self.num_pixels[channels]
         means = np.empty((end - start, len(num_pixels)), mean_dtype(frames.dtype))
         for row, frame in enumerate(range(start, end)):
@@ -48,10 +48,8 @@ class RoiMeans:
         return means
 
 
-def find_pixels(
-    rois: np.ndarray | Sequence[RoiLike] | str | Path | None, image_shape: tuple[int, int]
-) -> tuple[list[np.ndarray], list[int]]:
-    """Return the pixels of each ROI, as indices of the flattened image, and their ids."""
+def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
+    """Return the pixels of each ROI, as indices in the flattened image, and the ids of the ROIs."""
     if rois is None:
         raise ValueError(
             "rois: a movie has no traces without them; give a label mask of the shape of its images, "
@@ -75,13 +73,11 @@ def find_pixels(
 def _load_mask(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"rois: there is no file {path}.")
-    if path.suffix.lower() == ".npy":
-        with reading(path, "rois"):
-            return np.load(path)
-    if path.suffix.lower() in TIFF_SUFFIXES:
-        with reading(path, "rois"):
-            return tifffile.imread(path)
-    raise ValueError(f"rois: {path} must be a mask in a .npy or .tif file.")
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", *TIFF_SUFFIXES):
+        raise ValueError(f"rois: {path} must be a mask in a .npy or .tif file.")
+    with reading(path, "rois"):
+        return np.load(path) if suffix == ".npy" else tifffile.imread(path)
 
 
 def _pixels_of_masks(masks: np.ndarray, image_shape: tuple[int, int]) -> dict[int, np.ndarray]:
@@ -98,10 +94,8 @@ def _pixels_of_masks(masks: np.ndarray, image_shape: tuple[int, int]) -> dict[in
     labels = masks.reshape(-1).astype(int)
     if labels.min() < 0:
         raise ValueError(f"rois: the ids in a label mask must be positive, not {labels.min()}; 0 is background.")
-    by_label = np.argsort(labels, kind="stable")
-    ids, starts = np.unique(labels[by_label], return_index=True)
-    groups = np.split(by_label, starts[1:])
-    return {int(i): indices for i, indices in zip(ids, groups, strict=True) if i != 0}
+    pixels = scipy.ndimage.value_indices(labels, ignore_value=0)
+    return {int(roi_id): pixels[roi_id][0] for roi_id in sorted(pixels)}
 
 
 def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> np.ndarray:
@@ -109,7 +103,7 @@ def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> 
     kind, numbers = _shape_of(index, roi)
     left, right, top, bottom = _bounding_box(kind, numbers)
     beyond = max(-left, right - (width - 1), -top, bottom - (height - 1))
-    if beyond <= 2:  # else it has pixels out there, and maybe too many to list
+    if beyond <= 2:  # else some pixels are surely outside of the image, and there may be too many to list
         y, x = np.mgrid[np.floor(top) : np.ceil(bottom) + 1, np.floor(left) : np.ceil(right) + 1]
         inside = _is_inside(kind, numbers, x, y)
         y, x = y[inside].astype(int), x[inside].astype(int)
@@ -123,7 +117,7 @@ def _pixels_of_shape(index: int, roi: RoiLike, image_shape: tuple[int, int]) -> 
 
 
 def _shape_of(index: int, roi: RoiLike) -> tuple[str, np.ndarray]:
-    """Return the kind of an ROI and its numbers."""
+    """Return the kind of an ROI, a key of `SHAPES`, and the numbers that describe it."""
     if isinstance(roi, neo.CircularRegionOfInterest):
         roi = {"circle": [roi.x, roi.y, roi.radius]}
     elif isinstance(roi, neo.RectangularRegionOfInterest):
@@ -159,7 +153,7 @@ def _bounding_box(kind: str, numbers: np.ndarray) -> tuple[float, float, float, 
 
 
 def _is_inside(kind: str, numbers: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points are inside, as Neo's ROIs say."""
+    """Whether points are inside of an ROI, as ``is_inside`` of Neo's ROIs tells."""
     if kind == "circle":
         centre_x, centre_y, radius = numbers
         return (x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2
@@ -174,7 +168,7 @@ def _is_inside(kind: str, numbers: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
 
 
 def as_runs(indices: np.ndarray) -> list[int]:
-    """Return ascending indices as [first, length, first, length, …], which is short as JSON."""
+    """Return ascending indices as runs, [first, length, first, length, …], which are short as JSON."""
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
     starts = np.append(0, breaks)
     return np.stack([indices[starts], np.diff(np.append(starts, len(indices)))], axis=1).ravel().tolist()
@@ -186,5 +180,5 @@ def from_runs(runs: list[int]) -> np.ndarray:
 
 
 def mean_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the type of the mean of numbers: float32 where it holds them, else float64."""
+    """Return the type for means of numbers of a type: float32 if it can hold them, else float64."""
     return np.result_type(dtype, np.float32).newbyteorder("=")

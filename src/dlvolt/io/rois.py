@@ -1,4 +1,4 @@
-"""What all recordings of regions of interest (ROIs) have in common."""
+"""What recordings of regions of interest (ROIs) have in common: annotations, probe, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ def describe_rois(
     num_pixels: Sequence[int] | None = None,
     **annotations: Any,
 ) -> None:
-    """Note on a recording that its N channels are ROIs, and what is known of them; None is not known.
+    """Annotate a recording as one of N ROIs, with what is known of them; what is None is not known.
 
-    Centroids, (N, 2) as x and y, become the probe where they are in µm.
+    Parameters
+    ----------
+    recording : BaseRecording
+        A channel for each ROI. It is changed in place.
+    centroid : array of shape (N, 2), optional
+        x and y of the centre of each ROI. If they are in µm, they also become the probe.
+    centroid_unit : {"um", "pixels"}
+    num_pixels : sequence of int, optional
+        The number of pixels of each ROI.
+    **annotations
+        Annotations of the recording, such as ``value`` and ``indicator``.
     """
     annotations = {name: item for name, item in annotations.items() if item is not None}
     recording.annotate(modality="optical", imaging_rate_hz=float(recording.sampling_frequency), **annotations)
@@ -39,7 +49,7 @@ def describe_rois(
 
 
 def set_roi_probe(recording: BaseRecording, centroid_um: np.ndarray) -> None:
-    """Make a probe of centroids, (N, 2) in µm, if all are known and no two are the same, which probes forbid."""
+    """Make centroids, (N, 2) in µm, the probe if all are finite and no two are equal, which probes forbid."""
     if np.isfinite(centroid_um).all() and len(np.unique(centroid_um, axis=0)) == len(centroid_um):
         probe = Probe(ndim=2, si_units="um")
         probe.set_contacts(centroid_um, shapes="circle", shape_params={"radius": CONTACT_RADIUS_UM})
@@ -48,7 +58,7 @@ def set_roi_probe(recording: BaseRecording, centroid_um: np.ndarray) -> None:
 
 
 def check_roi_ids(roi_ids: Sequence[int | str], num_rois: int) -> list[int | str]:
-    """Return ROI ids as a list, if they are as many as the ROIs and differ."""
+    """Return ROI ids as a list; raise unless there is a different one for each ROI."""
     roi_ids = np.asarray(roi_ids).tolist()
     if not isinstance(roi_ids, list) or len(roi_ids) != num_rois or len(set(roi_ids)) != num_rois:
         raise ValueError(f"roi_ids: must be a different name for each of the {num_rois} ROIs, not {roi_ids!r}.")
@@ -56,17 +66,17 @@ def check_roi_ids(roi_ids: Sequence[int | str], num_rois: int) -> list[int | str
 
 
 def is_positive(number: Any) -> bool:
-    """Whether something is a number above 0 and below infinity."""
+    """Whether a value is a number above 0 and below infinity."""
     return isinstance(number, Real) and 0 < float(number) < np.inf
 
 
 def check_sampling_frequency(sampling_frequency: float, argument: str = "sampling_frequency") -> None:
-    """Raise unless a rate is positive."""
+    """Raise unless a sampling frequency is a positive number, naming the argument that gave it."""
     if not is_positive(sampling_frequency):
         raise ValueError(f"{argument}: must be positive, in Hz, not {sampling_frequency!r}.")
 
 
 def check_value(value: Value | None) -> None:
-    """Raise unless it is known what the numbers of a recording are."""
+    """Raise unless `value` is one of the kinds of numbers that a recording of ROIs may hold, or None."""
     if value not in (None, "fluorescence", "delta_f_over_f"):
         raise ValueError(f"value: must be 'fluorescence', 'delta_f_over_f' or None, not {value!r}.")

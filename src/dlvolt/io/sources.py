@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import spikeinterface
-import zarr
 from spikeinterface.core import BaseRecording
 from spikeinterface.extractors import read_nwb_recording, read_nwb_timeseries
 from spikeinterface.extractors.extractor_classes import NwbRecordingExtractor
 
 from dlvolt.io.errors import unreadable
+from dlvolt.io.nwb_files import find_groups, is_nwb, opened
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
 from dlvolt.io.streams import SeveralStreams, find_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
-from dlvolt.io.voltage_imaging import find_groups, is_nwb, read_voltage_imaging
+from dlvolt.io.voltage_imaging import read_voltage_imaging
 
 
 def read_recording(
-    source: str | Path,
-    *,
-    stream_name: str | None = None,
-    probe: ProbeLike | None = None,
-    reader: str | None = None,
+    source: str | Path, *, stream_name: str | None = None, probe: ProbeLike | None = None, reader: str | None = None
 ) -> BaseRecording:
-    """Open a recording, whichever of the known kinds it is.
+    """Open a recording of electrodes, whichever of the known kinds its file or folder is.
 
     Parameters
     ----------
     source : path
-        An Open Ephys folder, an NWB file with an ElectricalSeries, a folder saved by SpikeInterface, or what else its
-        readers and Neo read: files or folders of SpikeGLX, Intan, Blackrock, Plexon, Neuralynx, Maxwell, MEArec and
-        others, or a raw file (``.bin``, ``.dat``, ``.raw``) with a JSON file of the same name beside it that tells
+        An Open Ephys folder, an NWB file with an ElectricalSeries, a folder saved by SpikeInterface, a file or folder
+        of SpikeGLX, Intan, Blackrock, Plexon, Neuralynx, Maxwell, MEArec and others that Neo reads, or a raw file
+        (``.bin``, ``.dat``, ``.raw``). Beside a raw file lies a JSON file of the same name that tells
         ``sampling_frequency`` (Hz), ``num_channels`` and ``dtype`` and may tell ``gain_to_uV``, ``offset_to_uV``,
         ``time_axis``, ``file_offset``, ``is_filtered`` and ``channel_ids``, as `spikeinterface.core.read_binary`
         takes them.
@@ -55,7 +50,7 @@ def read_recording(
     Returns
     -------
     BaseRecording
-        The recording, with a probe. The annotation ``reader`` tells what read it.
+        The recording, with a probe. The annotation ``reader`` names the function that read it.
 
     Raises
     ------
@@ -103,15 +98,15 @@ def read_traces(
         The path of the series (NWB, e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``), the stream (Open
         Ephys) or the array (``.npz``) to read; needed only where there are several.
     sampling_frequency : float, optional
-        Samples per second; for plain files, which do not tell.
+        Samples per second; needed for plain files, which do not tell it, and for no others.
     probe : Probe, ProbeGroup, path or str, optional
         The probe, where the traces are those of electrodes, as for `read_recording`.
 
     Returns
     -------
     BaseRecording
-        A channel for each trace. Traces of anything but electrodes have no probe. The annotation ``reader`` tells what
-        read them.
+        A channel for each trace. Only traces of electrodes have a probe. The annotation ``reader`` names the function
+        that read them.
 
     Raises
     ------
@@ -147,7 +142,7 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     if path.is_file() and not h5py.is_hdf5(path):
         kinds = ", ".join(TRACE_SUFFIXES)
         raise ValueError(f"source: {path} is neither an NWB file nor one of {kinds}.")
-    with unreadable("source", path, "HDF5"), _opened(path) as file:
+    with unreadable("source", path, "HDF5"), opened(path) as file:
         optical = list(find_groups(file, "RoiResponseSeries"))
         electrical = list(find_groups(file, "ElectricalSeries"))
     if not optical + electrical:
@@ -164,19 +159,17 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
 
 
 def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str) -> str:
-    """Give the path of the series which is asked for, else of the only one of its kind."""
-    listed = [f"'{name}'" for name in series]
-    if wanted is None and len(series) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed)
-    if wanted is None:
-        return series[0]
-    if (found := find_stream(wanted, series)) is None:
-        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {', '.join(listed)}.")
-    return found
+    """Return the path of the series that is asked for, else of the only one of its kind."""
+    listed = {name: f"'{name}'" for name in series}
+    if wanted is not None:
+        return find_stream(wanted, listed, path)
+    if len(series) > 1:
+        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed.values())
+    return series[0]
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
-    # SpikeInterface's load() takes any folder for one of its own and then trips over the file it misses.
+    # SpikeInterface's load() takes any folder for one of its own, and its error then names a missing file.
     if not (folder / "si_folder.json").is_file() and folder.suffix != ".zarr":
         raise ValueError(
             f"source: {folder} is neither an Open Ephys folder nor a recording saved by SpikeInterface, and no "
@@ -226,23 +219,13 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
 
 
 def check_electrical_series(path: Path, name: str) -> None:
-    """Raise where an ElectricalSeries is not as NWB has it.
+    """Raise a ValueError that names an ElectricalSeries of an NWB file if it is not as NWB has it.
 
-    Parameters
-    ----------
-    path : Path
-        An HDF5 file.
-    name : str
-        Path of the series in it.
-
-    Raises
-    ------
-    ValueError
-        Naming the series: without data, or data that are no numbers of shape (time, electrode); with neither a rate
-        nor timestamps, or a rate that is no positive number; or with electrodes that are not those of the data.
+    That is, if its data are missing or no numbers of shape (time, electrode), if it has neither a rate above 0 nor
+    timestamps, or if its electrodes are not those of its data or not in the electrodes table.
     """
     where = f"source: '{name}' in {path}"
-    with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), _opened(path) as file:
+    with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), opened(path) as file:
         series = file[name]
         data, electrodes = (series.get(part) for part in ("data", "electrodes"))
         start, timestamps = (series.get(part) for part in ("starting_time", "timestamps"))
@@ -270,19 +253,14 @@ def check_electrical_series(path: Path, name: str) -> None:
         )
 
 
-def _opened(path: Path) -> Any:
-    """Open HDF5 or Zarr, to use in a with statement."""
-    return h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r"))
-
-
 def _kind(item: Any) -> str:
-    """Tell the kind of a dataset's numbers as NumPy does, of a group or nothing that it has none."""
+    """Return the kind of a dataset's values as NumPy has it, ``"f"`` or ``"i"``, or ``""`` for a group or None."""
     return item.dtype.kind if hasattr(item, "dtype") else ""
 
 
 def _locations_repeat(path: Path, series_path: str) -> bool:
-    """Whether two electrodes of one group have the same location, as where all are 0 for want of a value."""
-    with _opened(path) as file:
+    """Whether two electrodes of one group have the same location, as when unknown locations were written as 0."""
+    with opened(path) as file:
         electrodes = file["general/extracellular_ephys/electrodes"]
         if "rel_x" not in electrodes or "rel_y" not in electrodes:
             return False
@@ -294,9 +272,9 @@ def _locations_repeat(path: Path, series_path: str) -> bool:
 
 
 def _read_nwb_without_locations(path: Path, series_path: str) -> BaseRecording:
-    """Read an ElectricalSeries as a plain time series, as SpikeInterface refuses equal locations."""
+    """Read an ElectricalSeries as a plain time series, since SpikeInterface refuses electrodes at equal locations."""
     recording = read_nwb_timeseries(path, timeseries_path=series_path)
-    with _opened(path) as file:
+    with opened(path) as file:
         series = file[series_path]
         attributes = series["data"].attrs
         channel_conversion = series["channel_conversion"][:] if "channel_conversion" in series else 1.0

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
+from dlvolt.io.errors import reading
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
@@ -86,9 +86,9 @@ def traces_to_recording(
     if stream_name is not None:
         raise ValueError("stream_name: is for files; leave it out.")
     check_sampling_frequency(sampling_frequency)
-    columns = _columns(traces, "traces: the table")
-    traces = _as_traces(np.asarray(traces), "traces: the array")
-    channel_ids = _channel_ids(columns, roi_ids, traces.shape[1])
+    is_table = isinstance(traces, pd.DataFrame)
+    where = f"traces: the {'table' if is_table else 'array'}"
+    traces, channel_ids = _traces_and_ids(traces if is_table else np.asarray(traces), where, roi_ids)
     t_starts = None if t_start is None else [t_start]
     recording = NumpyRecording([traces], sampling_frequency, t_starts=t_starts, channel_ids=channel_ids)
     _describe_traces(recording, rois)
@@ -98,7 +98,7 @@ def traces_to_recording(
 def read_trace_file(
     path: str | Path, sampling_frequency: float | None, *, stream_name: str | None = None
 ) -> TraceFileRecording:
-    """Open traces in a plain file, whatever they are of.
+    """Open traces in a plain file, of ROIs or anything else.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class TraceFileRecording(BaseRecording):
         Where the traces are of ROIs, what is known of these: the arguments ``roi_ids``, ``positions_um``, ``value``
         and ``indicator`` of `traces_to_recording`.
     argument : str, default: "path"
-        What messages call the file.
+        The argument that gave the file, for errors.
     """
 
     def __init__(
@@ -168,12 +168,13 @@ class TraceFileRecording(BaseRecording):
         if stream_name is not None and not isinstance(table, dict):
             raise ValueError(f"stream_name: {path} holds one array; leave it out.")
         picked = _pick(table, path, stream_name) if isinstance(table, dict) else table
-        columns = _columns(picked, f"{argument}: {path}")
-        traces = _as_traces(picked, f"{argument}: {path}")
-        channel_ids = _channel_ids(columns, (rois or {}).get("roi_ids"), traces.shape[1])
+        traces, channel_ids = _traces_and_ids(picked, f"{argument}: {path}", (rois or {}).get("roi_ids"))
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
-        self.add_recording_segment(TraceFileSegment(traces, sampling_frequency, t_start))
+        read = partial(_read_rows, traces)
+        self.add_recording_segment(
+            LazySegment(traces.shape[0], read, sampling_frequency=sampling_frequency, t_start=t_start)
+        )
         if rois is not None:
             rois = {name: _plain(item) for name, item in rois.items()}
             _describe_traces(self, rois)
@@ -186,22 +187,10 @@ class TraceFileRecording(BaseRecording):
         )
 
 
-class TraceFileSegment(BaseRecordingSegment):
-    """The one segment of a `TraceFileRecording`."""
-
-    def __init__(self, traces: np.ndarray | _MatlabMatrix, sampling_frequency: float, t_start: float | None) -> None:
-        BaseRecordingSegment.__init__(self, sampling_frequency=sampling_frequency, t_start=t_start)
-        self.traces = traces
-
-    def get_num_samples(self) -> int:
-        """Return T."""
-        return self.traces.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N), in the byte order of this machine."""
-        chunk = self.traces[start_frame:end_frame]
-        chunk = np.asarray(chunk, dtype=chunk.dtype.newbyteorder("="))
-        return chunk if channel_indices is None else chunk[:, channel_indices]
+def _read_rows(traces: np.ndarray | _MatlabMatrix, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+    """Return some samples of some traces, in the byte order of this machine."""
+    rows = traces[start:end]
+    return np.asarray(rows, dtype=rows.dtype.newbyteorder("="))[:, channels]
 
 
 def _describe_traces(recording: BaseRecording, rois: dict[str, Any]) -> None:
@@ -215,41 +204,34 @@ def _describe_traces(recording: BaseRecording, rois: dict[str, Any]) -> None:
 
 
 def _plain(item: Any) -> Any:
-    """Return what JSON can hold."""
+    """Return an argument as JSON can hold it."""
     return item if item is None or isinstance(item, str) else np.asarray(item).tolist()
 
 
-def _columns(table: Any, where: str) -> list[str] | None:
-    """Return the names of the columns of a table, None if it is an array, unless the first of them is time."""
-    if not isinstance(table, pd.DataFrame):
-        return None
-    name, first = table.columns[0], table.iloc[:, 0].to_numpy()
-    is_named_time = re.split("[^a-z]+", str(name).lower())[0] in TIME_NAMES
-    if is_named_time and first.dtype.kind in "iuf" and np.all(np.diff(first) > 0):
-        raise ValueError(f"{where} has the column '{name}', which is no trace; leave it out.")
-    return list(table.columns)
-
-
-def _channel_ids(columns: list | None, roi_ids: Sequence[int | str] | None, num_traces: int) -> Sequence[int | str]:
-    names = columns if roi_ids is None else roi_ids
-    return range(num_traces) if names is None else check_roi_ids(names, num_traces)
-
-
-def _as_traces(traces: Any, where: str) -> np.ndarray | _MatlabMatrix:
-    """Return traces of shape (T, N), without reading them if they lie in a file."""
-    if not isinstance(traces, _MatlabMatrix):
-        traces = np.asanyarray(traces)  # memory maps stay maps
+def _traces_and_ids(
+    table: pd.DataFrame | np.ndarray | _MatlabMatrix, where: str, roi_ids: Sequence[int | str] | None
+) -> tuple[np.ndarray | _MatlabMatrix, Sequence[int | str]]:
+    """Return traces of shape (T, N), without reading them if they lie in a file, and the ids of their channels."""
+    names = roi_ids
+    if isinstance(table, pd.DataFrame):
+        first, values = table.columns[0], table.iloc[:, 0].to_numpy()
+        is_named_time = re.split("[^a-z]+", str(first).lower())[0] in TIME_NAMES
+        if is_named_time and values.dtype.kind in "iuf" and np.all(np.diff(values) > 0):
+            raise ValueError(f"{where} has the column '{first}', which is no trace; leave it out.")
+        names = list(table.columns) if roi_ids is None else roi_ids
+    traces: Any = table if isinstance(table, _MatlabMatrix) else np.asanyarray(table)  # memory maps stay maps
     if traces.dtype.kind not in "iuf" or traces.ndim not in (1, 2) or 0 in traces.shape:
         raise ValueError(f"{where} must hold numbers of shape (T,) or (T, N), not {_described(traces)}.")
     if traces.ndim == 1:
-        return traces.reshape(-1, 1)
+        traces = traces.reshape(-1, 1)
     if traces.shape[1] > traces.shape[0]:
         raise ValueError(f"{where} has {traces.shape[1]} traces of {traces.shape[0]} samples; transpose it.")
-    return traces
+    num_traces = traces.shape[1]
+    return traces, range(num_traces) if names is None else check_roi_ids(names, num_traces)
 
 
 def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.ndarray]:
-    """Read labels from a plain file.
+    """Read labels for `dlvolt.training.fit` from a plain file.
 
     Parameters
     ----------
@@ -258,12 +240,12 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
         or an ``.npz`` or ``.mat`` file with these two arrays. Or an array in any of the files that hold traces: 0/1
         traces of the shape of the traces, or the spike times of a single trace, s.
     num_traces : int
-        N.
+        The number of traces N.
 
     Returns
     -------
     np.ndarray or list of np.ndarray
-        The array, or the spike times of each trace, s, as `dlvolt.training.fit` takes them.
+        The array, or from a table the spike times of each trace, s.
 
     Raises
     ------
@@ -303,7 +285,7 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
     suffix = path.suffix.lower()
     if suffix not in TRACE_SUFFIXES:
         raise ValueError(f"{argument}: {path} must be one of {', '.join(TRACE_SUFFIXES)}.")
-    try:
+    with reading(path, argument):
         if suffix == ".csv":
             return _read_csv(path)
         if suffix == ".mat":
@@ -313,12 +295,10 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
             return loaded
         with loaded:
             return dict(loaded)
-    except (ValueError, OSError, EOFError, BadZipFile, MatReadError, zlib.error) as error:
-        raise ValueError(f"{argument}: {path} cannot be read as {suffix}: {error}") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
-    """Return a table if the first line holds names, else an array."""
+    """Return a CSV file as a table if its first line holds names, else as an array."""
     settings = dict(encoding="utf-8-sig", skipinitialspace=True)
     first = pd.read_csv(path, header=None, nrows=1, **settings)
     is_number = [pd.api.types.is_numeric_dtype(dtype) for dtype in first.dtypes]  # also where a cell is empty or NA
@@ -334,7 +314,7 @@ def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
-    """Return the variables of a MATLAB file; those with one row or column, as MATLAB has it, with one axis."""
+    """Return the variables of a MATLAB file; vectors, which MATLAB keeps as one row or column, have one axis."""
     if not h5py.is_hdf5(path):  # up to version 7.2
         variables = {name: item for name, item in loadmat(path).items() if isinstance(item, np.ndarray)}
         return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
@@ -347,9 +327,10 @@ def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
 
 
 def _matlab_array(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray | _MatlabMatrix:
-    if "MATLAB_empty" in dataset.attrs:  # then the numbers are those of its shape
+    if "MATLAB_empty" in dataset.attrs:  # then the dataset holds the shape
         return np.empty(tuple(dataset))
-    return dataset[()].ravel() if 1 in dataset.shape else _MatlabMatrix(path, name, dataset)
+    is_vector = dataset.ndim == 1 or 1 in dataset.shape
+    return dataset[()].ravel() if is_vector else _MatlabMatrix(path, name, dataset)
 
 
 class _MatlabMatrix:
@@ -371,7 +352,7 @@ class _MatlabMatrix:
 def _pick(
     arrays: dict[str, np.ndarray | _MatlabMatrix], path: Path, name: str | None, argument: str = "stream_name"
 ) -> np.ndarray | _MatlabMatrix:
-    """Return the array of a name, or the only one."""
+    """Return the array of a name, or the only one if no name is given."""
     listed = ", ".join(f"'{key}' {array.shape}" for key, array in arrays.items()) or "nothing"
     if name is None and len(arrays) == 1:
         return next(iter(arrays.values()))

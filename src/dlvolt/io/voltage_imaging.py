@@ -12,18 +12,27 @@ from typing import Any
 
 import h5py
 import numpy as np
-import zarr
-from scipy.stats import trim_mean
-from spikeinterface.core import BaseRecording, BaseRecordingSegment
+from spikeinterface.core import BaseRecording
 from spikeinterface.extractors.nwbextractors import read_file_from_backend
 
 from dlvolt.io.errors import unreadable
+from dlvolt.io.lazy import LazySegment
+from dlvolt.io.nwb_files import (
+    NWB_FILE,
+    child,
+    find_groups,
+    is_zarr,
+    number,
+    read_clock,
+    read_conversion,
+    read_indicator,
+    read_session,
+    text,
+)
 from dlvolt.io.rois import set_roi_probe
 
 STREAM_MODES = ("fsspec", "remfile", "zarr")
-NWB_FILE = ("NWBFile", b"NWBFile")
 BLOCK = 2**20  # pixels of masks that are read at a time
-REGULAR = 0.01  # part of a frame by which timestamps may miss those of a steady clock
 PIXEL_LIMIT_UM = 1000.0  # no microscope's pixels are as large: the unit of the grid spacing was forgotten
 MICROMETRES = {"meters": 1e6, "millimeters": 1e3, "micrometers": 1.0, "microns": 1.0, "nanometers": 1e-3}
 MICROMETRES |= {"metres": 1e6, "m": 1e6, "mm": 1e3, "micrometres": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3}
@@ -118,28 +127,17 @@ def read_voltage_imaging(
             raise
 
 
-def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr group, of format 2 or 3."""
-    return any((folder / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
-
-
-def is_nwb(path: Path) -> bool:
-    """Whether there is an NWB file, HDF5 or Zarr, at a path."""
-    if path.is_file() and h5py.is_hdf5(path):
-        with unreadable("source", path, "HDF5"), h5py.File(path) as file:
-            return file.attrs.get("neurodata_type") in NWB_FILE
-    return is_zarr(path) and zarr.open(path, mode="r").attrs.get("neurodata_type") in NWB_FILE
-
-
 class VoltageImagingRecording(BaseRecording):
     """The traces of a RoiResponseSeries; see `read_voltage_imaging`, which checks the path.
 
     Parameters
     ----------
-    file_path, series, stream_mode, cache, stream_cache_path, storage_options
-        As there; `file_path` is absolute or a URL.
+    file_path : str
+        Absolute path or URL of the file.
+    series, stream_mode, cache, stream_cache_path, storage_options
+        As for `read_voltage_imaging`.
     metadata : dict, optional
-        What `read_metadata` gave. It is kept with the recording, so that a worker need not read the masks.
+        What `read_metadata` returned. It is kept with the recording, so that a worker need not read the masks.
     """
 
     def __init__(
@@ -162,12 +160,16 @@ class VoltageImagingRecording(BaseRecording):
         file = open_nwb(access)
         try:
             metadata = read_metadata(file, file_path, series) if metadata is None else metadata
-            segment = VoltageImagingSegment(file, access, metadata)
+            data = _SeriesData(file, access, metadata)
+            clock = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
+            if metadata["t_start"] is None:
+                timestamps = child(file, file[metadata["series"]], "timestamps")
+                clock = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
         except Exception:
-            _close(file)  # so that it can be mended
+            _close(file)  # so that the user can mend it
             raise
-        BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], segment.dtype)
-        self.add_recording_segment(segment)
+        BaseRecording.__init__(self, metadata["sampling_frequency"], metadata["channel_ids"], data.dtype)
+        self.add_recording_segment(LazySegment(data.data.shape[0], data.read, **clock))
 
         self.annotate(**metadata["annotations"])
         for name, values in metadata["properties"].items():
@@ -180,8 +182,8 @@ class VoltageImagingRecording(BaseRecording):
         self._kwargs = access | dict(series=metadata["series"], metadata=metadata)
 
 
-class VoltageImagingSegment(BaseRecordingSegment):
-    """The one segment of a `VoltageImagingRecording`."""
+class _SeriesData:
+    """The data of a series of an NWB file, which each process opens for itself."""
 
     def __init__(self, file: Any, access: dict[str, Any], metadata: dict[str, Any]) -> None:
         self.access, self.series = access, metadata["series"]
@@ -191,32 +193,22 @@ class VoltageImagingSegment(BaseRecordingSegment):
         stored = self.data.dtype.newbyteorder("=")
         self.is_scaled = (self.scale, self.offset) != (1, 0)
         self.dtype = np.result_type(stored, np.float32) if self.is_scaled else stored
-        if metadata["t_start"] is None:
-            timestamps = child(file, file[self.series], "timestamps")
-            times = dict(time_vector=np.asarray(timestamps[:], dtype="float64"))
-        else:
-            times = dict(sampling_frequency=metadata["sampling_frequency"], t_start=metadata["t_start"])
-        BaseRecordingSegment.__init__(self, **times)
 
     def _attach(self, file: Any) -> None:
         self.data, self.process = child(file, file[self.series], "data"), os.getpid()
 
-    def get_num_samples(self) -> int:
-        """Return the number of samples T."""
-        return self.data.shape[0]
-
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N)."""
+    def read(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return some samples of some traces."""
         if self.process != os.getpid():  # a forked process must not share the file of its parent
             self._attach(open_nwb(self.access))
-        channels = np.arange(self.num_channels)[slice(None) if channel_indices is None else channel_indices]
+        channels = np.arange(self.num_channels)[channels]
         if self.data.ndim == 1:
-            traces = self.data[start_frame:end_frame][:, None][:, channels]
+            traces = self.data[start:end][:, None][:, channels]
         elif len(channels) == 0:
-            traces = np.empty((end_frame - start_frame, 0))
+            traces = np.empty((end - start, 0))
         else:  # one block of the file, as HDF5 is slow with lists of columns and wants them sorted
             first, last = channels.min(), channels.max()
-            traces = self.data[start_frame:end_frame, first : last + 1]
+            traces = self.data[start:end, first : last + 1]
             if not np.array_equal(channels, np.arange(first, last + 1)):
                 traces = traces[:, channels - first]
         traces = traces.astype(self.dtype, copy=False)
@@ -224,27 +216,19 @@ class VoltageImagingSegment(BaseRecordingSegment):
 
 
 def open_nwb(access: dict[str, Any]) -> Any:
-    """Open an NWB file.
-
-    It is read without pynwb, which needs as long as the spikes of a small file and refuses the whole of a file for a
-    fault anywhere in it.
+    """Open an NWB file, local or streamed, as an `h5py.File` or `zarr.Group`.
 
     Parameters
     ----------
     access : dict
         Arguments of SpikeInterface's `read_file_from_backend`.
 
-    Returns
-    -------
-    h5py.File or zarr.Group
-        The file, open for reading.
-
     Raises
     ------
     ImportError
         If a package that is needed for streaming is missing.
     OSError, ValueError
-        If it is not an NWB file or not there.
+        If the file is not there or not an NWB file.
     """
     path = access["file_path"]
     try:
@@ -266,58 +250,23 @@ def _close(file: Any) -> None:
         file.close()
 
 
-def find_groups(file: Any, *neurodata_types: str) -> dict[str, Any]:
-    """Find all groups of some types, and datasets, as which NWB keeps images.
-
-    Parameters
-    ----------
-    file : h5py.File or zarr.Group
-        An NWB file.
-    *neurodata_types : str
-        For example ``"RoiResponseSeries"``.
-
-    Returns
-    -------
-    dict of str to group or dataset
-        They by their path in the file, sorted.
-    """
-    found, todo = {}, [("", file)]
-    while todo:
-        path, group = todo.pop()
-        for name in group.keys():  # noqa: SIM118 (Zarr's groups are no dictionaries)
-            link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
-            if isinstance(link, h5py.SoftLink) or (path, name) == ("", "specifications"):
-                continue  # what it leads to is found where it is
-            item, item_path = group.get(name), f"{path}/{name}".lstrip("/")
-            if hasattr(item, "keys"):
-                todo.append((item_path, item))
-            if text(getattr(item, "attrs", {}).get("neurodata_type", "")) in neurodata_types:
-                found[item_path] = item
-    return dict(sorted(found.items()))
-
-
 def read_metadata(file: Any, path: str, wanted: str | None) -> dict[str, Any]:
-    """Read all about a series but its traces, as values that JSON can hold.
+    """Return all that is known of a series except its traces, as values that JSON can hold.
 
     Parameters
     ----------
     file : h5py.File or zarr.Group
         An NWB file.
     path : str
-        Its path, for messages.
+        Path of the file, for messages.
     wanted : str or None
-        Path of the series, or the end of it; None: the only one.
+        Path of the series in the file, or the end of it; None for the only one.
 
     Returns
     -------
     dict
         ``series`` (path in the file), ``sampling_frequency`` (Hz), ``t_start`` (s; None if the timestamps are not
         those of a steady clock), ``conversion``, ``offset``, ``channel_ids``, ``annotations``, ``properties``.
-
-    Raises
-    ------
-    ValueError
-        As `read_voltage_imaging`.
     """
     name, series = _choose(file, path, wanted)
     where = f"path: '{name}' in {path}"
@@ -360,29 +309,10 @@ def read_metadata(file: Any, path: str, wanted: str | None) -> dict[str, Any]:
     )
 
 
-def child(file: Any, group: Any, name: str) -> Any:
-    """Return a member of a group, None if it is not there; Zarr has no links, so hdmf-zarr writes down its own."""
-    if name in group:
-        return group[name]
-    links = group.attrs.get("zarr_link", group.attrs.get("_LINKS", []))
-    return next((file.get(link["path"]) for link in links if link["name"] == name), None)
-
-
 def _data(file: Any, series: Any) -> Any:
-    """Return the data of a series, None if there are none, or a group in their place."""
+    """Return the data of a series, or None if there are none or a group is in their place."""
     data = child(file, series, "data")
     return data if hasattr(data, "shape") else None
-
-
-def text(value: Any) -> str:
-    """Return a text, of which HDF5 makes bytes and Zarr an array."""
-    value = value[()] if hasattr(value, "shape") else value
-    value = value.flat[0] if isinstance(value, np.ndarray) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _number(dataset: Any) -> float:
-    return float(np.ravel(dataset[()])[0])
 
 
 def _choose(file: Any, path: str, wanted: str | None) -> tuple[str, Any]:
@@ -412,7 +342,7 @@ def _summary(file: Any, series: Any) -> str:
 
 
 def _value(file: Any, series_path: str) -> str | None:
-    """Return what the numbers of a series are, from its name and the type or else the name of its container."""
+    """Return what the values of a series are, from its name and from the type or the name of its container."""
     container, _, name = series_path.rpartition("/")
     container_type = text(file[container or "/"].attrs.get("neurodata_type", ""))
     if container_type == "DfOverF" or _is_relative(name):
@@ -443,93 +373,13 @@ def _rois(file: Any, series: Any, where: str) -> tuple[Any, np.ndarray]:
     return table, np.asarray(rois[:], dtype="int64")
 
 
-def read_conversion(data: Any) -> tuple[float, float]:
-    """Return by what to multiply the data of a TimeSeries and then what to add."""
-    return float(data.attrs.get("conversion", 1.0)), float(data.attrs.get("offset", 0.0))
-
-
-def read_clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[float, float | None]:
-    """Read when the samples of a TimeSeries were taken.
-
-    Parameters
-    ----------
-    file : h5py.File or zarr.Group
-        An NWB file.
-    series : group
-        The TimeSeries.
-    num_samples : int
-        Its samples.
-    where : str
-        The argument, series and file, for messages.
-
-    Returns
-    -------
-    sampling_frequency : float
-        Hz.
-    t_start : float or None
-        s; None if the timestamps are not those of a steady clock.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a rate nor timestamps that ascend and have a common interval.
-    """
-    start, timestamps = child(file, series, "starting_time"), child(file, series, "timestamps")
-    if timestamps is None:
-        rate = 0.0 if start is None else float(start.attrs.get("rate", 0.0))
-        if not 0 < rate < np.inf:
-            raise ValueError(
-                f"{where} has neither timestamps nor a rate above 0; write one of them into the file, or give the "
-                "numbers alone, as an array."
-            )
-        return rate, _number(start)
-
-    times = np.asarray(timestamps[:], dtype="float64")
-    if len(times) != num_samples or num_samples < 2:
-        raise ValueError(
-            f"{where} has {len(times)} timestamps for {num_samples} frames, which give no rate; mend the file."
-        )
-    intervals = np.diff(times)
-    if not np.all(intervals > 0):  # NaN as well
-        frame = np.flatnonzero(~(intervals > 0))[0] + 1
-        raise ValueError(
-            f"{where} has timestamps that do not ascend at frame {frame} ({times[frame - 1]} s, then {times[frame]} "
-            "s); mend the file."
-        )
-    mean, median = intervals.mean(), np.median(intervals)
-    frames_off = np.max(np.abs((times - times[0]) / mean - np.arange(num_samples)))
-    if frames_off < 1:  # jitter and rounding, which do not add up
-        t_start = float(times[0]) if frames_off < REGULAR else None
-        return round(float(1 / mean), 6), t_start  # without the rounding errors of the timestamps
-    if np.mean(np.abs(intervals - median) < 0.5 * median) < 0.5:
-        raise ValueError(
-            f"{where} has timestamps without a common interval (median {median:g} s, most are far from it), so there "
-            "is no frame rate; mend the file."
-        )
-    frames_passed = np.round(intervals / trim_mean(intervals, 0.1)).clip(1)  # more than 1 where some were dropped
-    return float(frames_passed.sum() / intervals.sum()), None
-
-
-def read_session(file: Any) -> dict[str, str]:
-    """Return the annotations that tell the session of an NWB file."""
-    names = {name: name for name in ("session_start_time", "timestamps_reference_time")}
-    names |= {"nwb_identifier": "identifier"}
-    return {annotation: text(file[name]) for annotation, name in names.items() if name in file}
-
-
-def read_indicator(plane: Any) -> dict[str, str]:
-    """Return the annotation of an imaging plane's indicator, if the plane is not None and tells it."""
-    indicator = "" if plane is None or "indicator" not in plane else text(plane["indicator"])
-    return {} if indicator.lower() in ("", "unknown") else {"indicator": indicator}
-
-
 def _describe_plane(plane: Any) -> tuple[dict[str, Any], str, np.ndarray | None]:
     """Return the annotations that an imaging plane gives, its name, and the size of a pixel in µm, if known."""
     if plane is None:
         return {}, "", None
     name, annotations = plane.name.rpartition("/")[2], dict[str, Any](read_indicator(plane))
     if "imaging_rate" in plane and plane["imaging_rate"].dtype.kind in "iuf":
-        annotations["imaging_rate_hz"] = _number(plane["imaging_rate"])
+        annotations["imaging_rate_hz"] = number(plane["imaging_rate"])
     if "grid_spacing" not in plane:
         return annotations, name, None
 
