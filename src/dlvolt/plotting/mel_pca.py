@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
 
 from dlvolt.networks import MelSVM
+from dlvolt.plotting.canvas import axes_or_new
 from dlvolt.plotting.colours import GREY, RED
 
 
@@ -62,13 +62,11 @@ def plot_mel_pca(
     pca = PCA(n_components=2).fit(features)
     points = pca.transform(features)  # samples × 2
 
-    if axes is None:
-        _, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    axes = axes_or_new(axes, 5.5, 5)
     for chosen, colour, name in ((~spike, GREY, "no spike"), (spike, RED, "spike")):
         x, y = points[chosen].T
         axes.scatter(x, y, s=4, c=colour, linewidths=0, label=f"{name} ({chosen.sum():,} samples)")
     first, second = 100 * pca.explained_variance_ratio_
     axes.set(title="Mel bands", xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, markerscale=3)
     return axes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -17,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from scipy.spatial.distance import cdist
 from spikeinterface.core import BaseRecording, BaseSorting
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame
 from dlvolt.plotting.colours import DARK, GREY, RED
 
 RATES = "viridis_r"
@@ -62,8 +62,7 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
     planes = np.full(len(rois), "ROIs") if planes is None else np.asarray(planes)[rois]
 
     names = np.unique(planes)
-    if figure is None:
-        figure = plt.figure(figsize=(1.2 + 5.2 * len(names), 5.6), layout="constrained")
+    figure = figure_or_new(figure, 1.2 + 5.2 * len(names), 5.6)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     explained: dict[str, Artist] = {}
     for axes, name in zip(panels, names, strict=True):
@@ -195,7 +194,7 @@ def _frame(axes: Axes, positions: np.ndarray, length_unit: str) -> None:
     margin = 0.1 * max(*(high - low), 1.0)
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
     axes.set(xlabel=f"x ({length_unit})", ylabel=f"y ({length_unit})")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
     if not length_unit:
         axes.set(xticks=[], yticks=[], xlabel="positions unknown", ylabel="")
         axes.spines[:].set_visible(False)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
 from dlvolt.plotting.colours import BLUE, DARK, GREY, ORANGE, RED, SKY
 from dlvolt.plotting.roi_map import rois_of
-from dlvolt.plotting.scale_bars import round_number
 
 MAX_ROIS = 12
 SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # above the bottom of a row, in heights of its trace
@@ -72,8 +71,7 @@ def plot_roi_traces(
     def read(source: BaseRecording) -> np.ndarray:
         return signs * _read(source, sorting.unit_ids, first, last)
 
-    if figure is None:
-        figure = plt.figure(figsize=(11, 1.3 + 0.75 * len(rois)), layout="constrained")
+    figure = figure_or_new(figure, 11, 1.3 + 0.75 * len(rois))
     axes = figure.subplots()
     heights = _draw_traces(axes, time, read(recording), None if subthreshold is None else read(subthreshold))
     _draw_scale_bars(axes, heights, percent=is_delta_f_over_f(recording))
@@ -85,7 +83,7 @@ def plot_roi_traces(
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="time (s)", ylabel="ROI", xlim=time[[0, -1]], ylim=(-0.2, ROW * len(rois)))
     axes.set_title("ΔF/F" if is_delta_f_over_f(recording) else "fluorescence")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    open_frame(axes, "left")
     handles, names = axes.get_legend_handles_labels()
     by_name = dict(zip(names, handles, strict=True))
     figure.legend(by_name.values(), by_name, loc="outside lower center", ncols=6, frameon=False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
 from dlvolt.evaluation import best_threshold
+from dlvolt.plotting.canvas import axes_or_new, check_columns
 from dlvolt.plotting.colours import BLUE, COLOURS, DARK, GREY, ORANGE
 
 LARGEST = 900  # square points: the area of the mark of the model with the most parameters
@@ -29,7 +29,7 @@ def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Axes
         What was drawn on.
     """
-    axes = _scores_axes(axes)
+    axes = axes_or_new(axes)
     _draw_scores(axes, sweep.index, sweep)
     best = best_threshold(sweep)
     axes.axvline(best, color=GREY, linewidth=1, linestyle="--", zorder=0)
@@ -53,7 +53,7 @@ def plot_learning_curve(curve: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Axes
         What was drawn on.
     """
-    axes = _scores_axes(axes)
+    axes = axes_or_new(axes)
     _draw_scores(axes, 100 * curve["fraction"], curve)
     axes.set(title="Learning curve", xlabel="training data used (%)", xlim=(0, 105))
     return axes
@@ -79,9 +79,8 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
     ValueError
         If a column is missing.
     """
-    if missing := sorted({"f1", "samples_per_second", "parameters"} - set(table.columns)):
-        raise ValueError(f"table: has no {', '.join(missing)}; its columns are f1, samples_per_second, parameters.")
-    axes = _scores_axes(axes)
+    check_columns(table, ("f1", "samples_per_second", "parameters"))
+    axes = axes_or_new(axes)
     largest = table["parameters"].max()
     for (name, row), colour in zip(table.iterrows(), cycle(COLOURS)):
         size = LARGEST * row["parameters"] / largest
@@ -92,13 +91,6 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
     axes.margins(0.15)
     axes.legend(frameon=False, fontsize="small")
     axes.set(title="Models; area: number of parameters", xlabel="speed (samples per second)", ylabel="F1", xscale="log")
-    return axes
-
-
-def _scores_axes(axes: Axes | None) -> Axes:
-    if axes is None:
-        _, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
     return axes
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from mpl_toolkits.mplot3d import Axes3D
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from dlvolt.plotting.canvas import axes_or_new, figure_or_new
 from dlvolt.plotting.colours import COLOURS, GREY, RED
 
 DRAWN = 300  # snippets of each class; more hide each other
@@ -51,8 +51,7 @@ def plot_snippets(
     snippets, labels = np.asarray(snippets), np.asarray(labels)
     if snippets.ndim != 2 or labels.shape != (len(snippets),):
         raise ValueError(f"labels: {labels.shape} do not fit snippets {snippets.shape}; give one for each of (P, D)")
-    if axes is None:
-        _, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    axes = axes_or_new(axes, 5, 4)
     rng = np.random.default_rng(seed)
     time = np.arange(snippets.shape[1]) / sampling_frequency * 1000
     for label, (name, colour) in enumerate(zip(CLASSES, (GREY, RED), strict=True)):
@@ -64,7 +63,6 @@ def plot_snippets(
         median = np.median(snippets[members], axis=0)
         axes.plot(time, median, color=colour, linewidth=2, label=f"{name} ({len(members):,})")
     axes.set(xlabel="time (ms)", ylabel="voltage (µV)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return axes
 
@@ -95,7 +93,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     if points.ndim != 2 or points.shape[1] != 3 or labels.shape != (len(points),):
         raise ValueError(f"points: {points.shape} and labels {labels.shape} must be of shapes (P, 3) and (P,)")
     if axes is None:
-        axes = plt.figure(figsize=(5.5, 5), layout="constrained").add_subplot(projection="3d")
+        axes = figure_or_new(None, 5.5, 5).add_subplot(projection="3d")
     colours = {-1: GREY, **dict(zip(np.unique(labels[labels >= 0]), cycle(COLOURS), strict=False))}
     for label in np.unique(labels):
         members = points[labels == label]
@@ -123,8 +121,7 @@ def plot_confusion(truth: np.ndarray, predicted: np.ndarray, axes: Axes | None =
     Axes
         What was drawn on.
     """
-    if axes is None:
-        _, axes = plt.subplots(figsize=(3.5, 3.2), layout="constrained")
+    axes = axes or figure_or_new(None, 3.5, 3.2).subplots()
     ConfusionMatrixDisplay.from_predictions(
         truth, predicted, labels=[0, 1], display_labels=CLASSES, cmap="Blues", colorbar=False, ax=axes
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,8 +11,8 @@ from matplotlib.lines import Line2D
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import BaseSorting, SortingAnalyzer
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
 from dlvolt.plotting.colours import COLOURS, DARK
-from dlvolt.plotting.scale_bars import round_number
 
 TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
@@ -68,8 +67,7 @@ def plot_sorting_summary(
     colours = {unit: COLOURS[i % len(COLOURS)] for i, unit in enumerate(by_depth)}
     rows = [Row(unit) for unit in by_depth] if truth is None else _match(analyzer.sorting, truth, by_depth)
 
-    height = float(np.clip(0.28 * len(rows), 6, 16))
-    figure = plt.figure(figsize=(13, height), layout="constrained") if figure is None else figure
+    figure = figure_or_new(figure, 13, float(np.clip(0.28 * len(rows), 6, 16)))
     widths = (2.4, 5) if truth is None else (2.4, 5, 1.8)
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     _draw_templates(figure.add_subplot(grid[0]), analyzer, colours)
@@ -78,7 +76,7 @@ def plot_sorting_summary(
     if truth is not None:
         _draw_accuracy(figure.add_subplot(grid[2], sharey=raster), rows, colours)
     for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
     return figure
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.core.job_tools import divide_segment_into_chunks
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame
 from dlvolt.plotting.colours import BLUE, DARK, GREY
 from dlvolt.plotting.roi_map import rois_of
 from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units, upward
@@ -71,15 +71,14 @@ def plot_spike_triggered_average(
 
     columns = min(COLUMNS, len(rois))
     rows = -(-len(rois) // columns)
-    if figure is None:
-        figure = plt.figure(figsize=(1 + 2.6 * columns, 0.6 + 2.3 * rows), layout="constrained")
+    figure = figure_or_new(figure, 1 + 2.6 * columns, 0.6 + 2.3 * rows)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     counts, means, sds = _average(recording, sorting, rois, before, after, max(1, baseline))
     means, sds = gain * signs[:, None] * means, gain * sds
     for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=False):
         axes.set_title(f"{name} · {count} spikes", fontsize="medium")
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.tick_params(labelbottom=True)
         axes.set_xlim(time_ms[[0, -1]])
         if count == 0:
