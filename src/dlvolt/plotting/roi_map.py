@@ -134,24 +134,24 @@ def _draw_rois(
     rates: np.ndarray,
     scale: ScalarMappable,
 ) -> dict[str, Artist]:
-    """Draw the ROIs of a plane and return the marks that need explanation."""
+    """Draw the ROIs of a plane, given by their rows in the other arrays; return the marks that need explanation."""
+    positions, areas, rates = positions[inside], areas[inside], rates[inside]
     flags = sorting.get_property("flag")
-    dead = np.zeros(len(rates), dtype=bool) if flags is None else np.asarray(flags) == "dead"
-    explained: dict[str, Artist] = {}
+    dead = np.zeros(len(inside), dtype=bool) if flags is None else np.asarray(flags)[inside] == "dead"
+    firing = ~dead & (rates > 0)
     kinds: tuple[tuple[np.ndarray, str, dict[str, Any]], ...] = (
-        (~dead & (rates > 0), "", dict(c=scale.to_rgba(rates), edgecolors=DARK, linewidths=0.6)),
-        (~dead & (rates == 0), "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
+        (firing, "", dict(c=scale.to_rgba(rates[firing]), edgecolors=DARK, linewidths=0.6)),
+        (~dead & ~firing, "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
         (dead, "dead", dict(marker="x", color=GREY, linewidths=1.5)),
     )
+    explained: dict[str, Artist] = {}
     for chosen, name, style in kinds:
-        drawn = inside[chosen[inside]]
-        style = {key: value[drawn] if key == "c" else value for key, value in style.items()}
-        x, y = positions[drawn].T
-        marks = axes.scatter(x, y, s=areas[drawn], **style)
-        if name and len(drawn):
+        x, y = positions[chosen].T
+        marks = axes.scatter(x, y, s=areas[chosen], **style)
+        if name and chosen.any():
             explained[name] = marks
     if len(inside) <= MAX_LABELS:
-        _draw_names(axes, sorting.unit_ids[inside], positions[inside], areas[inside])
+        _draw_names(axes, sorting.unit_ids[inside], positions, areas)
     return explained
 
 

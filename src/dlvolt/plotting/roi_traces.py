@@ -179,9 +179,9 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
     for unit, bottom in zip(sorting.unit_ids, _bottoms(len(sorting.unit_ids)), strict=True):
         train = sorting.get_unit_spike_train(unit, segment_index=0)
         inside = (train >= first) & (train < last)
-        labels = _of_spikes(sorting, unit, "spike_label")
+        labels = property_of_spikes(sorting, unit, "spike_label")
         labels = np.full(len(train), "spike") if labels is None else labels
-        crosstalk = _of_spikes(sorting, unit, "spike_crosstalk")
+        crosstalk = property_of_spikes(sorting, unit, "spike_crosstalk")
         crosstalk = np.zeros(len(train), dtype=bool) if crosstalk is None else crosstalk.astype(bool)
         for name, (colour, marker) in MARKS.items():
             style: dict[str, Any] = dict(color=colour, marker=marker, linestyle="", markersize=4.5)
@@ -194,14 +194,18 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
             axes.plot([], [], "o", color=DARK, markerfacecolor="none", markersize=4.5, label="cross-talk")
 
 
-def _of_spikes(sorting: BaseSorting, unit: int | str, name: str) -> np.ndarray | None:
-    """Return a property of each spike in the first segment; None without one, or with one of other spikes."""
+def property_of_spikes(sorting: BaseSorting, unit: int | str, name: str, segment_index: int = 0) -> np.ndarray | None:
+    """Return a property of a unit's spikes in one segment, shape (E,).
+
+    None if the sorting does not have that property, or has it of other spikes, as after curation.
+    """
     values = sorting.get_property(name)
     if values is None:
         return None
     values = np.asarray(values[sorting.id_to_index(unit)])
-    spikes = [len(sorting.get_unit_spike_train(unit, segment)) for segment in range(sorting.get_num_segments())]
-    return values[: spikes[0]] if len(values) == sum(spikes) else None
+    segments = range(sorting.get_num_segments())
+    ends = np.cumsum([0, *(len(sorting.get_unit_spike_train(unit, segment)) for segment in segments)])
+    return values[ends[segment_index] : ends[segment_index + 1]] if len(values) == ends[-1] else None
 
 
 def _draw_truth(

@@ -82,8 +82,6 @@ def plot_sorting_summary(
 
 def _units_by_depth(analyzer: SortingAnalyzer) -> list:
     """List the unit ids from the lowest main channel (smallest y) to the highest."""
-    if len(analyzer.unit_ids) == 0:
-        return []
     depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
     return list(analyzer.unit_ids[np.argsort(depths, kind="stable")])
 
@@ -185,10 +183,9 @@ def _draw_accuracy(axes: Axes, rows: list[Row], colours: dict) -> None:
     axes.set(title="Accuracy", xlabel="hits / (hits + misses\n+ false positives)", xlim=(0, 1.02))
     axes.tick_params(axis="y", left=False, labelleft=False)
     for y, row in enumerate(rows):
-        if row.true is None:
-            axes.text(0.02, y, "not in the truth", va="center", fontsize="small", color=TRUTH_COLOUR)
-        elif row.found is None:
-            axes.text(0.02, y, "missed", va="center", fontsize="small", color=TRUTH_COLOUR)
+        if row.true is None or row.found is None:
+            told = "not in the truth" if row.true is None else "missed"
+            axes.text(0.02, y, told, va="center", fontsize="small", color=TRUTH_COLOUR)
         else:
             axes.barh(y, row.accuracy, height=0.6, color=colours[row.found])
     accuracies = [row.accuracy for row in rows if row.true is not None]
