@@ -10,8 +10,9 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from .finite import FiniteRecording, check_polarity, drop_units
+from .nodes import around_node, between_nodes
 
-NODES_PER_WINDOW = 4  # the baseline is computed so often, and is a straight line in between
+NODES_PER_WINDOW = 4  # the baseline is computed so often
 
 
 class DeltaFOverFRecording(BasePreprocessor):
@@ -50,8 +51,6 @@ class DeltaFOverFRecording(BasePreprocessor):
     0.1
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self,
         recording: BaseRecording,
@@ -70,24 +69,18 @@ class DeltaFOverFRecording(BasePreprocessor):
         gains, offsets = np.ones(len(each)), np.zeros(len(each))
         if recording.has_scaleable_traces():
             gains, offsets = recording.get_channel_gains(), recording.get_channel_offsets()
+        upward = np.array(each) == "positive"
         hop = max(1, round(window_s * recording.sampling_frequency / NODES_PER_WINDOW))
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
-        self.set_annotation("value", "delta_f_over_f", overwrite=True)
         self.annotate(value="delta_f_over_f")
         for segment in FiniteRecording(recording, "delta_f_over_f").segments:
             self.add_recording_segment(
-                DeltaFOverFSegment(
-                    segment, hop, quantile, np.array(each) == "positive", gains, offsets, recording.channel_ids
-                )
+                DeltaFOverFSegment(segment, hop, quantile, upward, gains, offsets, recording.channel_ids)
             )
-        self._kwargs = dict(
-            recording=recording,
-            window_s=window_s,
-            quantile=quantile,
-            polarity=polarity if isinstance(polarity, str) else each,
-        )
+        polarity = polarity if isinstance(polarity, str) else each
+        self._kwargs = dict(recording=recording, window_s=window_s, quantile=quantile, polarity=polarity)
 
 
 class DeltaFOverFSegment(BasePreprocessorSegment):
@@ -113,12 +106,7 @@ class DeltaFOverFSegment(BasePreprocessorSegment):
         fluorescence = self._fluorescence(start_frame, end_frame, channels)
         if len(fluorescence) == 0:
             return fluorescence.astype("float32")
-        first, last = start_frame // self.hop, (end_frame - 1) // self.hop + 1
-        nodes = np.array([self._baseline(node, channels) for node in range(first, last + 1)])  # nodes×N
-        position = np.arange(start_frame, end_frame) / self.hop - first
-        before = position.astype(int)
-        weight = (position - before)[:, None]
-        baseline = nodes[before] + weight * (nodes[before + 1] - nodes[before])
+        baseline = between_nodes(lambda node: self._baseline(node, channels), self.hop, start_frame, end_frame)
         return ((fluorescence - baseline) / baseline).astype("float32")
 
     def _fluorescence(self, start_frame: int, end_frame: int, channels: np.ndarray) -> np.ndarray:
@@ -126,10 +114,9 @@ class DeltaFOverFSegment(BasePreprocessorSegment):
         return traces.astype("float64") * self.gains[channels] + self.offsets[channels]
 
     def _baseline(self, node: int, channels: np.ndarray) -> np.ndarray:
-        """Return the quantile of the window around a node, shape (N,); of its last samples beyond the end."""
-        num_samples, reach = self.get_num_samples(), NODES_PER_WINDOW * self.hop // 2
-        centre = min(node * self.hop, num_samples)
-        window = self._fluorescence(max(0, centre - reach), min(num_samples, centre + reach), channels)
+        """Return the quantile of the window around a node, shape (N,)."""
+        low_frame, high_frame = around_node(node, self.hop, NODES_PER_WINDOW * self.hop // 2, self.get_num_samples())
+        window = self._fluorescence(low_frame, high_frame, channels)
         low, high = np.quantile(window, [self.quantile, 1 - self.quantile], axis=0)
         if not np.all(low > 0):
             raise ValueError(

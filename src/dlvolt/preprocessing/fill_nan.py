@@ -35,8 +35,6 @@ class FillNanRecording(BasePreprocessor):
         If `value` or `noise` is neither one nor N numbers, or `noise` or `bridge_ms` negative.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self,
         recording: BaseRecording,

@@ -39,8 +39,6 @@ class HighpassReferenceRecording(BasePreprocessor):
         traces are NaN or infinite.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self,
         recording: BaseRecording,

@@ -37,8 +37,6 @@ class NotchCombRecording(BasePreprocessor):
         If a frequency is not between 0 and half the sampling frequency, or, later, if traces are NaN or infinite.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self,
         recording: BaseRecording,

@@ -51,8 +51,6 @@ class SpikeRateRecording(BasePreprocessor):
         mirror image.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self, recording: BaseRecording, model: str | Path = MODEL, device: str = "auto", refine: bool = True
     ) -> None:
@@ -73,8 +71,8 @@ class SpikeRateRecording(BasePreprocessor):
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
-        self.set_annotation("value", "spike_rate", overwrite=True)
         self.annotate(
+            value="spike_rate",
             model_name="+".join(network.name for network in networks),
             model_version="+".join(network.version for network in networks),
         )

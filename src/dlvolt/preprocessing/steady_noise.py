@@ -41,8 +41,6 @@ class SteadyNoiseRecording(BasePreprocessor):
         If `usual` is negative, or neither one nor N numbers.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(self, recording: BaseRecording, usual: float | Sequence[float] = 1.0) -> None:
         num_channels = recording.get_num_channels()
         if np.shape(usual) not in ((), (num_channels,)) or not np.all(np.greater_equal(usual, 0)):
