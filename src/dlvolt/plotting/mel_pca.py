@@ -38,12 +38,7 @@ def plot_mel_pca(
     seed : int, default: 0
         Of that draw.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------

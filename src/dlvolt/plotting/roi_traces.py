@@ -50,12 +50,7 @@ def plot_roi_traces(
     unit_ids : sequence, optional
         The units to draw, from top to bottom. By default all, or the 12 with the most spikes.
     figure : Figure, optional
-        An empty figure to draw into; by default a new one of pyplot.
-
-    Returns
-    -------
-    Figure
-        The figure.
+        An empty figure to draw into, which is returned; by default a new one of pyplot.
 
     Raises
     ------

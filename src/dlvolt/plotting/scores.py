@@ -22,12 +22,7 @@ def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
     sweep : DataFrame
         From `dlvolt.evaluation.threshold_sweep`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
     axes = axes_or_new(axes)
     _draw_scores(axes, sweep.index, sweep)
@@ -46,12 +41,7 @@ def plot_learning_curve(curve: pd.DataFrame, axes: Axes | None = None) -> Axes:
     curve : DataFrame
         From `dlvolt.training.learning_curve`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
     axes = axes_or_new(axes)
     _draw_scores(axes, 100 * curve["fraction"], curve)
@@ -67,12 +57,7 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
     table : DataFrame
         A row for each model, its name in the index, with ``f1``, ``samples_per_second`` and ``parameters``.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------

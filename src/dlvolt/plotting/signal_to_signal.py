@@ -70,12 +70,7 @@ def plot_filters(model: RateNetwork, axes: Axes | None = None) -> Axes:
     model : RateNetwork
         Fitted, of the architecture "s2s".
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -103,12 +98,7 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         A row for each value of the setting, which is the index, and a column for each score, as in
         `dlvolt.evaluation.rate_scores`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------

@@ -34,14 +34,9 @@ def plot_snippets(
     sampling_frequency : float
         In Hz.
     axes : Axes, optional
-        Where to draw; by default a new figure.
+        Where to draw, and what is returned; by default the axes of a new figure.
     seed : int
         Of the draw, where there are more than 300 of a class.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
 
     Raises
     ------
@@ -77,12 +72,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     labels : np.ndarray, shape (P,)
         0, 1, …, and -1 for those in no cluster.
     axes : Axes3D, optional
-        By default a new figure.
-
-    Returns
-    -------
-    Axes3D
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -114,12 +104,7 @@ def plot_confusion(truth: np.ndarray, predicted: np.ndarray, axes: Axes | None =
     truth, predicted : np.ndarray, shape (P,)
         1 for spikes, else 0.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
     axes = axes or figure_or_new(None, 3.5, 3.2).subplots()
     ConfusionMatrixDisplay.from_predictions(
