@@ -16,11 +16,11 @@ NODES_PER_WINDOW = 4  # the baseline is computed so often
 
 
 class DeltaFOverFRecording(BasePreprocessor):
-    """Give the change of fluorescence relative to its baseline, (F - F0) / F0, annotated as such.
+    """Turn fluorescence F into its change relative to a baseline, (F - F0) / F0, and annotate the recording as ΔF/F.
 
-    F0 is a running quantile: of the window around each of the points 0, w/4, 2w/4, … of the recording, and linear in
-    between, so it is the same whichever chunk is asked for. Spikes do not pull it: for an indicator that brightens the
-    quantile is a low one, for one that darkens it is as far from the top.
+    F0 is a running quantile: that of the window around each of the points 0, w/4, 2w/4, … of the recording, and linear
+    in between, so it is the same whichever chunk is asked for. Spikes do not pull it: for an indicator that brightens
+    the quantile is a low one, for one that darkens it is as far from the top.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class DeltaFOverFRecording(BasePreprocessor):
     window_s : float, default: 5.0
         Length w of the window, in seconds; longer than bursts and up states, shorter than bleaching.
     quantile : float, default: 0.2
-        Fraction of the samples of a window that lie beyond the baseline on the side away from the spikes.
+        Fraction of the samples of a window that lie on the side of the baseline away from the spikes.
     polarity : str or list of str, default: "positive"
         Which way spikes go, of all channels or of each: "positive" or "negative".
 

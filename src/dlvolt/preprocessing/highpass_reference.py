@@ -12,7 +12,7 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 from .finite import FiniteRecording
 from .zero_phase import ZeroPhaseFilter, highpass_taps
 
-SLAB = 1024  # samples of which medians are taken at once, so that they stay in the cache
+SLAB = 1024  # samples whose medians are taken at once, so that they stay in the cache
 
 
 class HighpassReferenceRecording(BasePreprocessor):
@@ -26,11 +26,11 @@ class HighpassReferenceRecording(BasePreprocessor):
     recording : BaseRecording
         Traces of any type; they become float32.
     freq_min : float, default: 300.0
-        Corner of the high-pass filter, Hz.
+        Corner of the high-pass filter, in Hz.
     reference : bool, default: True
         Subtract from each sample its median over all channels.
     temporal : array, shape (2 L + 1,), optional
-        Symmetric filter that is applied too, before the reference.
+        Another symmetric filter, which is applied before the reference.
 
     Raises
     ------
