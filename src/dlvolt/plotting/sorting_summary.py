@@ -16,7 +16,7 @@ from dlvolt.plotting.colours import COLOURS, DARK
 
 TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
-VISIBLE = 0.3  # of a unit's largest peak-to-peak amplitude: channels with less are not drawn
+VISIBLE = 0.3  # channels with less than this part of a unit's largest peak-to-peak amplitude are not drawn
 BAND_COLOUR = "#F5F5F5"
 MAX_LABELS = 40
 
@@ -88,13 +88,13 @@ def _units_by_depth(analyzer: SortingAnalyzer) -> list:
 
 def _match(sorting: BaseSorting, truth: BaseSorting, by_depth: list) -> list[Row]:
     """List the units that match a true one, by depth; then true units without one, then units without a true one."""
-    if len(by_depth) == 0 or len(truth.unit_ids) == 0:
-        return [Row(None, unit, 0.0) for unit in truth.unit_ids] + [Row(unit) for unit in by_depth]
-    comparison = compare_sorter_to_ground_truth(truth, sorting, exhaustive_gt=True)
-    accuracy = comparison.get_performance()["accuracy"]
-    true_unit = {found: true for true, found in comparison.hungarian_match_12.items() if found in by_depth}
+    true_unit, accuracy = {}, {}
+    if len(by_depth) and len(truth.unit_ids):  # SpikeInterface cannot compare with none
+        comparison = compare_sorter_to_ground_truth(truth, sorting, exhaustive_gt=True)
+        accuracy = comparison.get_performance()["accuracy"]
+        true_unit = {found: true for true, found in comparison.hungarian_match_12.items() if found in by_depth}
     matched = [Row(unit, true_unit[unit], accuracy[true_unit[unit]]) for unit in by_depth if unit in true_unit]
-    missed = [Row(None, unit, 0.0) for unit in truth.unit_ids if unit not in true_unit.values()]
+    missed = [Row(None, unit) for unit in truth.unit_ids if unit not in true_unit.values()]
     extra = [Row(unit) for unit in by_depth if unit not in true_unit]
     return matched + missed + extra
 
