@@ -18,7 +18,7 @@ from dlvolt.rois.refinement import reach
 from .expected_f1 import expected_f1_thresholds
 from .shadowing import Detections, ShadowingPeakDetector, by_frame, documented_parameters
 
-ELECTRODES_HZ = 6000.0  # from here on traces are those of electrodes, whose spikes are another matter
+ELECTRODES_HZ = 6000.0  # traces of this rate or more are taken for those of electrodes, and left to the network
 
 
 class NetworkPeakDetector(ShadowingPeakDetector):

@@ -18,7 +18,7 @@ from spikeinterface.core.node_pipeline import PeakDetector
 from dlvolt.preprocessing.spike_probability import peak_mask
 
 KEPT, SUPPRESSED, UNKNOWN, OPEN = 1, 0, -1, -2
-MARGIN = 8  # shadows, read beside a chunk where its borders are not sure; more if that is not enough
+MARGIN = 8  # so many shadows are read beside a chunk whose borders are not sure, and more if they are not enough
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels, scores
 

@@ -14,8 +14,8 @@ from dlvolt.plotting.canvas import check_columns, figure_or_new, open_frame
 from dlvolt.plotting.colours import COLOURS, GREY
 
 MARKERS = "os^DvPX"
-COLUMNS = 3  # at most so many recordings in a row
-WIDE = 100  # ratio of the longest time to the shortest at which there is room for the labels of decades only
+COLUMNS = 3  # recordings in a row, at most
+WIDE = 100  # if the longest time is so many times the shortest, there is room for the labels of decades only
 
 
 def plot_accuracy_against_time(

@@ -23,7 +23,7 @@ def plot_mel_pca(
 ) -> Axes:
     """Draw the first two principal components of the log power in mel bands around each sample.
 
-    These are the features of `dlvolt.networks.MelSVM`, of one frame: where the two colours lie apart, an SVM will do.
+    These are the features of `dlvolt.networks.MelSVM` with one frame. Where the two colours lie apart, an SVM will do.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def plot_mel_pca(
     sampling_frequency : float
         Samples per second.
     max_samples : int, default: 20,000
-        At most so many samples are drawn, at random, with the share of spikes that all have.
+        At most so many samples are drawn, chosen at random.
     seed : int, default: 0
-        Of that draw.
+        Makes the choice.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
 

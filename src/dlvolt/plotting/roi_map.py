@@ -20,7 +20,8 @@ from dlvolt.plotting.canvas import figure_or_new, open_frame
 from dlvolt.plotting.colours import DARK, GREY, RED
 
 RATES = "viridis_r"
-ALL_AREAS, LARGEST, SMALLEST = 20_000, 420, 16  # square points: of all marks together; bounds of a typical one
+ALL_AREAS = 20_000  # area of all marks together, in square points
+LARGEST, SMALLEST = 420, 16  # bounds of the area of a typical mark, in square points
 MAX_LABELS = 60
 UNITS = {"um": "µm", "pixels": "pixels"}
 
@@ -38,8 +39,8 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
     sorting : BaseSorting
         A unit for each ROI, or for some; unit ids are channel ids.
     recording : BaseRecording
-        Its channels are ROIs, with what is known of the channel properties "centroid", "centroid_unit", "num_pixels"
-        and "plane". Without centroids, ROIs are at the contacts of the probe.
+        Its channels are ROIs. Of the channel properties "centroid", "centroid_unit", "num_pixels" and "plane" those
+        are shown that it has. Without centroids, ROIs are at the contacts of the probe.
     figure : Figure, optional
         An empty figure to draw into; by default a new one of pyplot.
 
@@ -80,12 +81,12 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
 
 
 def rois_of(sorting: BaseSorting, recording: BaseRecording) -> np.ndarray:
-    """Return the index of the channel that each unit is named after, (K,); 3 and "3" are the same name.
+    """Return the index of the channel that each unit is named after, (K,), where 3 and "3" are the same name.
 
     Raises
     ------
     ValueError
-        If there are no units, or no channel for one.
+        If there are no units, or if a unit is named after no channel.
     """
     if len(sorting.unit_ids) == 0:
         raise ValueError("sorting: has no units, so there are no ROIs to draw.")
@@ -103,7 +104,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def roi_positions(recording: BaseRecording, rois: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return x and y of K channels, given by index, (K, 2), and the unit of length, "" where no position is known."""
+    """Return x and y of K channels, (K, 2), and their unit of length; where none is known they are in rows, unit ""."""
     centroids = recording.get_property("centroid")
     if centroids is not None and np.isfinite(centroids[rois]).any():
         of_unit = recording.get_property("centroid_unit")

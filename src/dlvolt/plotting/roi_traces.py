@@ -15,7 +15,7 @@ from dlvolt.plotting.colours import BLUE, DARK, GREY, ORANGE, RED, SKY
 from dlvolt.plotting.roi_map import rois_of
 
 MAX_ROIS = 12
-SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # above the bottom of a row, in heights of its trace
+SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # heights of spikes, true spikes and the next row, in those of a trace
 MARKS = {"spike": (BLUE, "o"), "single": (BLUE, "o"), "burst": (ORANGE, "^"), "complex": (RED, "D")}
 
 
@@ -31,18 +31,19 @@ def plot_roi_traces(
 ) -> Figure:
     """Draw the traces of ROIs above each other, each to its own scale, with the spikes found in them.
 
-    Spikes point up: traces of negative polarity are turned over, which (−) behind the ROI's name tells. Where spikes
-    have labels (unit property "spike_label"), colour and shape tell single spikes from bursts and complex spikes; the
-    marks of those flagged as cross-talk ("spike_crosstalk") are empty.
+    Spikes point up: traces of negative polarity are turned over, and have (−) behind the ROI's name. Where spikes have
+    labels (unit property "spike_label"), colour and shape tell single spikes from bursts and complex spikes. The marks
+    of spikes flagged as cross-talk ("spike_crosstalk") are empty.
 
     Parameters
     ----------
     recording : BaseRecording
-        Its channels are ROIs. Best ΔF/F (`dlvolt.preprocessing.delta_f_over_f`), but any will do.
+        Its channels are ROIs. ΔF/F (`dlvolt.preprocessing.delta_f_over_f`) is best, but any traces will do.
     sorting : BaseSorting
         The spikes, as samples of the recording; unit ids are channel ids.
     subthreshold : BaseRecording, optional
-        Drawn over the traces of the channels it has: what is left of them without spikes, in the same units.
+        The subthreshold traces (`dlvolt.preprocessing.subthreshold`) of some or all channels, in the same units. They
+        are drawn over the traces.
     truth : BaseSorting, optional
         True spikes of units with the same ids, at whatever sampling frequency, drawn above those found.
     window_s : (float, float), optional
@@ -86,7 +87,7 @@ def plot_roi_traces(
 
 
 def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> BaseSorting:
-    """Return the units asked for; otherwise all, or as many as there is room for, those with the most spikes."""
+    """Return the units asked for, or else all, or the 12 with the most spikes if there are more."""
     if unit_ids is None:
         busiest = np.argsort(-sorting.count_num_spikes_per_unit(outputs="array"), kind="stable")[:MAX_ROIS]
         unit_ids = sorting.unit_ids[np.sort(busiest)]
@@ -96,7 +97,7 @@ def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> Ba
 
 
 def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> np.ndarray:
-    """Return what turns the spikes of each unit upward, 1 or -1, shape (K,)."""
+    """Return the sign, 1 or -1, that turns each unit's spikes upward, shape (K,)."""
     polarity = sorting.get_property("polarity")
     if polarity is None:
         polarity = recording.get_property("polarity")
@@ -105,7 +106,7 @@ def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> 
 
 
 def row_names(sorting: BaseSorting, signs: np.ndarray) -> list[str]:
-    """Name each ROI, and say where its trace is turned over."""
+    """Return the name of each ROI, with (−) behind it where the trace is turned over."""
     return [f"{unit} (−)" if sign < 0 else f"{unit}" for unit, sign in zip(sorting.unit_ids, signs, strict=True)]
 
 

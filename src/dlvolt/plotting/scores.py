@@ -11,7 +11,7 @@ from dlvolt.evaluation import best_threshold
 from dlvolt.plotting.canvas import axes_or_new, check_columns
 from dlvolt.plotting.colours import BLUE, COLOURS, DARK, GREY, ORANGE
 
-LARGEST = 900  # square points: the area of the mark of the model with the most parameters
+LARGEST = 900  # area of the mark of the model with the most parameters, in square points
 
 
 def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
@@ -20,7 +20,7 @@ def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Parameters
     ----------
     sweep : DataFrame
-        From `dlvolt.evaluation.threshold_sweep`.
+        The table of `dlvolt.evaluation.threshold_sweep`.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
     """
@@ -39,7 +39,7 @@ def plot_learning_curve(curve: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Parameters
     ----------
     curve : DataFrame
-        From `dlvolt.training.learning_curve`.
+        The table of `dlvolt.training.learning_curve`.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
     """

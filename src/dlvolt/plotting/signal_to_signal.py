@@ -18,12 +18,12 @@ NUM_FREQUENCIES = 513
 def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = None) -> Figure:
     """Draw a trace, what comes out of each layer of `dlvolt.networks.S2S`, and the estimate.
 
-    Of a layer the sum over its filters is drawn; frames stand at their first sample.
+    For a layer the sum over its filters is drawn, and each frame is drawn at its first sample.
 
     Parameters
     ----------
     model : RateNetwork
-        Fitted, of the architecture "s2s".
+        A fitted model of the architecture "s2s".
     trace : np.ndarray, shape (T,)
         Fluorescence at the model's sampling frequency.
     figure : Figure, optional
@@ -63,12 +63,12 @@ def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = N
 def plot_filters(model: RateNetwork, axes: Axes | None = None) -> Axes:
     """Draw the cumulative frequency response of the analysis and the synthesis filters of `dlvolt.networks.S2S`.
 
-    That is the sum over filters of the magnitude of their Fourier transform, here with its maximum at 1.
+    The sum over filters of the magnitudes of their Fourier transforms is drawn, scaled to a maximum of 1.
 
     Parameters
     ----------
     model : RateNetwork
-        Fitted, of the architecture "s2s".
+        A fitted model of the architecture "s2s".
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
 

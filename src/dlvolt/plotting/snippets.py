@@ -12,7 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from dlvolt.plotting.canvas import axes_or_new, figure_or_new
 from dlvolt.plotting.colours import COLOURS, GREY, RED
 
-DRAWN = 300  # snippets of each class; more hide each other
+DRAWN = 300  # so many snippets of each class are drawn; more would hide each other
 CLASSES = ("noise", "spike")
 
 
@@ -28,15 +28,15 @@ def plot_snippets(
     Parameters
     ----------
     snippets : np.ndarray, shape (P, D)
-        In µV.
+        The snippets, in µV.
     labels : np.ndarray, shape (P,)
-        1 for spikes, else 0.
-    sampling_frequency : float
-        In Hz.
+        1 for spikes, 0 for noise.
+    sampling_frequency : float, default: 30,000
+        Samples per second.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-    seed : int
-        Of the draw, where there are more than 300 of a class.
+    seed : int, default: 0
+        Chooses 300 snippets of a class that has more.
 
     Raises
     ------
@@ -68,9 +68,9 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     Parameters
     ----------
     points : np.ndarray, shape (P, 3)
-        From `dlvolt.electrodes.clustering.embed`.
+        The embedding, from `dlvolt.electrodes.clustering.embed`.
     labels : np.ndarray, shape (P,)
-        0, 1, …, and -1 for those in no cluster.
+        The number of each snippet's cluster, from 0 on, or -1 if it is in none.
     axes : Axes3D, optional
         Where to draw, and what is returned; by default the axes of a new figure.
 
@@ -97,12 +97,12 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
 
 
 def plot_confusion(truth: np.ndarray, predicted: np.ndarray, axes: Axes | None = None) -> Axes:
-    """Draw how many snippets of either class were taken for either.
+    """Draw the confusion matrix: how many snippets of either class were classified as either.
 
     Parameters
     ----------
     truth, predicted : np.ndarray, shape (P,)
-        1 for spikes, else 0.
+        What snippets are and what they were classified as, 1 for spikes and 0 for noise.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
     """

@@ -16,7 +16,7 @@ from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units,
 
 COLUMNS = 4
 BASELINE_MS = 5.0  # a snippet's baseline ends so long before its spike: indicators are not that slow to rise
-MAX_VALUES = 500_000  # samples × ROIs that are read at once
+MAX_VALUES = 500_000  # samples × ROIs that are read at once, at most
 
 
 def plot_spike_triggered_average(
@@ -30,14 +30,14 @@ def plot_spike_triggered_average(
 ) -> Figure:
     """Draw the mean of the trace around the spikes of each ROI, and one standard deviation to either side.
 
-    Spikes point up: traces of negative polarity are turned over, which (−) behind the ROI's name tells. The mean of
-    each snippet from its beginning to 5 ms before its spike is taken off. Spikes too close to an end of a segment for
-    a whole snippet are left out, as are snippets with samples that are NaN.
+    Spikes point up: traces of negative polarity are turned over, and have (−) behind the ROI's name. The mean of each
+    snippet from its beginning to 5 ms before its spike is subtracted from it. Spikes too close to an end of a segment
+    for a whole snippet are left out, as are snippets with samples that are NaN.
 
     Parameters
     ----------
     recording : BaseRecording
-        Its channels are ROIs. Best ΔF/F (`dlvolt.preprocessing.delta_f_over_f`), but any will do.
+        Its channels are ROIs. ΔF/F (`dlvolt.preprocessing.delta_f_over_f`) is best, but any traces will do.
     sorting : BaseSorting
         The spikes, as samples of the recording; unit ids are channel ids.
     ms_before, ms_after : float, default: 20.0, 30.0
@@ -50,7 +50,7 @@ def plot_spike_triggered_average(
     Returns
     -------
     Figure
-        The figure, with a panel for each unit.
+        A panel for each unit.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _average(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return number (K,), mean and standard deviation (K, D) of the snippets of each unit that are whole.
 
-    The mean of its first `baseline` samples is taken off a snippet. Only a piece of the traces is in memory at a time.
+    The mean of its first `baseline` samples is subtracted from each snippet. Traces are read piece by piece.
     """
     around = np.arange(-before, after + 1)
     counts = np.zeros(len(rois), dtype=int)

@@ -16,17 +16,17 @@ REACH = 4.0  # standard deviations at which the Gaussian ends, to either side
 
 
 class SubthresholdRecording(BasePreprocessor):
-    """Give the subthreshold trace: each ROI's mean spike is subtracted at its spikes, and the rest low-pass filtered.
+    """Turn traces into subthreshold ones: the mean spike is subtracted at each spike, and the rest low-pass filtered.
 
-    Of the mean of an ROI's traces around its spikes, from `ms_before` to `ms_after` of them, the straight line between
-    its ends is taken off: what is left is the spike w. With x the trace and t_1, t_2, … the frames of the spikes ::
+    The mean spike w of an ROI is the mean of its trace around its spikes, from `ms_before` to `ms_after`, less the
+    straight line between its ends. With x the trace and t_1, t_2, … the frames of the spikes ::
 
         y(t) = Σ_u g(u) (x(t - u) - Σ_k w(t - u - t_k)),   g(u) ∝ exp(-u² / 2σ²),   σ = sqrt(ln 2) / (2π cutoff_hz)
 
     so that a sine of `cutoff_hz` comes through at 1/√2 (-3 dB), without a shift in time. The Gaussian ends at 4 σ, and
     at the ends of the recording the first and the last sample are repeated; nothing depends on the chunk that is asked
-    for. What a depolarisation adds to all spikes, as in an ROI that fires complex spikes only, is partly taken for a
-    spike.
+    for. A depolarisation under all spikes, as in an ROI that fires only complex spikes, is partly taken for a part of
+    the spike, and subtracted.
 
     Parameters
     ----------

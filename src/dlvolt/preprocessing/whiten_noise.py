@@ -221,7 +221,7 @@ def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
 
 
 def _near(events: np.ndarray, reach: int) -> np.ndarray:
-    """Tell which samples, shape (N, T), are at most so far from an event of their channel."""
+    """Return which samples, shape (N, T), are at most `reach` samples from an event of their channel."""
     counts = np.pad(events, ((0, 0), (reach + 1, reach))).cumsum(axis=1, dtype="int32")
     return counts[:, 2 * reach + 1 :] > counts[:, : -2 * reach - 1]
 
