@@ -28,8 +28,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     they come, and what its noise is like (`dlvolt.rois.refinement`). It gives each spike a probability. Where a trace
     has too few spikes to learn from, and with ``refine=False``, the network alone decides: spikes are where its
     probability peaks, and stronger ones suppress weaker ones within the shadow, strongest first (see
-    `dlvolt.detection.shadow`).
-    Peaks do not depend on how the recording is cut into chunks.
+    `dlvolt.detection.shadow`). Peaks do not depend on how the recording is cut into chunks.
 
     Parameters
     ----------

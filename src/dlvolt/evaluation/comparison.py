@@ -168,10 +168,9 @@ def _compare(
 
 def _share_frames(first: BaseSorting, second: BaseSorting) -> bool:
     """Tell whether each frame is the same time for both; where one knows no start time, they begin together."""
-    segments = range(first.get_num_segments())
     return first.sampling_frequency == second.sampling_frequency and all(
         np.array_equal(_times(first, segment), _times(second, segment))
-        for segment in segments
+        for segment in range(first.get_num_segments())
         if _both_know_start(first, second, segment)
     )
 
@@ -186,7 +185,7 @@ def _both_know_start(first: BaseSorting, second: BaseSorting, segment: int) -> b
 
 
 def _in_microseconds(first: BaseSorting, second: BaseSorting) -> tuple[BaseSorting, BaseSorting]:
-    """Return both sortings at 1 MHz."""
+    """Return both sortings with a frame for each microsecond."""
 
     def convert(sorting: BaseSorting) -> BaseSorting:
         trains = []

@@ -36,16 +36,10 @@ def plot_spike_triggered_average(
 
     Parameters
     ----------
-    recording : BaseRecording
-        Its channels are ROIs. ΔF/F (`dlvolt.preprocessing.delta_f_over_f`) is best, but any traces will do.
-    sorting : BaseSorting
-        The spikes, as samples of the recording; unit ids are channel ids.
+    recording, sorting, unit_ids, figure
+        As for `plot_roi_traces`.
     ms_before, ms_after : float, default: 20.0, 30.0
-        How long the snippets are, in ms; `ms_before` is more than 5.
-    unit_ids : sequence, optional
-        The units to draw. By default all, or the 12 with the most spikes.
-    figure : Figure, optional
-        An empty figure to draw into; by default a new one of pyplot.
+        How long the snippets are before and after the spike, in ms; `ms_before` is more than 5.
 
     Returns
     -------

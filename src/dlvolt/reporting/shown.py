@@ -17,7 +17,7 @@ def table_shown(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]]) ->
     table : DataFrame
         A row for each unit.
     headings : mapping
-        For each name of a column its heading, and what it means.
+        The heading of each column that may be shown, and what it means, by the column's name.
     """
     shown = {name: heading for name, heading in headings.items() if name in table}
     return {
@@ -27,7 +27,7 @@ def table_shown(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]]) ->
 
 
 def some_of(values: np.ndarray, most: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Return all of some ascending values, or so many drawn at random, ascending; by default always the same ones."""
+    """Return ascending values, of too many a random choice; without a generator, it is always the same choice."""
     if len(values) <= most:
         return values
     return np.sort((rng or np.random.default_rng(0)).choice(values, most, replace=False))
