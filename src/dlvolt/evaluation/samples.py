@@ -11,8 +11,9 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 
 
 class SampleScores(NamedTuple):
-    """Scores of samples: `precision` is 1 if none was found, `recall` if none is true, and `f1` if neither.
+    """Precision, recall, F1 and average precision of samples.
 
+    `precision` is 1 if no sample was found, `recall` is 1 if none is true, and `f1` is 1 if there is neither.
     `average_precision`, the mean precision over all recalls, needs no threshold; it is NaN if no sample is true.
     """
 

@@ -271,7 +271,7 @@ def _run_job(job_file: Path) -> None:
 
 
 def _essence(error: Exception) -> str:
-    """Return an error in one line: of SpikeInterface's, which holds the sorter's traceback and a hint, the cause."""
+    """Return an error in one line; of SpikeInterface's, a sorter's traceback with a hint below it, only the cause."""
     *lines, hint = list(filter(str.strip, str(error).splitlines())) or [""]
     if lines and hint.startswith("Spike sorting failed"):
         return _one_line(lines[-1])

@@ -1,4 +1,4 @@
-"""What plots have in common: the axes or the figure to draw on, its open frame, and round lengths of scale bars."""
+"""What plots have in common: axes or a figure to draw on, an open frame, checked tables, round scale bars."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def axes_or_new(axes: Axes | None, width: float = 6, height: float = 4) -> Axes:
 
 
 def open_frame(axes: Axes, *more: str) -> None:
-    """Hide the lines at the top and to the right of axes, and more of them ("left", "bottom")."""
+    """Hide the lines of the frame at the top and to the right of axes, and those at `more` sides ("left", "bottom")."""
     axes.spines[["top", "right", *more]].set_visible(False)
 
 

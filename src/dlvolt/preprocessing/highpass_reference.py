@@ -97,7 +97,7 @@ highpass_reference = define_function_handling_dict_from_class(
 
 
 def row_medians(values: np.ndarray) -> np.ndarray:
-    """Return the median of each row; `numpy.median` takes seven times as long, as it asks for more than one element."""
+    """Return the median of each row; `numpy.median` takes seven times as long, as it partitions at more elements."""
     half = values.shape[1] // 2
     ordered = np.partition(values, half, axis=1)
     if values.shape[1] % 2:

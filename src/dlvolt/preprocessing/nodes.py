@@ -11,7 +11,7 @@ import numpy as np
 
 
 def between_nodes(at_node: Callable[[int], np.ndarray], hop: int, start: int, end: int) -> np.ndarray:
-    """Return the values at the samples from `start` to `end`, shape (T, N), of a function of nodes, shape (N,)."""
+    """Return what `at_node` returns for each node, shape (N,), interpolated from sample `start` to `end`, (T, N)."""
     first, last = start // hop, max(end - 1, 0) // hop + 1
     nodes = np.stack([at_node(node) for node in range(first, last + 1)])
     position = np.arange(start, end) / hop - first
@@ -21,6 +21,6 @@ def between_nodes(at_node: Callable[[int], np.ndarray], hop: int, start: int, en
 
 
 def around_node(node: int, hop: int, reach: int, num_samples: int) -> tuple[int, int]:
-    """Return the ends of the window that is `reach` samples to either side of a node, or of the last sample."""
+    """Return start and end of the window that reaches to either side of a node, or of the recording's end."""
     centre = min(node * hop, num_samples)
     return max(0, centre - reach), min(num_samples, centre + reach)

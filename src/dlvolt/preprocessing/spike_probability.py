@@ -248,9 +248,9 @@ def draw_pieces(
 
 
 def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return how sure the spikes of a probability (T, N) are, shape (N,).
+    """Return how sure a network is that there are spikes, from its probabilities (T, N), shape (N,).
 
-    That is the sum of the log odds of its peaks over those of the threshold, plus those of its highest sample.
+    That is the sum of the log odds of all peaks over those of the threshold, plus those of the highest sample.
     """
     from scipy.special import logit
 

@@ -1,4 +1,4 @@
-"""How a report shows tables, and what is too much to show."""
+"""What reports of electrodes and of ROIs have in common: the table of the units, and the choice among many spikes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table_shown(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]]) ->
 
 
 def some_of(values: np.ndarray, most: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Return ascending values, of too many a random choice; without a generator, it is always the same choice."""
+    """Return ascending values, or `most` of them chosen at random, ascending; without `rng` always the same ones."""
     if len(values) <= most:
         return values
     return np.sort((rng or np.random.default_rng(0)).choice(values, most, replace=False))
