@@ -7,7 +7,6 @@ from numbers import Real
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
-from spikeinterface.core.node_pipeline import PeakDetector
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from dlvolt.preprocessing.finite import FiniteRecording
@@ -68,7 +67,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
         interval_s: float = 5.0,
         return_output: bool | tuple[bool, bool] = True,
     ) -> None:
-        PeakDetector.__init__(self, recording, return_output=return_output)
+        super().__init__(recording, return_output=return_output)
         if peak_sign not in UPRIGHT:
             raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {peak_sign!r}")
         for name, value in (

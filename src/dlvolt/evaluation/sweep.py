@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -69,7 +68,8 @@ def threshold_sweep(
     scores = []
     for threshold in thresholds:
         found = [frames[(channels == n) & (confidence >= threshold)] / sampling_frequency for n in range(len(true))]
-        scores.append(sum(map(partial(event_scores, tolerance_s=tolerance_s), true, found), EventScores()))
+        of_traces = [event_scores(*pair, tolerance_s) for pair in zip(true, found, strict=True)]
+        scores.append(sum(of_traces, EventScores()))
     names = ("precision", "recall", "f1", "num_true", "num_found", "num_matched")
     rows = [{name: getattr(score, name) for name in names} for score in scores]
     return pd.DataFrame(rows, index=pd.Index(thresholds, name="threshold"))

@@ -137,8 +137,9 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         if end_frame <= start_frame:
             return np.zeros((0, len(self.signs[channels])), dtype="float32")
         up, down = self.up, self.down
-        if up > down:  # sample t has the model's samples from (t - 1/2) up / down on
-            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down)).clip(max=0)
+        if up > down:  # sample t has the model's samples from (t - 1/2) up / down on, rounded up
+            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down))
+            edges = np.maximum(edges, 0)
             probability = self._at_model_rate(edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
         before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
