@@ -56,9 +56,8 @@ def test_the_threshold_is_interpolated_between_the_nodes():
         3 * np.median(np.abs(traces[max(0, centre - 15_000) : centre + 15_000]), axis=0) / 0.6745
         for centre in (0, 60_000, 120_000)
     ]
-    threshold = segment.threshold(0, 120_000)
     expected = np.transpose([np.interp(np.arange(120_000), [0, 60_000, 120_000], of) for of in np.transpose(at_nodes)])
-    np.testing.assert_allclose(threshold, expected, rtol=1e-4)
+    np.testing.assert_allclose(segment.get_traces(0, 120_000, None), -traces[:120_000] / expected, rtol=1e-4)
     np.testing.assert_allclose(
         segment.get_traces(100, 200, [1]), -traces[100:200, 1:] / expected[100:200, 1:], rtol=1e-4
     )

@@ -1,10 +1,12 @@
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dlvolt.detection import shadow
+from dlvolt.detection import AdaptivePeakDetector, NetworkPeakDetector, shadow
 from dlvolt.detection.shadowing import shadow_chunk
 
 # Few distinct values, so that there are ties and plateaus.
@@ -61,3 +63,9 @@ def test_nothing_and_next_to_nothing(num_samples):
     frames, channels = shadow(np.full((num_samples, 2), 0.9), 0.5, 2)
     assert frames.tolist() == [0, 0][: 2 * num_samples]
     assert channels.tolist() == [0, 1][: 2 * num_samples]
+
+
+@pytest.mark.parametrize("detector", [AdaptivePeakDetector, NetworkPeakDetector])
+def test_spikeinterface_is_told_all_parameters(detector):
+    told = [line.split(" : ")[0] for line in detector.params_doc.splitlines() if not line.startswith(" ")]
+    assert ["recording", *told, "return_output"] == list(inspect.signature(detector).parameters)

@@ -7,44 +7,44 @@ from numbers import Real
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
-from spikeinterface.core.node_pipeline import PeakDetector
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from dlvolt.preprocessing.finite import FiniteRecording
+from dlvolt.preprocessing.nodes import around_node, between_nodes
 from dlvolt.robust import GAUSSIAN_MAD
 
-from .network import ShadowingPeakDetector
-from .shadowing import shadow
+from .shadowing import ShadowingPeakDetector, documented_parameters, shadow
 
-PIECE_S = 1.0  # around each node, of which noise and rate are taken
+PIECE_S = 1.0  # around each node, in which noise and rate are estimated
 UPRIGHT = {"neg": np.negative, "pos": np.positive, "both": np.abs}
 
 
 class AdaptivePeakDetector(ShadowingPeakDetector):
     """Detect peaks above a threshold of each channel that follows its noise and its event rate through time.
 
-    Every so many seconds stands a node. There, a second of the recording tells the noise, the median of the absolute
-    values over 0.6745, and the heights of its peaks. The threshold is `detect_threshold` times the noise, or, where
-    more peaks than `max_rate_hz` would cross that, the height which so many reach. Between nodes it is interpolated. A
-    peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so peaks do not
-    depend on how it is cut into chunks.
+    Every `interval_s` seconds the noise and the heights of the peaks are estimated from a second of the recording; the
+    noise is the median of the absolute values over 0.6745. The threshold there is `detect_threshold` times the noise,
+    or, where more peaks than `max_rate_hz` would cross that, the height which so many reach. In between it is
+    interpolated. A peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so
+    peaks do not depend on how it is cut into chunks.
 
     Parameters
     ----------
     recording : BaseRecording
-        Band-pass filtered.
+        Band-pass filtered traces.
     peak_sign : {"neg", "pos", "both"}, default: "neg"
         Which way peaks go.
     detect_threshold : float, default: 3.0
-        In standard deviations of the noise; the threshold is never lower.
+        Lowest threshold, in standard deviations of the noise.
     refractory_ms : float, default: 1.0
         Peaks of a channel lie farther apart than that.
     max_rate_hz : float, default: 200.0
         Peaks per second and channel, above which the threshold rises.
     interval_s : float, default: 5.0
-        Between nodes.
+        Noise and rate are estimated so often.
     return_output : bool or (bool, bool), default: True
-        Whether the pipeline returns the peaks; of two, the second is for their heights in units of the threshold.
+        Whether the pipeline returns the peaks. A second value tells whether it also returns their heights in units of
+        the threshold.
 
     Raises
     ------
@@ -55,18 +55,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
     name = "dlvolt-adaptive"
     preferred_mp_context = None
     need_noise_levels = False
-    params_doc = """
-    peak_sign : "neg" | "pos" | "both", default: "neg"
-        Which way peaks go.
-    detect_threshold : float, default: 3.0
-        In standard deviations of the noise; the threshold is never lower.
-    refractory_ms : float, default: 1.0
-        Peaks of a channel lie farther apart than that.
-    max_rate_hz : float, default: 200.0
-        Peaks per second and channel, above which the threshold rises.
-    interval_s : float, default: 5.0
-        Noise and rate are looked at so often.
-    """
+    params_doc = documented_parameters(__doc__)
 
     def __init__(
         self,
@@ -78,26 +67,26 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
         interval_s: float = 5.0,
         return_output: bool | tuple[bool, bool] = True,
     ) -> None:
-        PeakDetector.__init__(self, recording, return_output=return_output)
+        super().__init__(recording, return_output=return_output)
         if peak_sign not in UPRIGHT:
             raise ValueError(f"peak_sign must be 'neg', 'pos' or 'both', not {peak_sign!r}")
-        for name, value in dict(
-            detect_threshold=detect_threshold,
-            refractory_ms=refractory_ms,
-            max_rate_hz=max_rate_hz,
-            interval_s=interval_s,
-        ).items():
+        for name, value in (
+            ("detect_threshold", detect_threshold),
+            ("refractory_ms", refractory_ms),
+            ("max_rate_hz", max_rate_hz),
+            ("interval_s", interval_s),
+        ):
             if not (isinstance(value, float | Real) and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
         self.shadow_samples = max(1, round(refractory_ms / 1000 * recording.sampling_frequency))
+        self.threshold = 1.0
         self.scores = HeightRecording(
             recording, peak_sign, detect_threshold, self.shadow_samples, max_rate_hz, interval_s
         )
-        self.threshold = 1.0
 
 
 class HeightRecording(BasePreprocessor):
-    """Traces turned upright, in units of their threshold; see `AdaptivePeakDetector`."""
+    """Traces with their peaks turned up, in units of the threshold; for the parameters see `AdaptivePeakDetector`."""
 
     def __init__(
         self,
@@ -109,31 +98,18 @@ class HeightRecording(BasePreprocessor):
         interval_s: float,
     ) -> None:
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        rate = recording.sampling_frequency
+        fs = recording.sampling_frequency
+        hop, reach = max(1, round(interval_s * fs)), max(1, round(PIECE_S * fs / 2))
         for segment in FiniteRecording(recording, "the detector").segments:
             self.add_recording_segment(
-                HeightSegment(
-                    segment,
-                    peak_sign,
-                    detect_threshold,
-                    shadow_samples,
-                    max_rate_hz / rate,
-                    max(1, round(interval_s * rate)),
-                    max(1, round(PIECE_S * rate / 2)),
-                )
+                HeightSegment(segment, peak_sign, detect_threshold, shadow_samples, max_rate_hz / fs, hop, reach)
             )
-        self._kwargs = dict(
-            recording=recording,
-            peak_sign=peak_sign,
-            detect_threshold=detect_threshold,
-            shadow_samples=shadow_samples,
-            max_rate_hz=max_rate_hz,
-            interval_s=interval_s,
-        )
+        self._kwargs = dict(recording=recording, peak_sign=peak_sign, detect_threshold=detect_threshold)
+        self._kwargs |= dict(shadow_samples=shadow_samples, max_rate_hz=max_rate_hz, interval_s=interval_s)
 
 
 class HeightSegment(BasePreprocessorSegment):
-    """One segment of a `HeightRecording`; times are in samples here."""
+    """One segment of a `HeightRecording`; times are in samples here, and rates per sample."""
 
     def __init__(
         self,
@@ -152,29 +128,16 @@ class HeightSegment(BasePreprocessorSegment):
         self.known: dict[int, np.ndarray] = {}
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the heights, shape (T, N); 1 is the threshold, and 0 where there is nothing at all."""
+        """Return the heights over the threshold, shape (T, N), and 0 in channels without any noise."""
         traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices).astype("float32")
-        threshold = self.threshold(start_frame, end_frame)[
-            :, slice(None) if channel_indices is None else channel_indices
-        ]
+        channels = slice(None) if channel_indices is None else channel_indices
+        threshold = between_nodes(self._threshold_at, self.hop, start_frame, end_frame)[:, channels]
         return np.divide(self.upright(traces), threshold, out=np.zeros_like(traces), where=threshold > 0)
 
-    def threshold(self, start_frame: int, end_frame: int) -> np.ndarray:
-        """Return the threshold of every channel at these samples, shape (T, N)."""
-        position = np.arange(start_frame, end_frame) / self.hop
-        before = position.astype(int)
-        first = start_frame // self.hop
-        nodes = np.stack([self._at_node(node) for node in range(first, max(end_frame - 1, 0) // self.hop + 2)])
-        weight = (position - before)[:, None].astype("float32")
-        before -= first
-        return nodes[before] + weight * (nodes[before + 1] - nodes[before])
-
-    def _at_node(self, node: int) -> np.ndarray:
-        """Return the thresholds at a node, shape (N,), of the second around it; beyond the end, of the last one."""
+    def _threshold_at(self, node: int) -> np.ndarray:
+        """Return the thresholds of all channels at a node, shape (N,)."""
         if node not in self.known:
-            num_samples = self.get_num_samples()
-            centre = min(node * self.hop, num_samples)
-            low, high = max(0, centre - self.reach), min(num_samples, centre + self.reach)
+            low, high = around_node(node, self.hop, self.reach, self.get_num_samples())
             traces = self.parent_recording_segment.get_traces(low, high, None).astype("float32")
             threshold = self.detect_threshold * np.median(np.abs(traces), axis=0) / GAUSSIAN_MAD
             upright, most = self.upright(traces), max(1, round(self.max_rate * len(traces)))

@@ -16,8 +16,8 @@ from scipy.signal import butter, fftconvolve, find_peaks, sosfiltfilt, welch
 from dlvolt.robust import GAUSSIAN_MAD
 
 BALANCE = 0.25  # exponent that weighs spikes missed against noise taken for spikes
-TEMPLATE_SPIKES = 50  # the strongest, of which the template is the mean
-FLOOR = 1e-2  # of the largest noise power: frequencies without noise are not blown up
+TEMPLATE_SPIKES = 50  # the template is the mean of so many of the strongest spikes
+FLOOR = 1e-2  # in parts of the largest noise power: frequencies without noise are not blown up
 
 
 def gaussian_threshold(
@@ -37,17 +37,17 @@ def gaussian_threshold(
     trace : np.ndarray, shape (T,)
         Fluorescence or voltage.
     sampling_frequency : float
-        In Hz.
+        Samples per second.
     polarity : {"positive", "negative"}
         Which way spikes go.
-    smoothing_ms : float
+    smoothing_ms : float, default: 1.0
         Standard deviation of the Gaussian.
-    threshold : float
-        In robust standard deviations of the smoothed trace.
-    highpass_hz : float
-        Slower swings are taken out first.
-    refractory_ms : float
-        Of peaks so close the larger stays.
+    threshold : float, default: 4.0
+        Height of a spike over the median, in robust standard deviations of the smoothed trace.
+    highpass_hz : float, default: 10.0
+        Corner of the high-pass filter that the trace goes through first.
+    refractory_ms : float, default: 2.0
+        Of two peaks that are closer than that, only the larger one is a spike.
 
     Returns
     -------
@@ -79,26 +79,18 @@ def adaptive_matched_filter(
 ) -> np.ndarray:
     """Detect spikes with a whitened matched filter that is learnt from the trace itself.
 
-    First spikes are the peaks above an adaptive threshold. Then, as often as wanted: the noise spectrum is estimated
-    between the spikes, the trace is whitened with it, the mean of the strongest spikes is the template, and spikes are
-    the peaks above an adaptive threshold of the trace correlated with it.
+    The first spikes are the peaks above an adaptive threshold. Then, as often as asked for, the noise spectrum is
+    estimated between the spikes, the trace is whitened with it, and the mean of the strongest spikes becomes the
+    template; the trace is correlated with it, and the new spikes are the peaks above an adaptive threshold.
 
     Parameters
     ----------
-    trace : np.ndarray, shape (T,)
-        Fluorescence or voltage.
-    sampling_frequency : float
-        In Hz.
-    polarity : {"positive", "negative"}
-        Which way spikes go.
-    num_iterations : int
-        Of the template.
-    highpass_hz : float
-        Slower swings are taken out first.
-    window_ms : float
+    trace, sampling_frequency, polarity, highpass_hz, refractory_ms
+        As for `gaussian_threshold`.
+    num_iterations : int, default: 2
+        How often the template is learnt.
+    window_ms : float, default: 12.0
         Length of the template.
-    refractory_ms : float
-        Of peaks so close the larger stays.
 
     Returns
     -------
@@ -108,7 +100,7 @@ def adaptive_matched_filter(
     Raises
     ------
     ValueError
-        If the trace is not one-dimensional and finite, or the polarity unknown.
+        As `gaussian_threshold`.
     """
     upright = upright_highpassed(trace, sampling_frequency, polarity, highpass_hz)
     distance = max(1, round(refractory_ms / 1000 * sampling_frequency))
@@ -126,18 +118,18 @@ def adaptive_matched_filter(
 
 
 def adaptive_threshold(trace: np.ndarray, distance: int = 1) -> np.ndarray:
-    """Detect peaks above the threshold that best parts them from noise.
+    """Detect peaks above the threshold that best separates spikes from noise.
 
-    Peaks below the median height are noise, and noise is as wide above the median as below. The threshold z is where
-    F(z)^p - G(z)^p is largest: F counts the peaks above z, G those that noise alone would have there, and p = 1/4
-    makes a few sure spikes weigh as much as they should.
+    Peaks below the median height are taken for noise, which is as wide above the median as below. The threshold z is
+    where F(z)^p - G(z)^p is largest: F counts the peaks above z, G those that noise alone would have there, and
+    p = 1/4 makes a few sure spikes weigh as much as they should.
 
     Parameters
     ----------
     trace : np.ndarray, shape (T,)
-        Upright spikes.
-    distance : int
-        Of peaks so close the larger stays.
+        A trace whose spikes point up.
+    distance : int, default: 1
+        Of two peaks that are closer than so many samples, only the larger one is a spike.
 
     Returns
     -------
@@ -160,21 +152,9 @@ def adaptive_threshold(trace: np.ndarray, distance: int = 1) -> np.ndarray:
 
 
 def whiten(trace: np.ndarray, spikes: np.ndarray, reach: int) -> np.ndarray:
-    """Divide a trace by its noise spectrum, taken where no spike is near.
+    """Return a trace (T,) of mean zero with its noise made white and its phases kept.
 
-    Parameters
-    ----------
-    trace : np.ndarray, shape (T,)
-        Of mean zero.
-    spikes : np.ndarray, shape (E,)
-        Samples to leave out, with `reach` samples on either side.
-    reach : int
-        Likewise.
-
-    Returns
-    -------
-    np.ndarray, shape (T,)
-        The trace with its noise made white, phases kept.
+    The noise spectrum is estimated from what is farther than `reach` samples from the `spikes`, given as samples (E,).
     """
     quiet = np.ones(len(trace), dtype=bool)
     quiet[np.clip(spikes[:, None] + np.arange(-reach, reach + 1), 0, len(trace) - 1)] = False
@@ -187,12 +167,12 @@ def whiten(trace: np.ndarray, spikes: np.ndarray, reach: int) -> np.ndarray:
 
 
 def upright_highpassed(trace: np.ndarray, sampling_frequency: float, polarity: str, highpass_hz: float) -> np.ndarray:
-    """Return a trace with spikes up and without its slow swings, shape (T,), float64.
+    """Return a trace (T,) high-pass filtered and with its spikes pointing up, float64.
 
     Raises
     ------
     ValueError
-        As above.
+        If the trace is not one-dimensional and finite, or the polarity unknown.
     """
     trace = np.asarray(trace, dtype="float64")
     if trace.ndim != 1 or len(trace) < 2 or not np.isfinite(trace).all():

@@ -16,8 +16,8 @@ from dlvolt.threads import map_in_threads
 
 from .shadowing import shadow
 
-CANDIDATE = 0.02  # least probability of what may be a spike
-LOWEST = 0.3  # threshold: where hardly anything may be a spike, F1 would have one report guesses
+CANDIDATE = 0.02  # peaks of a lower probability are no candidates for spikes
+LOWEST = 0.3  # no threshold is lower: where hardly anything may be a spike, F1 would have one report guesses
 
 
 def expected_f1_thresholds(
@@ -28,18 +28,18 @@ def expected_f1_thresholds(
     Parameters
     ----------
     probability : BaseRecording
-        From `dlvolt.preprocessing.spike_probability`.
+        The spike probabilities of N channels, from `dlvolt.preprocessing.spike_probability`.
     shadow_samples : int
         As for `shadow`.
     seed : int, default: 0
-        Of the sample, see `draw_pieces`.
+        Draws the sample of the recording.
     num_workers : int, default: 1
-        Threads that read it.
+        Threads that read the sample.
 
     Returns
     -------
     np.ndarray, shape (N,)
-        Half of the F1 to be expected, within 0.3 and 0.5.
+        Half of the F1 to be expected, but at least 0.3; it is never above 0.5.
     """
     confidence: list[list[np.ndarray]] = [[] for _ in range(probability.get_num_channels())]
     pieces = draw_pieces(probability, seed)
@@ -54,13 +54,13 @@ def expected_f1_thresholds(
 def best_expected_f1(confidence: np.ndarray) -> float:
     """Return the largest F1 that can be expected when only the n most probable spikes are reported.
 
-    F1 is 2 hits / (reported + true); of the n most probable, the sum of their probabilities is expected to be hits,
-    and of true spikes there are expected to be as many as the sum of all.
+    F1 is 2 hits / (reported + true). The expected number of hits is the sum of the probabilities of those reported,
+    and that of true spikes the sum of all probabilities.
 
     Parameters
     ----------
     confidence : np.ndarray, shape (E,)
-        Probabilities of what may be spikes.
+        Probabilities of the events that may be spikes.
     """
     descending = np.sort(confidence)[::-1].astype("float64")
     reported = np.arange(1, len(descending) + 1)

@@ -8,31 +8,39 @@ spikes of a burst does not take the second one with it.
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Sequence
+
 import numpy as np
+from spikeinterface.core.node_pipeline import PeakDetector
 
 from dlvolt.preprocessing.spike_probability import peak_mask
 
 KEPT, SUPPRESSED, UNKNOWN, OPEN = 1, 0, -1, -2
+MARGIN = 8  # so many shadows are read beside a chunk whose borders are not sure, and more if they are not enough
+
+Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels, scores
 
 
 def shadow(
     probability: np.ndarray, threshold: float | np.ndarray, shadow_samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Detect spikes where a probability peaks.
+    """Detect spikes where their probability peaks.
 
     Parameters
     ----------
     probability : np.ndarray, shape (T, N)
-        Of a spike at every sample.
+        Probability of a spike at every sample.
     threshold : float or np.ndarray, shape (N,)
-        Smaller peaks are no detections.
+        Least probability of a detection, in all channels or in each.
     shadow_samples : int
         A detection suppresses the less confident ones (of equal ones, the later) at most so far away.
 
     Returns
     -------
     frames, channels : np.ndarray, shape (E,), int
-        Samples and channels of the detections, by sample. On a plateau, its first sample.
+        Samples and channels of the detections, sorted by sample. A plateau is detected at its first sample.
     """
     frames, channels, _ = shadow_chunk(probability, threshold, shadow_samples, open_start=False, open_end=False)
     return frames, channels
@@ -41,21 +49,21 @@ def shadow(
 def shadow_chunk(
     probability: np.ndarray, threshold: float | np.ndarray, shadow_samples: int, open_start: bool, open_end: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Do as `shadow` on a piece of a recording, and say what depends on how it goes on.
+    """Do as `shadow` on a piece of a recording, and tell which detections depend on how the recording goes on.
 
     Parameters
     ----------
     probability, threshold, shadow_samples
         As for `shadow`.
     open_start, open_end : bool
-        Whether the recording goes on there.
+        Whether the recording goes on before the piece, and after it.
 
     Returns
     -------
     frames, channels : np.ndarray, shape (E,), int
-        Detections and what may be one, by sample.
+        Samples and channels of the detections, and of the peaks that may be one, sorted by sample.
     sure : np.ndarray, shape (E,), bool
-        False for what may be one.
+        Whether it is a detection however the recording goes on.
     """
     channels, frames = np.nonzero(peak_mask(probability, threshold).T)  # channel by channel
     from_start, from_end = frames, len(probability) - 1 - frames
@@ -68,18 +76,18 @@ def shadow_chunk(
 
 
 def strongest_first(positions: np.ndarray, confidence: np.ndarray, reach: int, unknown: np.ndarray) -> np.ndarray:
-    """Decide which detections stay when each that stays suppresses the weaker ones within reach.
+    """Decide which detections stay, where each that stays suppresses the weaker ones within reach.
 
     Parameters
     ----------
     positions : np.ndarray, shape (E,), int
-        Ascending.
+        Samples of the detections, ascending.
     confidence : np.ndarray, shape (E,)
-        Of each; of equally confident ones the first counts as stronger.
+        Confidence of each detection; of equal ones the first counts as stronger.
     reach : int
-        Largest distance of a suppressed detection.
+        Largest distance of a suppressed detection, in samples.
     unknown : np.ndarray, shape (E,), bool
-        Those whose fate is decided elsewhere, and with it, perhaps, that of weaker ones beside them.
+        Detections whose fate is decided by what is not here. That of weaker ones beside them may depend on it.
 
     Returns
     -------
@@ -97,3 +105,70 @@ def strongest_first(positions: np.ndarray, confidence: np.ndarray, reach: int, u
         elif fate[event] == UNKNOWN:
             beside[beside == OPEN] = UNKNOWN
     return fate
+
+
+class ShadowingPeakDetector(PeakDetector):
+    """Base of detectors of the peaks of a score: the strongest come first, and suppress those in their shadow.
+
+    A subclass sets ``scores``, a recording of the shape of the one that is searched; ``threshold``, the least score of
+    a detection, in all channels or in each; and ``shadow_samples``. Peaks do not depend on how the recording is cut
+    into chunks.
+    """
+
+    def get_margin(self) -> int:
+        """Return 0: margins are read from the scores, not from the traces."""
+        return 0
+
+    def compute(
+        self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the peaks of a chunk, whose traces (T, N) give them their amplitude, and, on request, their scores."""
+        frames, channels, scores = self.detect(segment_index, start_frame, end_frame)
+        peaks = np.zeros(len(frames), dtype=self.get_dtype())
+        peaks["sample_index"] = frames - start_frame
+        peaks["channel_index"] = channels
+        peaks["amplitude"] = traces[frames - start_frame, channels]
+        peaks["segment_index"] = segment_index
+        return (peaks, scores) if isinstance(self.return_output, tuple) else (peaks,)
+
+    def detect(self, segment_index: int, start_frame: int, end_frame: int) -> Detections:
+        """Return the frames, channels and scores of the detections of a chunk, by frame."""
+        return self.shadowed(segment_index, start_frame, end_frame, np.arange(self.scores.get_num_channels()))
+
+    def shadowed(self, segment_index: int, start_frame: int, end_frame: int, undecided: np.ndarray) -> Detections:
+        """Return the frames, channels and scores of the detections of a chunk in some channels, at least one.
+
+        Whether a detection stays may depend on a stronger one beside it, and that one on the next. So where detections
+        at the borders of the chunk are not sure, more of their channels is read, until all are.
+        """
+        segment = self.scores.segments[segment_index]
+        num_samples = segment.get_num_samples()
+        margin = 0
+        found: list[Detections] = []
+        thresholds = np.broadcast_to(self.threshold, self.scores.get_num_channels())
+        while len(undecided) or not found:
+            low, high = max(0, start_frame - margin), min(num_samples, end_frame + margin)
+            scores = segment.get_traces(low, high, undecided)
+            frames, rows, sure = shadow_chunk(
+                scores, thresholds[undecided], self.shadow_samples, low > 0, high < num_samples
+            )
+            inside = (frames >= start_frame - low) & (frames < end_frame - low)
+            unsure = np.isin(np.arange(len(undecided)), rows[inside & ~sure])
+            frames, rows = frames[inside & ~unsure[rows]], rows[inside & ~unsure[rows]]
+            found.append((low + frames, undecided[rows], scores[frames, rows]))
+            undecided, margin = undecided[unsure], max(2 * margin, MARGIN * self.shadow_samples + 1)
+        return by_frame(found)
+
+
+def by_frame(parts: Sequence[Detections]) -> Detections:
+    """Join detections, and sort them by frame and then by channel."""
+    frames, channels, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((channels, frames))
+    return frames[order], channels[order], scores[order]
+
+
+def documented_parameters(docstring: str | None) -> str:
+    """Return the parameters of a detector's docstring that `detect_peaks` takes, as SpikeInterface's ``params_doc``."""
+    section = inspect.cleandoc(docstring or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    entries = re.split(r"\n(?=\S)", section)
+    return "\n".join(entry for entry in entries if not entry.startswith(("recording", "return_output")))

@@ -12,27 +12,23 @@ from spikeinterface.core import BaseSorting, NumpySorting
 
 SHARPNESS_MS = 1.0  # peaks of the action potential, of its current and of the light lie so far apart
 ROUNDING_MS = 0.002  # times are rounded to a microsecond, and SpikeInterface truncates the tolerance to whole frames
-MICROSECONDS = 1e6  # Hz, the clock of sortings that have none in common
+MICROSECONDS = 1e6  # frequency in Hz of the clock for sortings that have none in common
 
 Match = Literal["id", "agreement"]
 
 
 def comparison_tolerance_ms(*sortings: BaseSorting) -> float:
-    """Return how far apart two spikes may be to be taken for the same: a millisecond and a frame of the slower clock.
+    """Return how far apart, in ms, two spikes may be to be taken for the same: 1 ms and a frame of the slower clock.
 
-    A spike is anywhere in the frame that shows it, which a sorting places at the frame's beginning: that is the frame.
-    The peaks of the action potential, of its current and of the light differ, too: that is the millisecond.
-    SpikeInterface's own 0.4 ms, made for electrodes, are no frame at all below 2,500 Hz.
+    The frame is there because a spike may be anywhere in the frame that shows it, while a sorting places it at the
+    frame's beginning. The millisecond is there because the peaks of the action potential, of its current and of the
+    light differ. SpikeInterface's own 0.4 ms, made for electrodes, are less than a frame below 2,500 Hz. So the
+    tolerance is 3.5 ms for 400 Hz, 3 ms for 500 Hz, also against 20 kHz, and 1.05 ms for 20 kHz alone.
 
     Parameters
     ----------
     *sortings : BaseSorting
-        One or more.
-
-    Returns
-    -------
-    float
-        The tolerance in ms: 3.5 for 400 Hz, 3 for 500 Hz, also against 20 kHz, and 1.05 for 20 kHz alone.
+        One or more sortings.
     """
     return SHARPNESS_MS + 1000 / min(sorting.sampling_frequency for sorting in sortings)
 
@@ -61,17 +57,17 @@ def compare_to_ground_truth(
         How far apart a true spike and the one found for it may be, in ms, this distance included; by default
         `comparison_tolerance_ms`.
     match : {"id", "agreement"}, default: "id"
-        Which units are compared: those of the same id, as 3 and "3" are, whatever their agreement, because an ROI
-        tells which neuron it shows; or those that agree most, which SpikeInterface finds out and which is right where
-        ids are mere numbers, as those of extracellular units are.
+        Which units are compared. "id" takes those of the same id, as 3 and "3" are, whatever their agreement, because
+        an ROI tells which neuron it shows. "agreement" lets SpikeInterface find those that agree most, which is right
+        where ids are mere numbers, as those of extracellular units are.
     **kwargs
-        More arguments of SpikeInterface's `GroundTruthComparison`, such as ``exhaustive_gt``.
+        Further arguments of SpikeInterface's `GroundTruthComparison`, such as ``exhaustive_gt``.
 
     Returns
     -------
     GroundTruthComparison
-        SpikeInterface's own, with ``get_performance()`` and all else. A true unit without a single spike gets 0, as
-        SpikeInterface has it: leave it out of means.
+        SpikeInterface's own, with ``get_performance()`` and all else. SpikeInterface gives true units without a single
+        spike 0: leave them out of means.
 
     Raises
     ------
@@ -95,11 +91,11 @@ def compare_sortings(
     Parameters
     ----------
     sorting, other : BaseSorting
-        With as many segments, brought to one clock as in `compare_to_ground_truth`.
+        Sortings with the same number of segments. They are brought to one clock as in `compare_to_ground_truth`.
     tolerance_ms, match
         As for `compare_to_ground_truth`.
     **kwargs
-        More arguments of SpikeInterface's `SymmetricSortingComparison`, such as ``sorting1_name``.
+        Further arguments of SpikeInterface's `SymmetricSortingComparison`, such as ``sorting1_name``.
 
     Returns
     -------
@@ -134,7 +130,7 @@ class _SortingComparisonById(_ById, SymmetricSortingComparison):
 
 
 def _partners(ids: np.ndarray, others: np.ndarray) -> pd.Series:
-    """Return the one of the others with the same name as each id; none is -1, or "" for names, as in SpikeInterface."""
+    """Return for each id the other id of the same name, or -1 ("" where ids are names), as SpikeInterface does."""
     by_name = {str(other): other for other in others}
     none = -1 if others.dtype.kind == "i" else ""
     return pd.Series([by_name.get(str(one), none) for one in ids], index=ids)
@@ -172,32 +168,29 @@ def _compare(
 
 def _share_frames(first: BaseSorting, second: BaseSorting) -> bool:
     """Tell whether each frame is the same time for both; where one knows no start time, they begin together."""
-    if first.sampling_frequency != second.sampling_frequency:
-        return False
-    for segment in range(first.get_num_segments()):
-        if not (_knows_start(first, segment) and _knows_start(second, segment)):
-            continue
-        irregular = [sorting.has_time_vector(segment) for sorting in (first, second)]
-        if all(irregular):
-            if not np.array_equal(first.get_times(segment), second.get_times(segment)):
-                return False
-        elif any(irregular) or first.get_start_time(segment) != second.get_start_time(segment):
-            return False
-    return True
+    return first.sampling_frequency == second.sampling_frequency and all(
+        np.array_equal(_times(first, segment), _times(second, segment))
+        for segment in range(first.get_num_segments())
+        if _both_know_start(first, second, segment)
+    )
 
 
-def _knows_start(sorting: BaseSorting, segment: int) -> bool:
-    return sorting.segments[segment]._t_start is not None
+def _times(sorting: BaseSorting, segment: int) -> np.ndarray | float:
+    """Return the time of each frame of a segment, or its start time where that tells all others."""
+    return sorting.get_times(segment) if sorting.has_time_vector(segment) else sorting.get_start_time(segment)
+
+
+def _both_know_start(first: BaseSorting, second: BaseSorting, segment: int) -> bool:
+    return all(sorting.segments[segment]._t_start is not None for sorting in (first, second))
 
 
 def _in_microseconds(first: BaseSorting, second: BaseSorting) -> tuple[BaseSorting, BaseSorting]:
-    """Return both with the microsecond of each spike as its frame."""
+    """Return both sortings with a frame for each microsecond."""
 
     def convert(sorting: BaseSorting) -> BaseSorting:
         trains = []
         for segment in range(sorting.get_num_segments()):
-            both = _knows_start(first, segment) and _knows_start(second, segment)
-            zero = 0.0 if both else sorting.get_start_time(segment)
+            zero = 0.0 if _both_know_start(first, second, segment) else sorting.get_start_time(segment)
             times = {unit: sorting.get_unit_spike_train_in_seconds(unit, segment) - zero for unit in sorting.unit_ids}
             trains.append({unit: np.round(MICROSECONDS * seconds).astype("int64") for unit, seconds in times.items()})
         return NumpySorting.from_unit_dict(trains, MICROSECONDS)

@@ -12,10 +12,9 @@ ROUNDING_S = 1e-9  # two frames 5 ms apart are within 5 ms, whatever their times
 
 @dataclass(frozen=True)
 class EventScores:
-    """Counts of events and the scores they give; the scores of several traces add up, starting at `EventScores()`.
+    """Counts of events and the scores they give; those of several traces can be added, starting with `EventScores()`.
 
-    Nothing found makes no mistake, and where there is nothing to find, all is found: `precision` is 1 if no event was
-    found, `recall` is 1 if there is no true event, and `f1` is 1 if there is neither.
+    `precision` is 1 if no event was found, `recall` is 1 if there is no true event, and `f1` is 1 if there is neither.
     """
 
     num_true: int = 0
@@ -45,14 +44,14 @@ class EventScores:
 
 
 def event_scores(true: ArrayLike, found: ArrayLike, tolerance_s: float = 0.005) -> EventScores:
-    """Score the events found in a trace by the true ones.
+    """Score the events found in a trace against the true ones.
 
     Parameters
     ----------
     true, found : array_like, shapes (E,) and (F,)
-        Times, s, ascending.
+        Times of the events in seconds, ascending.
     tolerance_s : float, default: 0.005
-        How far a found event may be from the true one, s, this distance included.
+        How far a found event may be from the true one, in seconds, this distance included.
 
     Returns
     -------
@@ -75,17 +74,15 @@ def event_scores(true: ArrayLike, found: ArrayLike, tolerance_s: float = 0.005) 
 
 
 def match_events(true: ArrayLike, found: ArrayLike, tolerance_s: float = 0.005) -> np.ndarray:
-    """Pair true with found events, as many as can be, each at most once.
+    """Pair true with found events, as many as possible, each at most once.
 
     One walk through both sorted lists is enough: the two earliest events that are left are paired if they are within
-    reach of each other; if not, the earlier of the two is out of reach of all that is left.
+    the tolerance; if not, the earlier of the two is too far from all that are left.
 
     Parameters
     ----------
-    true, found : array_like, shapes (E,) and (F,)
-        Times, s, ascending.
-    tolerance_s : float, default: 0.005
-        How far apart the two of a pair may be, s, this distance included.
+    true, found, tolerance_s
+        As for `event_scores`.
 
     Returns
     -------

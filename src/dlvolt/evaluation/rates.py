@@ -30,10 +30,10 @@ def rate_scores(
         Spikes per sample, one trace for each cell. Samples that are NaN, such as those with which a table of cells of
         different lengths is padded, do not count.
     rate : as counts
-        The estimate, in any unit: all three scores are blind to its scale.
+        The estimated rate, in any unit: the scores do not depend on its scale.
     bin_samples : int, default: 4
-        Samples that are summed to a bin; what is left at the end of a trace is dropped. At 100 Hz, 4 give the 25 Hz
-        of the challenge, and 1 compares sample by sample.
+        Samples that are summed to a bin; an incomplete bin at the end of a trace is dropped. At 100 Hz, 4 give the
+        25 Hz of the challenge, and 1 compares sample by sample.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def _cells(traces: np.ndarray | Sequence[ArrayLike]) -> list[np.ndarray]:
 
 
 def _binned(counts: np.ndarray, rate: np.ndarray, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of bins of both, of the samples that are known."""
+    """Return counts and rate summed over bins of `size` samples; samples with unknown counts are left out."""
     if counts.shape != rate.shape or counts.ndim != 1:
         raise ValueError(f"rate: {name} has the shape {rate.shape}, its counts {counts.shape}; both must be (T,).")
     known = ~np.isnan(counts)
@@ -101,7 +101,7 @@ def _scores(counts: np.ndarray, rate: np.ndarray) -> tuple[float, float, float]:
 
 
 def _correlation(counts: np.ndarray, rate: np.ndarray) -> float:
-    """Return Pearson's correlation; NaN if there is nothing to explain, 0 if nothing is said."""
+    """Return Pearson's correlation, NaN if the counts never change, and 0 if the rate never does."""
     if np.ptp(counts) == 0:
         return np.nan
     return 0.0 if np.ptp(rate) == 0 else float(np.corrcoef(counts, rate)[0, 1])

@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 
 
 class SampleScores(NamedTuple):
-    """Scores of samples, with the conventions of `EventScores` where there is nothing to find or nothing found.
+    """Precision, recall, F1 and average precision of samples.
 
-    `average_precision`, the mean precision over all recalls, needs no threshold; it is NaN without a true sample.
+    `precision` is 1 if no sample was found, `recall` is 1 if none is true, and `f1` is 1 if there is neither.
+    `average_precision`, the mean precision over all recalls, needs no threshold; it is NaN if no sample is true.
     """
 
     precision: float
@@ -23,21 +24,21 @@ class SampleScores(NamedTuple):
 
 
 def sample_scores(labels: ArrayLike, probability: ArrayLike, threshold: float = 0.5) -> SampleScores:
-    """Score the probability of each sample by its label.
+    """Score the spike probabilities of samples against their labels.
 
     Parameters
     ----------
     labels : array_like, any shape, bool or 0/1
-        The truth.
+        The true labels, 1 where there is a spike.
     probability : array_like, the same shape
-        The model's answer, in [0, 1].
+        Spike probabilities, in [0, 1].
     threshold : float, default: 0.5
         A sample counts as found from this probability on.
 
     Returns
     -------
     SampleScores
-        All samples of all traces taken together.
+        Scores of the samples of all traces together.
 
     Raises
     ------

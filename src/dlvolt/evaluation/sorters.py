@@ -33,9 +33,9 @@ from dlvolt.evaluation.comparison import compare_to_ground_truth
 
 SORTERS = ("dlvolt", "lupin", "tridesclous2", "spykingcircus2", "mountainsort5", "kilosort4")
 TOLERANCE_MS = 0.4  # SpikeInterface's, for electrodes
-WELL_DETECTED = 0.8  # accuracy, likewise
-WATCH_S = 0.2  # between two looks at the memory: often enough for seconds of work, too rare to slow it down
-MAX_ERROR = 300  # characters
+WELL_DETECTED = 0.8  # SpikeInterface's accuracy from which on a unit counts as well detected
+WATCH_S = 0.2  # time between two looks at the memory: short enough for seconds of work, too long to slow it down
+MAX_ERROR = 300  # length of an error in characters
 COMMAND = (sys.executable, "-m", "dlvolt.evaluation.sorters")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -59,7 +59,7 @@ def compare_sorters(
     Parameters
     ----------
     recording : BaseRecording
-        As for SpikeInterface's ``run_sorter``. Save a lazy one first, lest each sorter's time include its computation.
+        As for SpikeInterface's ``run_sorter``. Save a lazy one first, or each sorter's time includes its computation.
     sorters : sequence of str, optional
         SpikeInterface's names; by default those installed of dlvolt, lupin, tridesclous2, spykingcircus2,
         mountainsort5 and kilosort4.
@@ -68,10 +68,10 @@ def compare_sorters(
     exhaustive_gt : bool, default: True
         Whether the truth has all units there are, as it has in simulations. If not, units beyond it are no mistake.
     sorter_params : dict of dict, optional
-        Parameters for a sorter, by its name; all others have its defaults.
+        Parameters of sorters, by the sorter's name; the others are the sorter's defaults.
     job_kwargs : dict, optional
-        SpikeInterface's, for every sorter; by default the global ones. ``n_jobs`` also limits the threads that
-        libraries may start in a process.
+        SpikeInterface's ``job_kwargs``, for every sorter; by default the global ones. ``n_jobs`` also limits the
+        threads that libraries may start in a process.
     folder : path, optional
         A new folder to keep what the sorters write, ``<sorter>`` being SpikeInterface's sorter folder and
         ``<sorter>.log`` what it printed; and the recording, if that is only in memory. By default nothing is kept.
@@ -147,11 +147,11 @@ def score_sortings(
     Parameters
     ----------
     sortings : dict of BaseSorting
-        By name.
+        The sortings, by the names that the table will have for them.
     truth : BaseSorting, optional
         The true spikes; units without any do not count.
     exhaustive_gt : bool, default: True
-        Whether the truth has all units there are.
+        Whether the truth has all units that there are.
 
     Returns
     -------
@@ -252,8 +252,8 @@ def _watch(process: subprocess.Popen) -> int:
 
 
 def _run_job(job_file: Path) -> None:
-    """Be that process."""
-    import spikeinterface.full as si  # all of it, lest a sorter's time include what others find imported
+    """Run a job that `_run_alone` has written; this is the work of the process that it starts."""
+    import spikeinterface.full as si  # all of it, so that no sorter's time includes imports
 
     recording_file, job, job_kwargs, result_file = pickle.loads(job_file.read_bytes())
     si.set_global_job_kwargs(**job_kwargs)  # which all sorters of SpikeInterface heed
@@ -271,7 +271,7 @@ def _run_job(job_file: Path) -> None:
 
 
 def _essence(error: Exception) -> str:
-    """Return the error in one line; SpikeInterface's has the traceback of the sorter's own, and a hint below it."""
+    """Return an error in one line; of SpikeInterface's, a sorter's traceback with a hint below it, only the cause."""
     *lines, hint = list(filter(str.strip, str(error).splitlines())) or [""]
     if lines and hint.startswith("Spike sorting failed"):
         return _one_line(lines[-1])
@@ -313,7 +313,7 @@ def _compare_with_each_other(sortings: Mapping[str, BaseSorting]) -> dict[str, d
 
 
 def _numbered(sorting: BaseSorting) -> BaseSorting:
-    """Return a sorting with the units 0, 1, …; SpikeInterface compares no other kind of ids than int and str."""
+    """Return a sorting whose units are called 0, 1, …, as SpikeInterface compares only ids of type int and str."""
     return sorting.rename_units(np.arange(len(sorting.unit_ids)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ def threshold_sweep(
     Parameters
     ----------
     true : array_like, shape (E,), or a list of N such arrays
-        Spike times, s, ascending; one array for each trace if there are several.
+        Spike times in seconds, ascending; one array for each trace if there are several.
     probability : array_like, shape (T,) or (T, N)
         Spike probability of each sample.
     sampling_frequency : float
@@ -37,9 +36,10 @@ def threshold_sweep(
     thresholds : sequence of float
         Thresholds in (0, 1].
     tolerance_s : float, default: 0.005
-        How far a found event may be from the true one, s.
+        How far a found event may be from the true one, in seconds.
     shadow_ms : float, default: 2.0
-        A detection suppresses less confident ones so close, as in `dlvolt.detection.NetworkPeakDetector`.
+        A detection suppresses less confident ones that are at most so close, as in
+        `dlvolt.detection.NetworkPeakDetector`.
 
     Returns
     -------
@@ -61,31 +61,21 @@ def threshold_sweep(
     if not len(thresholds) or not (0 < thresholds[0] <= thresholds[-1] <= 1):
         raise ValueError("thresholds: must be one or more numbers above 0 and at most 1.")
 
-    # A detection never lies in the shadow of a less confident one: those of a higher threshold are those of the lowest
-    # which reach it.
+    # No detection is suppressed by a less confident one. So the detections of a higher threshold are those of the
+    # lowest threshold whose confidence reaches it.
     frames, channels = shadow(probability, thresholds[0], round(shadow_ms / 1000 * sampling_frequency))
     confidence = probability[frames, channels]
     scores = []
     for threshold in thresholds:
         found = [frames[(channels == n) & (confidence >= threshold)] / sampling_frequency for n in range(len(true))]
-        scores.append(sum(map(partial(event_scores, tolerance_s=tolerance_s), true, found), EventScores()))
+        of_traces = [event_scores(*pair, tolerance_s) for pair in zip(true, found, strict=True)]
+        scores.append(sum(of_traces, EventScores()))
     names = ("precision", "recall", "f1", "num_true", "num_found", "num_matched")
     rows = [{name: getattr(score, name) for name in names} for score in scores]
     return pd.DataFrame(rows, index=pd.Index(thresholds, name="threshold"))
 
 
 def best_threshold(sweep: pd.DataFrame) -> float:
-    """Return the threshold with the highest F1 of a `threshold_sweep`; of equal ones the middle one.
-
-    Parameters
-    ----------
-    sweep : DataFrame
-        From `threshold_sweep`.
-
-    Returns
-    -------
-    float
-        A threshold of the sweep.
-    """
+    """Return the threshold with the highest F1 in the table of a `threshold_sweep`; of equal ones the middle one."""
     best = sweep.index[sweep["f1"] == sweep["f1"].max()]
     return float(best[len(best) // 2])

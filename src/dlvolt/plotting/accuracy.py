@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from dlvolt.plotting.canvas import check_columns, figure_or_new, open_frame
 from dlvolt.plotting.colours import COLOURS, GREY
 
 MARKERS = "os^DvPX"
-COLUMNS = 3  # at most so many recordings in a row
-WIDE = 100  # ratio of the longest time to the shortest at which there is room for the labels of decades only
+COLUMNS = 3  # recordings in a row, at most
+WIDE = 100  # if the longest time is so many times the shortest, there is room for the labels of decades only
 
 
 def plot_accuracy_against_time(
@@ -44,8 +44,7 @@ def plot_accuracy_against_time(
         If a column is missing, or nothing is left to draw.
     """
     table = pd.DataFrame(table)
-    if missing := sorted({"sorter", "accuracy", "seconds"} - set(table.columns)):
-        raise ValueError(f"table: has no {', '.join(missing)}; its columns are sorter, accuracy, seconds.")
+    check_columns(table, ("sorter", "accuracy", "seconds"))
     runs = table.dropna(subset=["accuracy", "seconds"])
     if runs.empty:
         raise ValueError("table: no sorter has both accuracy and seconds.")
@@ -54,14 +53,13 @@ def plot_accuracy_against_time(
 
     num_columns = min(COLUMNS, len(recordings))
     num_rows = -(-len(recordings) // num_columns)
-    if figure is None:
-        figure = plt.figure(figsize=(1.5 + 3 * num_columns, 1.2 + 2.5 * num_rows), layout="constrained")
+    figure = figure_or_new(figure, 1.5 + 3 * num_columns, 1.2 + 2.5 * num_rows)
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
     is_narrow = runs["seconds"].max() < WIDE * runs["seconds"].min()
     handles = {}
     for axes, (name, of_recording) in zip(panels, recordings.items(), strict=False):
         axes.set(title=name, xscale="log", xmargin=0.15, ymargin=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         for run in of_recording.itertuples():
             marker, colour = styles[run.sorter]
             (handles[run.sorter],) = axes.plot(run.seconds, run.accuracy, marker, color=colour, linestyle="")

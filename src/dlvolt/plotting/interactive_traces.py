@@ -17,7 +17,7 @@ from dlvolt.plotting.colours import BLUE, DARK, GREEN, ORANGE, RED, SKY
 from dlvolt.whole import written_whole
 
 PARTS = {"training": SKY, "validation": ORANGE, "test": GREEN}
-GAP = 0.25  # between panels, of a panel of height 1
+GAP = 0.25  # between panels, in heights of a panel of height 1
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # Plotly's own choice has one that uploads the data
 
 
@@ -44,9 +44,9 @@ def interactive_traces(
     """Write a page with a trace, its labels, the spike probability, and the samples where that is high.
 
     The page is one HTML file that needs no server and no network. All panels share one time axis: drag over a stretch
-    of time to zoom in, scroll to zoom around the cursor, double-click to see everything again. What is drawn are the
-    smallest and the largest of the samples behind each pixel, and every sample once there is room; so the page is
-    quick for long traces, and no spike is left out.
+    of time to zoom in, scroll to zoom around the cursor, double-click to see everything again. For each pixel the
+    smallest and the largest sample behind it are drawn, and every sample once there is room. So the page is quick for
+    long traces, and no spike is left out.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def interactive_traces(
     probability : array_like, shape (T,), optional
         Spike probability of each sample, in [0, 1].
     threshold : float, default: 0.5
-        A line in the panel of the probability; the panel below shows which samples reach it.
+        A line is drawn at it in the panel of the probability; the panel below shows which samples reach it.
     split : (float, float, float), optional
-        How much of the time was for training, validation and test, e.g. ``(0.7, 0.15, 0.15)``.
+        The parts of the time that were for training, validation and test, such as ``(0.7, 0.15, 0.15)``.
     title : str, default: ""
         Heading of the page.
     path : path, default: "traces.html"
@@ -140,10 +140,9 @@ def _make_figure(panels: list[Panel], duration: float, threshold: float, split: 
 
     figure = go.Figure()
     for number, panel in enumerate(panels, start=1):
-        is_mask = panel.values.dtype == bool
-        style = (
-            dict(fill="tozeroy", line_shape="hv", hovertemplate="%{y}") if is_mask else dict(hovertemplate="%{y:.3g}")
-        )
+        style = dict(hovertemplate="%{y:.3g}")
+        if panel.values.dtype == bool:
+            style = dict(fill="tozeroy", line_shape="hv", hovertemplate="%{y}")
         figure.add_scatter(
             yaxis=f"y{number}", mode="lines", line=dict(color=panel.colour, width=1), showlegend=False, name="", **style
         )

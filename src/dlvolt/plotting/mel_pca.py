@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
 
 from dlvolt.networks import MelSVM
+from dlvolt.plotting.canvas import axes_or_new
 from dlvolt.plotting.colours import GREY, RED
 
 
@@ -23,7 +23,7 @@ def plot_mel_pca(
 ) -> Axes:
     """Draw the first two principal components of the log power in mel bands around each sample.
 
-    These are the features of `dlvolt.networks.MelSVM`, of one frame: where the two colours lie apart, an SVM will do.
+    These are the features of `dlvolt.networks.MelSVM` with one frame. Where the two colours lie apart, an SVM will do.
 
     Parameters
     ----------
@@ -34,16 +34,11 @@ def plot_mel_pca(
     sampling_frequency : float
         Samples per second.
     max_samples : int, default: 20,000
-        At most so many samples are drawn, at random, with the share of spikes that all have.
+        At most so many samples are drawn, chosen at random.
     seed : int, default: 0
-        Of that draw.
+        Makes the choice.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -62,13 +57,11 @@ def plot_mel_pca(
     pca = PCA(n_components=2).fit(features)
     points = pca.transform(features)  # samples × 2
 
-    if axes is None:
-        _, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    axes = axes_or_new(axes, 5.5, 5)
     for chosen, colour, name in ((~spike, GREY, "no spike"), (spike, RED, "spike")):
         x, y = points[chosen].T
         axes.scatter(x, y, s=4, c=colour, linewidths=0, label=f"{name} ({chosen.sum():,} samples)")
     first, second = 100 * pca.explained_variance_ratio_
     axes.set(title="Mel bands", xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, markerscale=3)
     return axes

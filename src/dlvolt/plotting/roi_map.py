@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -17,10 +16,12 @@ from matplotlib.patheffects import withStroke
 from scipy.spatial.distance import cdist
 from spikeinterface.core import BaseRecording, BaseSorting
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame
 from dlvolt.plotting.colours import DARK, GREY, RED
 
 RATES = "viridis_r"
-ALL_AREAS, LARGEST, SMALLEST = 20_000, 420, 16  # square points: of all marks together; bounds of a typical one
+ALL_AREAS = 20_000  # area of all marks together, in square points
+LARGEST, SMALLEST = 420, 16  # bounds of the area of a typical mark, in square points
 MAX_LABELS = 60
 UNITS = {"um": "µm", "pixels": "pixels"}
 
@@ -38,8 +39,8 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
     sorting : BaseSorting
         A unit for each ROI, or for some; unit ids are channel ids.
     recording : BaseRecording
-        Its channels are ROIs, with what is known of the channel properties "centroid", "centroid_unit", "num_pixels"
-        and "plane". Without centroids, ROIs are at the contacts of the probe.
+        Its channels are ROIs. Of the channel properties "centroid", "centroid_unit", "num_pixels" and "plane" those
+        are shown that it has. Without centroids, ROIs are at the contacts of the probe.
     figure : Figure, optional
         An empty figure to draw into; by default a new one of pyplot.
 
@@ -62,8 +63,7 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
     planes = np.full(len(rois), "ROIs") if planes is None else np.asarray(planes)[rois]
 
     names = np.unique(planes)
-    if figure is None:
-        figure = plt.figure(figsize=(1.2 + 5.2 * len(names), 5.6), layout="constrained")
+    figure = figure_or_new(figure, 1.2 + 5.2 * len(names), 5.6)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     explained: dict[str, Artist] = {}
     for axes, name in zip(panels, names, strict=True):
@@ -81,12 +81,12 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
 
 
 def rois_of(sorting: BaseSorting, recording: BaseRecording) -> np.ndarray:
-    """Return the index of the channel that each unit is named after, (K,); 3 and "3" are the same name.
+    """Return the index of the channel that each unit is named after, (K,), where 3 and "3" are the same name.
 
     Raises
     ------
     ValueError
-        If there are no units, or no channel for one.
+        If there are no units, or if a unit is named after no channel.
     """
     if len(sorting.unit_ids) == 0:
         raise ValueError("sorting: has no units, so there are no ROIs to draw.")
@@ -104,7 +104,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def roi_positions(recording: BaseRecording, rois: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return x and y of K channels, given by index, (K, 2), and the unit of length, "" where no position is known."""
+    """Return x and y of K channels, (K, 2), and their unit of length; where none is known they are in rows, unit ""."""
     centroids = recording.get_property("centroid")
     if centroids is not None and np.isfinite(centroids[rois]).any():
         of_unit = recording.get_property("centroid_unit")
@@ -135,24 +135,24 @@ def _draw_rois(
     rates: np.ndarray,
     scale: ScalarMappable,
 ) -> dict[str, Artist]:
-    """Draw the ROIs of a plane and return the marks that need explanation."""
+    """Draw the ROIs of a plane, given by their rows in the other arrays; return the marks that need explanation."""
+    positions, areas, rates = positions[inside], areas[inside], rates[inside]
     flags = sorting.get_property("flag")
-    dead = np.zeros(len(rates), dtype=bool) if flags is None else np.asarray(flags) == "dead"
-    explained: dict[str, Artist] = {}
+    dead = np.zeros(len(inside), dtype=bool) if flags is None else np.asarray(flags)[inside] == "dead"
+    firing = ~dead & (rates > 0)
     kinds: tuple[tuple[np.ndarray, str, dict[str, Any]], ...] = (
-        (~dead & (rates > 0), "", dict(c=scale.to_rgba(rates), edgecolors=DARK, linewidths=0.6)),
-        (~dead & (rates == 0), "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
+        (firing, "", dict(c=scale.to_rgba(rates[firing]), edgecolors=DARK, linewidths=0.6)),
+        (~dead & ~firing, "no spikes", dict(facecolors="none", edgecolors=GREY, linewidths=1.2)),
         (dead, "dead", dict(marker="x", color=GREY, linewidths=1.5)),
     )
+    explained: dict[str, Artist] = {}
     for chosen, name, style in kinds:
-        drawn = inside[chosen[inside]]
-        style = {key: value[drawn] if key == "c" else value for key, value in style.items()}
-        x, y = positions[drawn].T
-        marks = axes.scatter(x, y, s=areas[drawn], **style)
-        if name and len(drawn):
+        x, y = positions[chosen].T
+        marks = axes.scatter(x, y, s=areas[chosen], **style)
+        if name and chosen.any():
             explained[name] = marks
     if len(inside) <= MAX_LABELS:
-        _draw_names(axes, sorting.unit_ids[inside], positions[inside], areas[inside])
+        _draw_names(axes, sorting.unit_ids[inside], positions, areas)
     return explained
 
 
@@ -195,7 +195,7 @@ def _frame(axes: Axes, positions: np.ndarray, length_unit: str) -> None:
     margin = 0.1 * max(*(high - low), 1.0)
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
     axes.set(xlabel=f"x ({length_unit})", ylabel=f"y ({length_unit})")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
     if not length_unit:
         axes.set(xticks=[], yticks=[], xlabel="positions unknown", ylabel="")
         axes.spines[:].set_visible(False)

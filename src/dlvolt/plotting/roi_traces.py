@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
 from dlvolt.plotting.colours import BLUE, DARK, GREY, ORANGE, RED, SKY
 from dlvolt.plotting.roi_map import rois_of
-from dlvolt.plotting.scale_bars import round_number
 
 MAX_ROIS = 12
-SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # above the bottom of a row, in heights of its trace
+SPIKES_AT, TRUTH_AT, ROW = 1.13, 1.3, 1.5  # heights of spikes, true spikes and the next row, in those of a trace
 MARKS = {"spike": (BLUE, "o"), "single": (BLUE, "o"), "burst": (ORANGE, "^"), "complex": (RED, "D")}
 
 
@@ -32,18 +31,19 @@ def plot_roi_traces(
 ) -> Figure:
     """Draw the traces of ROIs above each other, each to its own scale, with the spikes found in them.
 
-    Spikes point up: traces of negative polarity are turned over, which (−) behind the ROI's name tells. Where spikes
-    have labels (unit property "spike_label"), colour and shape tell single spikes from bursts and complex spikes; the
-    marks of those flagged as cross-talk ("spike_crosstalk") are empty.
+    Spikes point up: traces of negative polarity are turned over, and have (−) behind the ROI's name. Where spikes have
+    labels (unit property "spike_label"), colour and shape tell single spikes from bursts and complex spikes. The marks
+    of spikes flagged as cross-talk ("spike_crosstalk") are empty.
 
     Parameters
     ----------
     recording : BaseRecording
-        Its channels are ROIs. Best ΔF/F (`dlvolt.preprocessing.delta_f_over_f`), but any will do.
+        Its channels are ROIs. ΔF/F (`dlvolt.preprocessing.delta_f_over_f`) is best, but any traces will do.
     sorting : BaseSorting
         The spikes, as samples of the recording; unit ids are channel ids.
     subthreshold : BaseRecording, optional
-        Drawn over the traces of the channels it has: what is left of them without spikes, in the same units.
+        The subthreshold traces (`dlvolt.preprocessing.subthreshold`) of some or all channels, in the same units. They
+        are drawn over the traces.
     truth : BaseSorting, optional
         True spikes of units with the same ids, at whatever sampling frequency, drawn above those found.
     window_s : (float, float), optional
@@ -51,12 +51,7 @@ def plot_roi_traces(
     unit_ids : sequence, optional
         The units to draw, from top to bottom. By default all, or the 12 with the most spikes.
     figure : Figure, optional
-        An empty figure to draw into; by default a new one of pyplot.
-
-    Returns
-    -------
-    Figure
-        The figure.
+        An empty figure to draw into, which is returned; by default a new one of pyplot.
 
     Raises
     ------
@@ -72,8 +67,7 @@ def plot_roi_traces(
     def read(source: BaseRecording) -> np.ndarray:
         return signs * _read(source, sorting.unit_ids, first, last)
 
-    if figure is None:
-        figure = plt.figure(figsize=(11, 1.3 + 0.75 * len(rois)), layout="constrained")
+    figure = figure_or_new(figure, 11, 1.3 + 0.75 * len(rois))
     axes = figure.subplots()
     heights = _draw_traces(axes, time, read(recording), None if subthreshold is None else read(subthreshold))
     _draw_scale_bars(axes, heights, percent=is_delta_f_over_f(recording))
@@ -85,7 +79,7 @@ def plot_roi_traces(
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="time (s)", ylabel="ROI", xlim=time[[0, -1]], ylim=(-0.2, ROW * len(rois)))
     axes.set_title("ΔF/F" if is_delta_f_over_f(recording) else "fluorescence")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    open_frame(axes, "left")
     handles, names = axes.get_legend_handles_labels()
     by_name = dict(zip(names, handles, strict=True))
     figure.legend(by_name.values(), by_name, loc="outside lower center", ncols=6, frameon=False)
@@ -93,7 +87,7 @@ def plot_roi_traces(
 
 
 def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> BaseSorting:
-    """Return the units asked for; otherwise all, or as many as there is room for, those with the most spikes."""
+    """Return the units asked for, or else all, or the 12 with the most spikes if there are more."""
     if unit_ids is None:
         busiest = np.argsort(-sorting.count_num_spikes_per_unit(outputs="array"), kind="stable")[:MAX_ROIS]
         unit_ids = sorting.unit_ids[np.sort(busiest)]
@@ -103,7 +97,7 @@ def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> Ba
 
 
 def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> np.ndarray:
-    """Return what turns the spikes of each unit upward, 1 or -1, shape (K,)."""
+    """Return the sign, 1 or -1, that turns each unit's spikes upward, shape (K,)."""
     polarity = sorting.get_property("polarity")
     if polarity is None:
         polarity = recording.get_property("polarity")
@@ -112,7 +106,7 @@ def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> 
 
 
 def row_names(sorting: BaseSorting, signs: np.ndarray) -> list[str]:
-    """Name each ROI, and say where its trace is turned over."""
+    """Return the name of each ROI, with (−) behind it where the trace is turned over."""
     return [f"{unit} (−)" if sign < 0 else f"{unit}" for unit, sign in zip(sorting.unit_ids, signs, strict=True)]
 
 
@@ -181,9 +175,9 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
     for unit, bottom in zip(sorting.unit_ids, _bottoms(len(sorting.unit_ids)), strict=True):
         train = sorting.get_unit_spike_train(unit, segment_index=0)
         inside = (train >= first) & (train < last)
-        labels = _of_spikes(sorting, unit, "spike_label")
+        labels = property_of_spikes(sorting, unit, "spike_label")
         labels = np.full(len(train), "spike") if labels is None else labels
-        crosstalk = _of_spikes(sorting, unit, "spike_crosstalk")
+        crosstalk = property_of_spikes(sorting, unit, "spike_crosstalk")
         crosstalk = np.zeros(len(train), dtype=bool) if crosstalk is None else crosstalk.astype(bool)
         for name, (colour, marker) in MARKS.items():
             style: dict[str, Any] = dict(color=colour, marker=marker, linestyle="", markersize=4.5)
@@ -196,14 +190,18 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
             axes.plot([], [], "o", color=DARK, markerfacecolor="none", markersize=4.5, label="cross-talk")
 
 
-def _of_spikes(sorting: BaseSorting, unit: int | str, name: str) -> np.ndarray | None:
-    """Return a property of each spike in the first segment; None without one, or with one of other spikes."""
+def property_of_spikes(sorting: BaseSorting, unit: int | str, name: str, segment_index: int = 0) -> np.ndarray | None:
+    """Return a property of a unit's spikes in one segment, shape (E,).
+
+    None if the sorting does not have that property, or has it of other spikes, as after curation.
+    """
     values = sorting.get_property(name)
     if values is None:
         return None
     values = np.asarray(values[sorting.id_to_index(unit)])
-    spikes = [len(sorting.get_unit_spike_train(unit, segment)) for segment in range(sorting.get_num_segments())]
-    return values[: spikes[0]] if len(values) == sum(spikes) else None
+    segments = range(sorting.get_num_segments())
+    ends = np.cumsum([0, *(len(sorting.get_unit_spike_train(unit, segment)) for segment in segments)])
+    return values[ends[segment_index] : ends[segment_index + 1]] if len(values) == ends[-1] else None
 
 
 def _draw_truth(

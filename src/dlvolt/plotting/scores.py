@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
 from dlvolt.evaluation import best_threshold
+from dlvolt.plotting.canvas import axes_or_new, check_columns
 from dlvolt.plotting.colours import BLUE, COLOURS, DARK, GREY, ORANGE
 
-LARGEST = 900  # square points: the area of the mark of the model with the most parameters
+LARGEST = 900  # area of the mark of the model with the most parameters, in square points
 
 
 def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
@@ -20,16 +20,11 @@ def plot_threshold_sweep(sweep: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Parameters
     ----------
     sweep : DataFrame
-        From `dlvolt.evaluation.threshold_sweep`.
+        The table of `dlvolt.evaluation.threshold_sweep`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
-    axes = _scores_axes(axes)
+    axes = axes_or_new(axes)
     _draw_scores(axes, sweep.index, sweep)
     best = best_threshold(sweep)
     axes.axvline(best, color=GREY, linewidth=1, linestyle="--", zorder=0)
@@ -44,16 +39,11 @@ def plot_learning_curve(curve: pd.DataFrame, axes: Axes | None = None) -> Axes:
     Parameters
     ----------
     curve : DataFrame
-        From `dlvolt.training.learning_curve`.
+        The table of `dlvolt.training.learning_curve`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
-    axes = _scores_axes(axes)
+    axes = axes_or_new(axes)
     _draw_scores(axes, 100 * curve["fraction"], curve)
     axes.set(title="Learning curve", xlabel="training data used (%)", xlim=(0, 105))
     return axes
@@ -67,21 +57,15 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
     table : DataFrame
         A row for each model, its name in the index, with ``f1``, ``samples_per_second`` and ``parameters``.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
     ValueError
         If a column is missing.
     """
-    if missing := sorted({"f1", "samples_per_second", "parameters"} - set(table.columns)):
-        raise ValueError(f"table: has no {', '.join(missing)}; its columns are f1, samples_per_second, parameters.")
-    axes = _scores_axes(axes)
+    check_columns(table, ("f1", "samples_per_second", "parameters"))
+    axes = axes_or_new(axes)
     largest = table["parameters"].max()
     for (name, row), colour in zip(table.iterrows(), cycle(COLOURS)):
         size = LARGEST * row["parameters"] / largest
@@ -92,13 +76,6 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
     axes.margins(0.15)
     axes.legend(frameon=False, fontsize="small")
     axes.set(title="Models; area: number of parameters", xlabel="speed (samples per second)", ylabel="F1", xscale="log")
-    return axes
-
-
-def _scores_axes(axes: Axes | None) -> Axes:
-    if axes is None:
-        _, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
     return axes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlvolt.networks import S2S, RateNetwork
+from dlvolt.plotting.canvas import axes_or_new, check_columns, figure_or_new, open_frame
 from dlvolt.plotting.colours import BLUE, COLOURS, DARK, ORANGE
 
 NUM_FREQUENCIES = 513
@@ -18,12 +18,12 @@ NUM_FREQUENCIES = 513
 def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = None) -> Figure:
     """Draw a trace, what comes out of each layer of `dlvolt.networks.S2S`, and the estimate.
 
-    Of a layer the sum over its filters is drawn; frames stand at their first sample.
+    For a layer the sum over its filters is drawn, and each frame is drawn at its first sample.
 
     Parameters
     ----------
     model : RateNetwork
-        Fitted, of the architecture "s2s".
+        A fitted model of the architecture "s2s".
     trace : np.ndarray, shape (T,)
         Fluorescence at the model's sampling frequency.
     figure : Figure, optional
@@ -49,14 +49,13 @@ def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = N
     names = ["analysis", *(f"hidden layer {n}" for n in range(1, len(layers)))]
     sums = [(name, layer.sum(axis=0)[beyond:], BLUE) for name, layer in zip(names, layers, strict=True)]
     rows = [("fluorescence", trace, DARK), *sums, ("estimate", estimate, ORANGE)]
-    if figure is None:
-        figure = plt.figure(figsize=(8, 1.2 * len(rows)), layout="constrained")
+    figure = figure_or_new(figure, 8, 1.2 * len(rows))
     time = np.arange(len(trace)) / model.sampling_frequency
     for axes, (name, values, colour) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):
         axes.plot(time, values, color=colour, linewidth=0.8)
         axes.set_title(name, loc="left", fontsize="small")
         axes.set_yticks([])
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        open_frame(axes, "left")
     axes.set_xlabel("time (s)")
     return figure
 
@@ -64,19 +63,14 @@ def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = N
 def plot_filters(model: RateNetwork, axes: Axes | None = None) -> Axes:
     """Draw the cumulative frequency response of the analysis and the synthesis filters of `dlvolt.networks.S2S`.
 
-    That is the sum over filters of the magnitude of their Fourier transform, here with its maximum at 1.
+    The sum over filters of the magnitudes of their Fourier transforms is drawn, scaled to a maximum of 1.
 
     Parameters
     ----------
     model : RateNetwork
-        Fitted, of the architecture "s2s".
+        A fitted model of the architecture "s2s".
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -84,7 +78,7 @@ def plot_filters(model: RateNetwork, axes: Axes | None = None) -> Axes:
         If the model is of another architecture.
     """
     module = _module(model)
-    axes = _axes(axes)
+    axes = axes_or_new(axes)
     frequencies = np.linspace(0, model.sampling_frequency / 2, NUM_FREQUENCIES)
     for name, layer, colour in (("analysis", module.analysis, BLUE), ("synthesis", module.synthesis, ORANGE)):
         filters = layer.weight.detach().reshape(-1, layer.kernel_size[0]).numpy()
@@ -104,12 +98,7 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         A row for each value of the setting, which is the index, and a column for each score, as in
         `dlvolt.evaluation.rate_scores`.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -117,9 +106,8 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         If a score is missing.
     """
     scores = ["correlation", "rank", "auc"]
-    if missing := [name for name in scores if name not in table]:
-        raise ValueError(f"table: has no {', '.join(missing)}; its columns are {', '.join(scores)}.")
-    axes = _axes(axes)
+    check_columns(table, scores)
+    axes = axes_or_new(axes)
     width = 1 / (len(scores) + 1)
     for n, (name, colour) in enumerate(zip(scores, COLOURS, strict=False)):
         axes.bar(np.arange(len(table)) + (n - 1) * width, table[name], width, color=colour, label=name)
@@ -133,10 +121,3 @@ def _module(model: RateNetwork) -> S2S:
     if model.architecture != "s2s":
         raise ValueError(f"model: must be of the architecture 's2s', not {model.architecture!r}.")
     return model.module_.cpu()
-
-
-def _axes(axes: Axes | None) -> Axes:
-    if axes is None:
-        _, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes

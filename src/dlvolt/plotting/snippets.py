@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from mpl_toolkits.mplot3d import Axes3D
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from dlvolt.plotting.canvas import axes_or_new, figure_or_new
 from dlvolt.plotting.colours import COLOURS, GREY, RED
 
-DRAWN = 300  # snippets of each class; more hide each other
+DRAWN = 300  # so many snippets of each class are drawn; more would hide each other
 CLASSES = ("noise", "spike")
 
 
@@ -28,20 +28,15 @@ def plot_snippets(
     Parameters
     ----------
     snippets : np.ndarray, shape (P, D)
-        In µV.
+        The snippets, in µV.
     labels : np.ndarray, shape (P,)
-        1 for spikes, else 0.
-    sampling_frequency : float
-        In Hz.
+        1 for spikes, 0 for noise.
+    sampling_frequency : float, default: 30,000
+        Samples per second.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-    seed : int
-        Of the draw, where there are more than 300 of a class.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
+    seed : int, default: 0
+        Chooses 300 snippets of a class that has more.
 
     Raises
     ------
@@ -51,8 +46,7 @@ def plot_snippets(
     snippets, labels = np.asarray(snippets), np.asarray(labels)
     if snippets.ndim != 2 or labels.shape != (len(snippets),):
         raise ValueError(f"labels: {labels.shape} do not fit snippets {snippets.shape}; give one for each of (P, D)")
-    if axes is None:
-        _, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    axes = axes_or_new(axes, 5, 4)
     rng = np.random.default_rng(seed)
     time = np.arange(snippets.shape[1]) / sampling_frequency * 1000
     for label, (name, colour) in enumerate(zip(CLASSES, (GREY, RED), strict=True)):
@@ -64,7 +58,6 @@ def plot_snippets(
         median = np.median(snippets[members], axis=0)
         axes.plot(time, median, color=colour, linewidth=2, label=f"{name} ({len(members):,})")
     axes.set(xlabel="time (ms)", ylabel="voltage (µV)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return axes
 
@@ -75,16 +68,11 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     Parameters
     ----------
     points : np.ndarray, shape (P, 3)
-        From `dlvolt.electrodes.clustering.embed`.
+        The embedding, from `dlvolt.electrodes.clustering.embed`.
     labels : np.ndarray, shape (P,)
-        0, 1, …, and -1 for those in no cluster.
+        The number of each snippet's cluster, from 0 on, or -1 if it is in none.
     axes : Axes3D, optional
-        By default a new figure.
-
-    Returns
-    -------
-    Axes3D
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
 
     Raises
     ------
@@ -95,7 +83,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     if points.ndim != 2 or points.shape[1] != 3 or labels.shape != (len(points),):
         raise ValueError(f"points: {points.shape} and labels {labels.shape} must be of shapes (P, 3) and (P,)")
     if axes is None:
-        axes = plt.figure(figsize=(5.5, 5), layout="constrained").add_subplot(projection="3d")
+        axes = figure_or_new(None, 5.5, 5).add_subplot(projection="3d")
     colours = {-1: GREY, **dict(zip(np.unique(labels[labels >= 0]), cycle(COLOURS), strict=False))}
     for label in np.unique(labels):
         members = points[labels == label]
@@ -109,22 +97,16 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
 
 
 def plot_confusion(truth: np.ndarray, predicted: np.ndarray, axes: Axes | None = None) -> Axes:
-    """Draw how many snippets of either class were taken for either.
+    """Draw the confusion matrix: how many snippets of either class were classified as either.
 
     Parameters
     ----------
     truth, predicted : np.ndarray, shape (P,)
-        1 for spikes, else 0.
+        What snippets are and what they were classified as, 1 for spikes and 0 for noise.
     axes : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
+        Where to draw, and what is returned; by default the axes of a new figure.
     """
-    if axes is None:
-        _, axes = plt.subplots(figsize=(3.5, 3.2), layout="constrained")
+    axes = axes or figure_or_new(None, 3.5, 3.2).subplots()
     ConfusionMatrixDisplay.from_predictions(
         truth, predicted, labels=[0, 1], display_labels=CLASSES, cmap="Blues", colorbar=False, ax=axes
     )

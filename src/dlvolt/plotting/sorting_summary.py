@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,12 +11,12 @@ from matplotlib.lines import Line2D
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import BaseSorting, SortingAnalyzer
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
 from dlvolt.plotting.colours import COLOURS, DARK
-from dlvolt.plotting.scale_bars import round_number
 
 TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
-VISIBLE = 0.3  # of a unit's largest peak-to-peak amplitude: channels with less are not drawn
+VISIBLE = 0.3  # channels with less than this part of a unit's largest peak-to-peak amplitude are not drawn
 BAND_COLOUR = "#F5F5F5"
 MAX_LABELS = 40
 
@@ -68,8 +67,7 @@ def plot_sorting_summary(
     colours = {unit: COLOURS[i % len(COLOURS)] for i, unit in enumerate(by_depth)}
     rows = [Row(unit) for unit in by_depth] if truth is None else _match(analyzer.sorting, truth, by_depth)
 
-    height = float(np.clip(0.28 * len(rows), 6, 16))
-    figure = plt.figure(figsize=(13, height), layout="constrained") if figure is None else figure
+    figure = figure_or_new(figure, 13, float(np.clip(0.28 * len(rows), 6, 16)))
     widths = (2.4, 5) if truth is None else (2.4, 5, 1.8)
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     _draw_templates(figure.add_subplot(grid[0]), analyzer, colours)
@@ -78,27 +76,25 @@ def plot_sorting_summary(
     if truth is not None:
         _draw_accuracy(figure.add_subplot(grid[2], sharey=raster), rows, colours)
     for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
     return figure
 
 
 def _units_by_depth(analyzer: SortingAnalyzer) -> list:
     """List the unit ids from the lowest main channel (smallest y) to the highest."""
-    if len(analyzer.unit_ids) == 0:
-        return []
     depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
     return list(analyzer.unit_ids[np.argsort(depths, kind="stable")])
 
 
 def _match(sorting: BaseSorting, truth: BaseSorting, by_depth: list) -> list[Row]:
     """List the units that match a true one, by depth; then true units without one, then units without a true one."""
-    if len(by_depth) == 0 or len(truth.unit_ids) == 0:
-        return [Row(None, unit, 0.0) for unit in truth.unit_ids] + [Row(unit) for unit in by_depth]
-    comparison = compare_sorter_to_ground_truth(truth, sorting, exhaustive_gt=True)
-    accuracy = comparison.get_performance()["accuracy"]
-    true_unit = {found: true for true, found in comparison.hungarian_match_12.items() if found in by_depth}
+    true_unit, accuracy = {}, {}
+    if len(by_depth) and len(truth.unit_ids):  # SpikeInterface cannot compare with none
+        comparison = compare_sorter_to_ground_truth(truth, sorting, exhaustive_gt=True)
+        accuracy = comparison.get_performance()["accuracy"]
+        true_unit = {found: true for true, found in comparison.hungarian_match_12.items() if found in by_depth}
     matched = [Row(unit, true_unit[unit], accuracy[true_unit[unit]]) for unit in by_depth if unit in true_unit]
-    missed = [Row(None, unit, 0.0) for unit in truth.unit_ids if unit not in true_unit.values()]
+    missed = [Row(None, unit) for unit in truth.unit_ids if unit not in true_unit.values()]
     extra = [Row(unit) for unit in by_depth if unit not in true_unit]
     return matched + missed + extra
 
@@ -187,10 +183,9 @@ def _draw_accuracy(axes: Axes, rows: list[Row], colours: dict) -> None:
     axes.set(title="Accuracy", xlabel="hits / (hits + misses\n+ false positives)", xlim=(0, 1.02))
     axes.tick_params(axis="y", left=False, labelleft=False)
     for y, row in enumerate(rows):
-        if row.true is None:
-            axes.text(0.02, y, "not in the truth", va="center", fontsize="small", color=TRUTH_COLOUR)
-        elif row.found is None:
-            axes.text(0.02, y, "missed", va="center", fontsize="small", color=TRUTH_COLOUR)
+        if row.true is None or row.found is None:
+            told = "not in the truth" if row.true is None else "missed"
+            axes.text(0.02, y, told, va="center", fontsize="small", color=TRUTH_COLOUR)
         else:
             axes.barh(y, row.accuracy, height=0.6, color=colours[row.found])
     accuracies = [row.accuracy for row in rows if row.true is not None]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.core.job_tools import divide_segment_into_chunks
 
+from dlvolt.plotting.canvas import figure_or_new, open_frame
 from dlvolt.plotting.colours import BLUE, DARK, GREY
 from dlvolt.plotting.roi_map import rois_of
 from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units, upward
 
 COLUMNS = 4
 BASELINE_MS = 5.0  # a snippet's baseline ends so long before its spike: indicators are not that slow to rise
-MAX_VALUES = 500_000  # samples × ROIs that are read at once
+MAX_VALUES = 500_000  # samples × ROIs that are read at once, at most
 
 
 def plot_spike_triggered_average(
@@ -30,27 +30,21 @@ def plot_spike_triggered_average(
 ) -> Figure:
     """Draw the mean of the trace around the spikes of each ROI, and one standard deviation to either side.
 
-    Spikes point up: traces of negative polarity are turned over, which (−) behind the ROI's name tells. The mean of
-    each snippet from its beginning to 5 ms before its spike is taken off. Spikes too close to an end of a segment for
-    a whole snippet are left out, as are snippets with samples that are NaN.
+    Spikes point up: traces of negative polarity are turned over, and have (−) behind the ROI's name. The mean of each
+    snippet from its beginning to 5 ms before its spike is subtracted from it. Spikes too close to an end of a segment
+    for a whole snippet are left out, as are snippets with samples that are NaN.
 
     Parameters
     ----------
-    recording : BaseRecording
-        Its channels are ROIs. Best ΔF/F (`dlvolt.preprocessing.delta_f_over_f`), but any will do.
-    sorting : BaseSorting
-        The spikes, as samples of the recording; unit ids are channel ids.
+    recording, sorting, unit_ids, figure
+        As for `plot_roi_traces`.
     ms_before, ms_after : float, default: 20.0, 30.0
-        How long the snippets are, in ms; `ms_before` is more than 5.
-    unit_ids : sequence, optional
-        The units to draw. By default all, or the 12 with the most spikes.
-    figure : Figure, optional
-        An empty figure to draw into; by default a new one of pyplot.
+        How long the snippets are before and after the spike, in ms; `ms_before` is more than 5.
 
     Returns
     -------
     Figure
-        The figure, with a panel for each unit.
+        A panel for each unit.
 
     Raises
     ------
@@ -71,15 +65,14 @@ def plot_spike_triggered_average(
 
     columns = min(COLUMNS, len(rois))
     rows = -(-len(rois) // columns)
-    if figure is None:
-        figure = plt.figure(figsize=(1 + 2.6 * columns, 0.6 + 2.3 * rows), layout="constrained")
+    figure = figure_or_new(figure, 1 + 2.6 * columns, 0.6 + 2.3 * rows)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     counts, means, sds = _average(recording, sorting, rois, before, after, max(1, baseline))
     means, sds = gain * signs[:, None] * means, gain * sds
     for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=False):
         axes.set_title(f"{name} · {count} spikes", fontsize="medium")
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.tick_params(labelbottom=True)
         axes.set_xlim(time_ms[[0, -1]])
         if count == 0:
@@ -99,7 +92,7 @@ def _average(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return number (K,), mean and standard deviation (K, D) of the snippets of each unit that are whole.
 
-    The mean of its first `baseline` samples is taken off a snippet. Only a piece of the traces is in memory at a time.
+    The mean of its first `baseline` samples is subtracted from each snippet. Traces are read piece by piece.
     """
     around = np.arange(-before, after + 1)
     counts = np.zeros(len(rois), dtype=int)

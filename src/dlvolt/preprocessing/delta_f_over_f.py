@@ -10,16 +10,17 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from .finite import FiniteRecording, check_polarity, drop_units
+from .nodes import around_node, between_nodes
 
-NODES_PER_WINDOW = 4  # the baseline is computed so often, and is a straight line in between
+NODES_PER_WINDOW = 4  # the baseline is computed so often
 
 
 class DeltaFOverFRecording(BasePreprocessor):
-    """Give the change of fluorescence relative to its baseline, (F - F0) / F0, annotated as such.
+    """Turn fluorescence F into its change relative to a baseline, (F - F0) / F0, and annotate the recording as ΔF/F.
 
-    F0 is a running quantile: of the window around each of the points 0, w/4, 2w/4, … of the recording, and linear in
-    between, so it is the same whichever chunk is asked for. Spikes do not pull it: for an indicator that brightens the
-    quantile is a low one, for one that darkens it is as far from the top.
+    F0 is a running quantile: that of the window around each of the points 0, w/4, 2w/4, … of the recording, and linear
+    in between, so it is the same whichever chunk is asked for. Spikes do not pull it: for an indicator that brightens
+    the quantile is a low one, for one that darkens it is as far from the top.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ class DeltaFOverFRecording(BasePreprocessor):
     window_s : float, default: 5.0
         Length w of the window, in seconds; longer than bursts and up states, shorter than bleaching.
     quantile : float, default: 0.2
-        Fraction of the samples of a window that lie beyond the baseline on the side away from the spikes.
+        Fraction of the samples of a window that lie on the side of the baseline away from the spikes.
     polarity : str or list of str, default: "positive"
         Which way spikes go, of all channels or of each: "positive" or "negative".
 
@@ -50,8 +51,6 @@ class DeltaFOverFRecording(BasePreprocessor):
     0.1
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
         self,
         recording: BaseRecording,
@@ -70,24 +69,18 @@ class DeltaFOverFRecording(BasePreprocessor):
         gains, offsets = np.ones(len(each)), np.zeros(len(each))
         if recording.has_scaleable_traces():
             gains, offsets = recording.get_channel_gains(), recording.get_channel_offsets()
+        upward = np.array(each) == "positive"
         hop = max(1, round(window_s * recording.sampling_frequency / NODES_PER_WINDOW))
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
-        self.set_annotation("value", "delta_f_over_f", overwrite=True)
         self.annotate(value="delta_f_over_f")
         for segment in FiniteRecording(recording, "delta_f_over_f").segments:
             self.add_recording_segment(
-                DeltaFOverFSegment(
-                    segment, hop, quantile, np.array(each) == "positive", gains, offsets, recording.channel_ids
-                )
+                DeltaFOverFSegment(segment, hop, quantile, upward, gains, offsets, recording.channel_ids)
             )
-        self._kwargs = dict(
-            recording=recording,
-            window_s=window_s,
-            quantile=quantile,
-            polarity=polarity if isinstance(polarity, str) else each,
-        )
+        polarity = polarity if isinstance(polarity, str) else each
+        self._kwargs = dict(recording=recording, window_s=window_s, quantile=quantile, polarity=polarity)
 
 
 class DeltaFOverFSegment(BasePreprocessorSegment):
@@ -113,12 +106,7 @@ class DeltaFOverFSegment(BasePreprocessorSegment):
         fluorescence = self._fluorescence(start_frame, end_frame, channels)
         if len(fluorescence) == 0:
             return fluorescence.astype("float32")
-        first, last = start_frame // self.hop, (end_frame - 1) // self.hop + 1
-        nodes = np.array([self._baseline(node, channels) for node in range(first, last + 1)])  # nodes×N
-        position = np.arange(start_frame, end_frame) / self.hop - first
-        before = position.astype(int)
-        weight = (position - before)[:, None]
-        baseline = nodes[before] + weight * (nodes[before + 1] - nodes[before])
+        baseline = between_nodes(lambda node: self._baseline(node, channels), self.hop, start_frame, end_frame)
         return ((fluorescence - baseline) / baseline).astype("float32")
 
     def _fluorescence(self, start_frame: int, end_frame: int, channels: np.ndarray) -> np.ndarray:
@@ -126,10 +114,9 @@ class DeltaFOverFSegment(BasePreprocessorSegment):
         return traces.astype("float64") * self.gains[channels] + self.offsets[channels]
 
     def _baseline(self, node: int, channels: np.ndarray) -> np.ndarray:
-        """Return the quantile of the window around a node, shape (N,); of its last samples beyond the end."""
-        num_samples, reach = self.get_num_samples(), NODES_PER_WINDOW * self.hop // 2
-        centre = min(node * self.hop, num_samples)
-        window = self._fluorescence(max(0, centre - reach), min(num_samples, centre + reach), channels)
+        """Return the quantile of the window around a node, shape (N,)."""
+        low_frame, high_frame = around_node(node, self.hop, NODES_PER_WINDOW * self.hop // 2, self.get_num_samples())
+        window = self._fluorescence(low_frame, high_frame, channels)
         low, high = np.quantile(window, [self.quantile, 1 - self.quantile], axis=0)
         if not np.all(low > 0):
             raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
@@ -26,8 +24,6 @@ class FeatureChannelsRecording(SpreadRecording):
     ValueError
         On reading, if traces are NaN or infinite.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(self, recording: BaseRecording) -> None:
         import torch  # here, because SpikeInterface imports this module with its own preprocessors

@@ -9,7 +9,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-BLOCK = 4096  # samples of noise that are drawn at once
+BLOCK = 4096  # samples of noise that are drawn together
 
 
 class FillNanRecording(BasePreprocessor):
@@ -20,22 +20,20 @@ class FillNanRecording(BasePreprocessor):
     recording : BaseRecording
         Traces of a floating point type; integers pass unchanged.
     value : float or sequence of float, default: 0.0
-        What stands in for them, in all channels or in each of the N.
+        What such samples are set to, in all channels or in each of the N.
     bridge_ms : float, default: 0.0
         Gaps up to this long, with samples on both sides, are crossed by a straight line instead.
     noise : float or sequence of float, default: 0.0
         Standard deviation of white noise that is added to `value`, in all channels or in each: where a long gap is
         silent, networks take the noise beside it for spikes.
     seed : int, default: 0
-        Of the noise, which is the same whichever chunk is asked for.
+        Draws the noise, which is the same whichever chunk is asked for.
 
     Raises
     ------
     ValueError
         If `value` or `noise` is neither one nor N numbers, or `noise` or `bridge_ms` negative.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(
         self,
@@ -58,13 +56,8 @@ class FillNanRecording(BasePreprocessor):
         values, noises = (np.broadcast_to(np.asarray(given, dtype="float64"), num_channels) for given in (value, noise))
         for index, segment in enumerate(recording.segments):
             self.add_recording_segment(FillNanSegment(segment, values, longest, noises, [seed, index]))
-        self._kwargs = dict(
-            recording=recording,
-            value=np.asarray(value).tolist(),
-            bridge_ms=bridge_ms,
-            noise=np.asarray(noise).tolist(),
-            seed=seed,
-        )
+        value, noise = np.asarray(value).tolist(), np.asarray(noise).tolist()
+        self._kwargs = dict(recording=recording, value=value, bridge_ms=bridge_ms, noise=noise, seed=seed)
 
 
 class FillNanSegment(BasePreprocessorSegment):

@@ -13,7 +13,7 @@ UNITS = ("gain_to_uV", "offset_to_uV", "gain_to_physical_unit", "offset_to_physi
 
 
 class FiniteRecording(BasePreprocessor):
-    """Pass traces on, and refuse those that are NaN or infinite, which filters and networks would spread.
+    """Pass traces on, but raise where they are NaN or infinite, which filters and networks would spread.
 
     It stands between a recording and the segments of a preprocessor, and is never saved.
 
@@ -62,12 +62,12 @@ def drop_units(recording: BaseRecording) -> None:
 
 
 def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:
-    """Return the polarity of each channel.
+    """Return the polarity of each channel, given for all of them or for each.
 
     Raises
     ------
     ValueError
-        If it is not "positive" or "negative", once or for every channel.
+        If it is neither "positive" nor "negative", nor a list of these for all channels.
     """
     each = [polarity] * num_channels if isinstance(polarity, str) else [str(one) for one in polarity]
     if len(each) != num_channels or not set(each) <= set(POLARITIES):

@@ -12,7 +12,7 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 from .finite import FiniteRecording
 from .zero_phase import ZeroPhaseFilter, highpass_taps
 
-SLAB = 1024  # samples of which medians are taken at once, so that they stay in the cache
+SLAB = 1024  # samples whose medians are taken at once, so that they stay in the cache
 
 
 class HighpassReferenceRecording(BasePreprocessor):
@@ -26,11 +26,11 @@ class HighpassReferenceRecording(BasePreprocessor):
     recording : BaseRecording
         Traces of any type; they become float32.
     freq_min : float, default: 300.0
-        Corner of the high-pass filter, Hz.
+        Corner of the high-pass filter, in Hz.
     reference : bool, default: True
         Subtract from each sample its median over all channels.
     temporal : array, shape (2 L + 1,), optional
-        Symmetric filter that is applied too, before the reference.
+        Another symmetric filter, which is applied before the reference.
 
     Raises
     ------
@@ -38,8 +38,6 @@ class HighpassReferenceRecording(BasePreprocessor):
         If `freq_min` is not between 0 and half the sampling frequency, if `temporal` is not symmetric, or, later, if
         traces are NaN or infinite.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(
         self,
@@ -99,7 +97,7 @@ highpass_reference = define_function_handling_dict_from_class(
 
 
 def row_medians(values: np.ndarray) -> np.ndarray:
-    """Return the median of each row; `numpy.median` takes seven times as long, as it asks for more than one element."""
+    """Return the median of each row; `numpy.median` takes seven times as long, as it partitions at more elements."""
     half = values.shape[1] // 2
     ordered = np.partition(values, half, axis=1)
     if values.shape[1] % 2:

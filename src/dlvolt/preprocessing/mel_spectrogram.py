@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from spikeinterface.core import BaseRecording
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
@@ -30,8 +28,6 @@ class MelSpectrogramRecording(SpreadRecording):
     ValueError
         If a parameter is out of range; on reading, if traces are NaN or infinite.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(self, recording: BaseRecording, frame: int = 12, num_bands: int = 7) -> None:
         import torch  # here, because SpikeInterface imports this module with its own preprocessors

@@ -10,6 +10,7 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from .finite import FiniteRecording
+from .zero_phase import zero_phase_taps
 
 DECAYS = 14  # time constants of a notch; (1 + 14) exp(-14) < 2e-5 of its response is cut off
 
@@ -27,9 +28,9 @@ class NotchCombRecording(BasePreprocessor):
     freq : float, default: 50.0
         Fundamental in Hz; 60.0 in the Americas.
     harmonics : list of int, optional
-        Multiples of `freq` to take out, 1 for itself; by default all below half the sampling frequency.
+        Multiples of `freq` to take out, 1 for `freq` itself; by default all below half the sampling frequency.
     q : float, default: 30.0
-        Quality of the first notch. A chunk is read with 14 of its time constants, 4.5 q / freq, on either side.
+        Quality of the first notch. Chunks are read with 14 time constants of it, 4.5 q / freq s, on either side.
 
     Raises
     ------
@@ -37,16 +38,10 @@ class NotchCombRecording(BasePreprocessor):
         If a frequency is not between 0 and half the sampling frequency, or, later, if traces are NaN or infinite.
     """
 
-    _precomputable_kwarg_names: Sequence[str] = []
-
     def __init__(
-        self,
-        recording: BaseRecording,
-        freq: float = 50.0,
-        harmonics: Sequence[int] | None = None,
-        q: float = 30.0,
+        self, recording: BaseRecording, freq: float = 50.0, harmonics: Sequence[int] | None = None, q: float = 30.0
     ) -> None:
-        from scipy.signal import iirnotch, sosfiltfilt, tf2sos  # slow, and SpikeInterface imports this module
+        from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module
 
         sampling_frequency = recording.sampling_frequency
         nyquist = sampling_frequency / 2
@@ -62,23 +57,20 @@ class NotchCombRecording(BasePreprocessor):
             )
         notches = np.concatenate([tf2sos(*iirnotch(k * freq, k * q, fs=sampling_frequency)) for k in multiples])
         margin = int(np.ceil(DECAYS * q / (np.pi * freq) * sampling_frequency))
-        impulse = np.zeros(4 * margin + 1)
-        impulse[2 * margin] = 1
-        taps = sosfiltfilt(notches, impulse, padlen=0)[margin : 3 * margin + 1]
-        taps[margin] += 1 - taps.sum()  # what was cut off is not to be missed in the mean
+        taps = zero_phase_taps(notches, margin)
+        taps[margin] += 1 - taps.sum()  # so that the mean passes in spite of what was cut off
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in FiniteRecording(recording, "notch_comb").segments:
             self.add_recording_segment(NotchCombSegment(segment, taps, sampling_frequency / freq))
-        self._kwargs = dict(
-            recording=recording, freq=freq, harmonics=None if harmonics is None else list(harmonics), q=q
-        )
+        harmonics = None if harmonics is None else list(harmonics)
+        self._kwargs = dict(recording=recording, freq=freq, harmonics=harmonics, q=q)
 
 
 class NotchCombSegment(BasePreprocessorSegment):
     """One segment of a `NotchCombRecording`: one convolution, however many notches there are.
 
-    Before its first sample and after its last one hum goes on as it was, by whole periods.
+    Before the first sample of the recording and after its last one, whole periods of the hum are repeated.
     """
 
     def __init__(self, parent: BaseRecordingSegment, taps: np.ndarray, period: float) -> None:

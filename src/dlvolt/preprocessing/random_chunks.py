@@ -12,24 +12,25 @@ from dlvolt.threads import map_in_threads
 def random_chunks(
     recording: BaseRecording, num_chunks: int, duration_s: float, seed: int = 0, num_workers: int = 1
 ) -> list[np.ndarray]:
-    """Load chunks from random places of a recording, as its digits.
+    """Return chunks from random places of a recording, unscaled.
 
     Parameters
     ----------
     recording : BaseRecording
-        N channels.
+        A recording of N channels.
     num_chunks : int
-        In all, as many in each segment; at least one in each.
+        Chunks in all segments together; each segment has as many as the others, and at least one.
     duration_s : float
-        Of a chunk; the shortest segment's where that is shorter.
+        Length of a chunk, in seconds. Where the shortest segment is shorter, chunks are as short as that.
     seed : int
-        Of the places.
+        Draws the places.
     num_workers : int
-        Threads.
+        Threads that read the chunks.
 
     Returns
     -------
     list of np.ndarray, shape (T, N)
+        The chunks.
     """
     segments = range(recording.get_num_segments())
     wanted = max(1, round(duration_s * recording.sampling_frequency))

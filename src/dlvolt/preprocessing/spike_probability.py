@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,20 +23,20 @@ from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
 if TYPE_CHECKING:
     from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
 
-RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency so much off, and simple ratios are fast
-SLOWEST = 1 / 5  # of a model's sampling frequency, that it serves if it does not say which it does
-SAMPLE_S, PIECE_S = 24.0, 8.0  # of the recording, and in pieces of this length, that polarity is inferred from
+RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency that is so much off, and simple ratios are fast
+SLOWEST = 1 / 5  # models that do not say whom they serve serve recordings from this part of their own rate on
+SAMPLE_S, PIECE_S = 24.0, 8.0  # how much of a recording polarity is inferred from, and in pieces of which length
 IMPORTED_IN = os.getpid()
-ENOUGH = 64  # channels, to tell the polarity of the others if these agree
-DECISIVE = 20.0  # log odds by which the one way must be ahead of twice the other, to look no further
+ENOUGH = 64  # if the polarities of so many channels agree, the others have it too
+DECISIVE = 20.0  # polarity is decided once the log odds of one exceed twice those of the other by so much
 CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
 
 
 class SpikeProbabilityRecording(BasePreprocessor):
-    """Give the probability of a spike at every sample, as a network sees it.
+    """Turn traces into the probability of a spike at every sample, as a network sees it.
 
-    Traces are turned so that spikes point the way the weights expect, resampled to the sampling frequency of the
-    weights, and the probabilities brought back to the recording's own samples: by linear interpolation where the
+    Traces are turned so that spikes point the way the weights expect, and resampled to the sampling frequency of the
+    weights. The probabilities are brought back to the recording's own samples: by linear interpolation where the
     recording is faster, as the largest around a sample where it is slower. The network normalises traces itself.
 
     Parameters
@@ -52,9 +52,9 @@ class SpikeProbabilityRecording(BasePreprocessor):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     seed : int, default: 0
-        Of the sample from which polarity is inferred.
+        Draws the sample from which polarity is inferred.
     inferred_polarity : list of str, optional
-        What "auto" has found, if it is known already.
+        What "auto" found, if it is known already.
 
     Raises
     ------
@@ -114,28 +114,17 @@ class SpikeProbabilityRecording(BasePreprocessor):
 
         for segment in FiniteRecording(recording, "spike_probability").segments:
             self.add_recording_segment(SpikeProbabilitySegment(segment, ratio, signs, model, device))
-        self._kwargs = dict(
-            recording=recording,
-            model=model,
-            polarity=polarity,
-            device=device,
-            seed=seed,
-            inferred_polarity=inferred_polarity,
-        )
+        self._kwargs = dict(recording=recording, model=model, polarity=polarity, device=device, seed=seed)
+        self._kwargs |= dict(inferred_polarity=inferred_polarity)
 
 
 class SpikeProbabilitySegment(BasePreprocessorSegment):
     """One segment of a `SpikeProbabilityRecording`."""
 
-    answer = "trace_probability"  # the function of dlvolt.networks that gives it
+    answer = "trace_probability"  # the function of dlvolt.networks that is called
 
     def __init__(
-        self,
-        parent: BaseRecordingSegment,
-        ratio: Fraction,
-        signs: np.ndarray,
-        model: str,
-        device: str,
+        self, parent: BaseRecordingSegment, ratio: Fraction, signs: np.ndarray, model: str, device: str
     ) -> None:
         BasePreprocessorSegment.__init__(self, parent)
         self.up, self.down = ratio.numerator, ratio.denominator
@@ -148,8 +137,9 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         if end_frame <= start_frame:
             return np.zeros((0, len(self.signs[channels])), dtype="float32")
         up, down = self.up, self.down
-        if up > down:  # sample t has the model's samples from (t - 1/2) up / down on
-            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down)).clip(max=0)
+        if up > down:  # sample t has the model's samples from (t - 1/2) up / down on, rounded up
+            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down))
+            edges = np.maximum(edges, 0)
             probability = self._at_model_rate(edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
         before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
@@ -173,14 +163,9 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
             import torch
 
             torch.set_num_threads(1)  # other OpenMP threads do not survive a fork, and it would wait for them
-        answer = getattr(networks, self.answer)
-        return answer(
-            load_model(model, self.device),
-            lambda first, last: self._resampled(first, last, channels),
-            self._num_samples_at_model_rate(),
-            int(start),
-            int(end),
-        )
+        answer, network = getattr(networks, self.answer), load_model(model, self.device)
+        read = partial(self._resampled, channels=channels)
+        return answer(network, read, self._num_samples_at_model_rate(), int(start), int(end))
 
     def _resampled(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
         """Return a stretch of the traces at the model's rate, shape (end - start, N), float64."""
@@ -203,22 +188,20 @@ def infer_polarity(
     seed: int = 0,
     num_workers: int = 1,
 ) -> list[str]:
-    """Find out which way the spikes of each channel go: the way a network sees more of them.
+    """Infer which way the spikes of each channel go: the way in which a network sees more of them.
 
-    The network reads a sample of the recording, up to 24 s in pieces of 8 s, as it is and upside down; of channels of
-    which it is sure, no more than that takes. Of more than 64 channels it reads 64 first, and if they agree, so do all:
-    a recording has one indicator, as a rule.
+    The network reads a sample of the recording, up to 24 s in pieces of 8 s, as it is and upside down; a channel is
+    left alone as soon as its polarity is sure. Of more than 64 channels the network reads 64 first, and if they agree,
+    the others are taken to be like them: a recording has one indicator, as a rule.
 
     Parameters
     ----------
-    recording : BaseRecording
-        As for `spike_probability`.
-    model, device
-        Likewise; a model with a preferred polarity.
+    recording, model, device
+        As for `spike_probability`; the model is one that has a preferred polarity.
     seed : int, default: 0
-        Draws the pieces.
+        Draws the channels and the pieces.
     num_workers : int, default: 1
-        Threads that read them.
+        Threads that read the pieces.
 
     Returns
     -------
@@ -253,7 +236,7 @@ def infer_polarity(
 def draw_pieces(
     recording: BaseRecording, seed: int, sample_s: float = SAMPLE_S, piece_s: float = PIECE_S
 ) -> list[tuple[int, int, int]]:
-    """Draw a sample of a recording, of so many seconds in pieces: a list of (segment, start, end)."""
+    """Draw a sample of `sample_s` seconds from a recording, in pieces: a list of (segment, start, end)."""
     length = max(1, round(piece_s * recording.sampling_frequency))
     pieces = [
         (segment, start, min(start + length, num_samples))
@@ -266,7 +249,10 @@ def draw_pieces(
 
 
 def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the sum of log odds at peaks, as far as above a threshold, and the highest ones, of each of N channels."""
+    """Return how sure a network is that there are spikes, from its probabilities (T, N), shape (N,).
+
+    That is the sum of the log odds of all peaks over those of the threshold, plus those of the highest sample.
+    """
     from scipy.special import logit
 
     log_odds = logit(np.clip(probability, CERTAIN, 1 - CERTAIN)) - logit(threshold)  # T×N
@@ -274,18 +260,18 @@ def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def peak_mask(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Return where a probability (T, N) is at a threshold or above, and at a local maximum or the start of one."""
+    """Return where a probability (T, N) reaches a threshold and has a local maximum, or the first sample of one."""
     around = np.pad(probability, ((1, 1), (0, 0)), constant_values=-np.inf)
     return (probability > around[:-2]) & (probability >= around[2:]) & (probability >= threshold)
 
 
 def locate_model(model: str | Path) -> str:
-    """Return the name of packaged weights as it is, and of a folder the absolute path: workers may be elsewhere.
+    """Return a model's name if it comes with dlvolt, or else its folder's absolute path, as workers may be elsewhere.
 
     Raises
     ------
     ValueError
-        If it is neither.
+        If it is neither a name nor a path.
     """
     if not isinstance(model, str | Path):
         raise ValueError(
@@ -298,14 +284,14 @@ def locate_model(model: str | Path) -> str:
 
 
 def locate_models(model: str | Path) -> list[str]:
-    """Return what `locate_model` does, of each of several that a "+" joins."""
+    """Return what `locate_model` does for each of the models that a "+" joins."""
     if "+" not in str(model) or Path(model).is_dir():
         return [locate_model(model)]
     return [locate_model(one) for one in str(model).split("+")]
 
 
 def load_model(model: str, device: str) -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
-    """Load a model, once per process and version of its folder."""
+    """Load a model, once in each process, and again if its folder has changed."""
     config = Path(model) / "config.json"
     return _load(model, device, config.stat().st_mtime_ns if config.is_file() else 0)
 
@@ -323,7 +309,7 @@ def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
     Raises
     ------
     ValueError
-        If it is for snippets, or gives rates.
+        If the model is one of snippets, or gives rates.
     """
     from dlvolt.networks import Oasis, RateNetwork, SnippetNetwork
     from dlvolt.networks.inference import hop_and_kept
@@ -342,7 +328,7 @@ def rate_ratio(sampling_frequency: float, network: TraceNetwork | SnippetNetwork
     Raises
     ------
     ValueError
-        If the model cannot serve such a recording.
+        If the model cannot serve recordings of that sampling frequency.
     """
     rate = network.sampling_frequency
     if rate is None:
@@ -370,15 +356,15 @@ def resampling_ratio(wanted_hz: float, sampling_frequency: float) -> Fraction:
 def resampling_filter(up: int, down: int) -> tuple[np.ndarray, int]:
     """Design the low-pass filter for resampling by up / down.
 
-    It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged: otherwise the
+    It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged. Otherwise the
     brightness of a trace, a hundred times its noise or more, comes through as a ripple.
 
     Returns
     -------
     taps : np.ndarray, shape (2 L + 1,)
-        Of unit sum.
+        The filter, whose sum is 1.
     margin : int
-        Samples before resampling that it reaches to either side, a multiple of `down`.
+        How many samples of the trace it reaches to either side, a multiple of `down`.
     """
     from scipy.signal import firwin  # slow, and SpikeInterface imports this module with its own
 

@@ -15,18 +15,18 @@ from .finite import FiniteRecording, drop_units
 from .spike_probability import SpikeProbabilitySegment, load_model, locate_models, rate_ratio
 
 MODEL = "calcium+s2s"  # both together are better on cells of an indicator or a laboratory that they do not know
-BLOCK_S, MARGIN_S = 300.0, 10.0  # stretches that are refined as one, and what is seen beside them
+BLOCK_S, MARGIN_S = 300.0, 10.0  # length of the stretches that are refined as one, and how much is read beside them
 
 
 class SpikeRateRecording(BasePreprocessor):
-    """Give the estimated spikes per second at every sample, calibrated: their integral is the expected spike count.
+    """Turn traces into estimated spikes per second at every sample, whose integral is the expected spike count.
 
     Traces are resampled to the sampling frequency of the weights. What the network says of a sample there holds until
     the next one, and each sample of the recording has the mean from itself to the next: so no spike is lost, whatever
     the frame rate. The network normalises traces itself: raw fluorescence and ΔF/F are the same to it.
 
-    Then the trace has its say: its own kinetics are learnt, in stretches of about five minutes, and what they make of
-    the rate is pooled with what the networks say (`dlvolt.deconvolution.fluorescence`).
+    Then the rate is refined: the kinetics of each trace are learnt, in stretches of about five minutes, and the rate
+    that explains the trace best with them is pooled with what the networks say (`dlvolt.deconvolution.fluorescence`).
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class SpikeRateRecording(BasePreprocessor):
         Fluorescence or ΔF/F of an indicator that brightens with calcium, one ROI per channel.
     model : str or path, default: "calcium+s2s"
         Weights that come with dlvolt ("calcium" or "s2s"), or the folder of a saved network of rates, or several of
-        these joined by "+", of which the mean is taken, and the first has a say of its own. For comparison "oasis", see
-        `dlvolt.networks.Oasis`, whose answer is in no unit and is not refined.
+        these joined by "+", of which the mean is taken, and the first has a say of its own. For comparison there is
+        "oasis", see `dlvolt.networks.Oasis`, whose answer has no unit and is not refined.
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     refine : bool, default: True
-        Whether the trace has its say; if not, the rate is the mean of what the networks say.
+        Whether the rate is refined; if not, it is the mean of what the networks say.
 
     Raises
     ------
@@ -50,8 +50,6 @@ class SpikeRateRecording(BasePreprocessor):
         infinite. A constant trace has a rate of zero, and one shorter than the windows of the model goes on as its
         mirror image.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(
         self, recording: BaseRecording, model: str | Path = MODEL, device: str = "auto", refine: bool = True
@@ -73,22 +71,25 @@ class SpikeRateRecording(BasePreprocessor):
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
-        self.set_annotation("value", "spike_rate", overwrite=True)
         self.annotate(
+            value="spike_rate",
             model_name="+".join(network.name for network in networks),
             model_version="+".join(network.version for network in networks),
         )
         if choose_device(device) != "cpu":
             self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
+        signs = np.ones(recording.get_num_channels(), dtype="float32")
+        own_rate = networks[0].sampling_frequency if refined else None
         for segment in FiniteRecording(recording, "spike_rate").segments:
-            signs = np.ones(recording.get_num_channels(), dtype="float32")
-            own_rate = networks[0].sampling_frequency if refined else None
             self.add_recording_segment(SpikeRateSegment(segment, ratio, signs, models, device, own_rate))
         self._kwargs = dict(recording=recording, model="+".join(models), device=device, refine=refine)
 
 
 class SpikeRateSegment(SpikeProbabilitySegment):
-    """One segment of a `SpikeRateRecording`; refined if it is told the sampling frequency of the models."""
+    """One segment of a `SpikeRateRecording`.
+
+    The rate is refined if `refined_at` is the sampling frequency of the models, and not if it is None.
+    """
 
     answer = "trace_rate"
 
@@ -131,7 +132,7 @@ class SpikeRateSegment(SpikeProbabilitySegment):
         return np.concatenate(parts)[start - borders[first] : end - borders[first]]
 
     def _refined(self, block: int, borders: np.ndarray, channels: np.ndarray, fs: float) -> np.ndarray:
-        """Return the refined rate of a block, shape (end - start, N), and remember it: chunks are shorter."""
+        """Return the refined rate of a block, shape (T, N). It is remembered, as a block holds many chunks."""
         from dlvolt.deconvolution.fluorescence import refined_rate
 
         start, end = borders[block : block + 2]

@@ -16,17 +16,17 @@ Spread = Callable[[np.ndarray], np.ndarray]  # N×T -> N×C×T
 class SpreadRecording(BasePreprocessor):
     """Base of preprocessors that turn each of N channels into C, called ``"{channel}:{name}"``.
 
-    What a channel becomes has its properties, but for gains and offsets. A probe has one contact per channel, so it
-    stays behind.
+    The new channels have the properties of the one they come from, except gains and offsets. The probe is left out,
+    as it has one contact per channel.
 
     Parameters
     ----------
     recording : BaseRecording
         Any traces.
     names : sequence of str
-        Of the C new channels.
+        Names of the C channels that each becomes.
     spread : callable
-        From traces (N, T), float64, to (N, C, T).
+        Turns traces (N, T), float64, into the new ones, (N, C, T).
     margin : int
         How many samples to either side the value at one sample depends on.
     step : str

@@ -14,34 +14,32 @@ from dlvolt.threads import map_in_threads
 from .random_chunks import random_chunks
 from .whiten_noise import typical_block
 
-WINDOW_MS = 50.0  # half of it is twice as long as the bursts of spikes that neurons fire
-BLOCKS = 50  # of a window
-NUM_CHUNKS = 40  # of five windows tell the usual level
-LOUD = 2.0  # times the usual level: neurons that fire fast, or together, make less
+WINDOW_MS = 50.0  # half a window is twice as long as the bursts of spikes that neurons fire
+BLOCKS = 50  # in each window
+NUM_CHUNKS = 40  # of five windows each, from which the usual level is estimated
+LOUD = 2.0  # noise above so many times the usual level is loud: neurons that fire fast, or together, make less
 
 
 class SteadyNoiseRecording(BasePreprocessor):
     """Divide each channel by its noise level in the windows in which this is more than twice the usual one.
 
     Detection and matching take noise for steady. Where it is not, a threshold of so many standard deviations lets
-    noise pass. The level in a window of 50 ms is that of its louder half, told by what most milliseconds of it have in
-    common, which spikes do not change. Elsewhere traces stay as they are.
+    noise pass. The level in a window of 50 ms is that of its louder half, estimated as the median over milliseconds,
+    which spikes do not change. In all other windows traces stay as they are.
 
     Parameters
     ----------
     recording : BaseRecording
         Filtered traces.
     usual : float or sequence of float, default: 1.0
-        Usual standard deviation of the noise, in all channels or in each of the N, see `usual_levels`; 0 where a
-        channel is silent. 1 is right after `whiten_noise`.
+        Usual standard deviation of the noise, in all channels or in each of the N, as `usual_levels` estimates it; 0
+        where a channel is silent. After `whiten_noise` it is 1.
 
     Raises
     ------
     ValueError
         If `usual` is negative, or neither one nor N numbers.
     """
-
-    _precomputable_kwarg_names: Sequence[str] = []
 
     def __init__(self, recording: BaseRecording, usual: float | Sequence[float] = 1.0) -> None:
         num_channels = recording.get_num_channels()
@@ -78,16 +76,16 @@ class SteadyNoiseSegment(BasePreprocessorSegment):
 
 
 def window_width(sampling_frequency: float) -> int:
-    """Return the samples of a window, an even number."""
+    """Return the length of a window in samples, an even number."""
     return 2 * max(1, round(WINDOW_MS / 2000 * sampling_frequency))
 
 
 def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
-    """Return the standard deviation of noise in windows of so many samples, an even number, shape (windows, N).
+    """Return the standard deviation of the noise of traces (T, N) in windows of `width` samples, shape (windows, N).
 
-    It is that of the louder half of each window, and of the traces, (T, N), that are left for the last one. In each
-    half it is the median over blocks of a millisecond of their root mean square. (The median size of samples would
-    not do where digits are coarse and most samples are the same.)
+    It is that of the louder half of each window; the last window may be shorter. In each half it is the median of the
+    root mean squares of blocks of a millisecond. (The median absolute value would not do where digits are coarse and
+    most samples are the same.) The width is an even number.
     """
     half, block = width // 2, max(1, width // BLOCKS)
     pieces = [traces[start : start + half] for start in range(0, len(traces), half)]
@@ -97,16 +95,16 @@ def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
 
 
 def usual_levels(recording: BaseRecording, seed: int = 0, num_workers: int = 1) -> tuple[np.ndarray, bool]:
-    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud, as far as a sample tells.
+    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud in a sample.
 
     Parameters
     ----------
     recording : BaseRecording
-        Filtered traces; where all channels are zero, they are silenced and not asked.
+        Filtered traces. Windows in which all channels are zero are left out, as they have been silenced.
     seed : int
-        Of the sample, up to 10 s.
+        Draws the sample, up to 10 s.
     num_workers : int
-        Threads.
+        Threads that read the sample.
     """
     width = window_width(recording.sampling_frequency)
     chunks = random_chunks(recording, NUM_CHUNKS, 5 * width / recording.sampling_frequency, seed, num_workers)

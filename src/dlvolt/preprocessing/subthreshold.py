@@ -5,43 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, BaseSorting
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, BaseSorting, NumpySorting
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.core.waveform_tools import estimate_templates
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from .finite import FiniteRecording
 
-SPIKE_DTYPE = [("sample_index", "int64"), ("unit_index", "int64"), ("segment_index", "int64")]
-REACH = 4.0  # standard deviations of the Gaussian, to either side
+REACH = 4.0  # standard deviations at which the Gaussian ends, to either side
 
 
 class SubthresholdRecording(BasePreprocessor):
-    """Give the subthreshold trace: each ROI's mean spike is subtracted at its spikes, and the rest low-pass filtered.
+    """Turn traces into subthreshold ones: the mean spike is subtracted at each spike, and the rest low-pass filtered.
 
-    Of the mean of an ROI's traces around its spikes, from `ms_before` to `ms_after` of them, the straight line between
-    its ends is taken off: what is left is the spike w. With x the trace and t_1, t_2, … the frames of the spikes ::
+    The mean spike w of an ROI is the mean of its trace around its spikes, from `ms_before` to `ms_after`, less the
+    straight line between its ends. With x the trace and t_1, t_2, … the frames of the spikes ::
 
         y(t) = Σ_u g(u) (x(t - u) - Σ_k w(t - u - t_k)),   g(u) ∝ exp(-u² / 2σ²),   σ = sqrt(ln 2) / (2π cutoff_hz)
 
     so that a sine of `cutoff_hz` comes through at 1/√2 (-3 dB), without a shift in time. The Gaussian ends at 4 σ, and
     at the ends of the recording the first and the last sample are repeated; nothing depends on the chunk that is asked
-    for. What a depolarisation adds to all spikes, as in an ROI that fires complex spikes only, is partly taken for a
-    spike.
+    for. A depolarisation under all spikes, as in an ROI that fires only complex spikes, is partly taken for a part of
+    the spike, and subtracted.
 
     Parameters
     ----------
     recording : BaseRecording
         ΔF/F or fluorescence, one ROI per channel.
     sorting : BaseSorting
-        Its spikes: units whose ids are channel ids. Channels without a unit are only filtered.
+        The spikes, in units whose ids are channel ids. Channels without a unit are only filtered.
     cutoff_hz : float, default: 20.0
         Frequency that comes through at -3 dB. 20 Hz is what VolPy takes (Cai et al., PLOS Computational Biology 17(4),
         2021); 50 Hz and more keep the shape of complex spikes.
     ms_before, ms_after : float, default: 3.0 and 12.0
-        What a spike lasts in fluorescence, before and after the frame that the sorting gives.
+        How long a spike lasts in fluorescence, before and after the frame that the sorting gives, in ms.
     waveforms : array, shape (N, D), optional
-        The spikes w, if they are known already.
+        The spikes w of all channels, if they are known already.
 
     Raises
     ------
@@ -78,20 +77,13 @@ class SubthresholdRecording(BasePreprocessor):
         width = np.sqrt(np.log(2)) / (2 * np.pi * cutoff_hz) * sampling_frequency
         reach = int(np.ceil(REACH * width))
         gaussian = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+        kernel = gaussian / gaussian.sum()
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment, of_segment in zip(FiniteRecording(recording, "subthreshold").segments, trains, strict=True):
-            self.add_recording_segment(
-                SubthresholdSegment(segment, of_segment, waveforms, num_before, gaussian / gaussian.sum())
-            )
-        self._kwargs = dict(
-            recording=recording,
-            sorting=sorting,
-            cutoff_hz=cutoff_hz,
-            ms_before=ms_before,
-            ms_after=ms_after,
-            waveforms=waveforms.tolist(),
-        )
+            self.add_recording_segment(SubthresholdSegment(segment, of_segment, waveforms, num_before, kernel))
+        self._kwargs = dict(recording=recording, sorting=sorting, cutoff_hz=cutoff_hz)
+        self._kwargs |= dict(ms_before=ms_before, ms_after=ms_after, waveforms=waveforms.tolist())
 
 
 class SubthresholdSegment(BasePreprocessorSegment):
@@ -138,7 +130,7 @@ subthreshold = define_function_handling_dict_from_class(source_class=Subthreshol
 
 
 def spike_trains(recording: BaseRecording, sorting: BaseSorting) -> list[list[np.ndarray]]:
-    """Return the frames of the spikes, ascending, for each segment and each channel; none where there is no unit.
+    """Return the frames of the spikes of each segment and channel, ascending; channels without a unit have none.
 
     Raises
     ------
@@ -156,21 +148,18 @@ def spike_trains(recording: BaseRecording, sorting: BaseSorting) -> list[list[np
             f"sorting: {sorting.get_num_segments()} segments at {sorting.sampling_frequency:g} Hz do not match the "
             f"recording's {num_segments} at {recording.sampling_frequency:g} Hz"
         )
-    units = set(sorting.unit_ids)
-    nothing = np.zeros(0, dtype="int64")
-    return [
-        [
-            np.asarray(sorting.get_unit_spike_train(channel, segment)) if channel in units else nothing
-            for channel in recording.channel_ids
-        ]
-        for segment in range(num_segments)
-    ]
+    units, nothing = set(sorting.unit_ids), np.zeros(0, dtype="int64")
+
+    def train(segment: int, channel: int | str) -> np.ndarray:
+        return np.asarray(sorting.get_unit_spike_train(channel, segment)) if channel in units else nothing
+
+    return [[train(segment, channel) for channel in recording.channel_ids] for segment in range(num_segments)]
 
 
 def mean_spikes(
     recording: BaseRecording, trains: list[list[np.ndarray]], num_before: int, num_after: int
 ) -> np.ndarray:
-    """Return the mean trace around the spikes of each channel, over the line between its ends, shape (N, D).
+    """Return each channel's mean trace around its spikes, less the line between its ends, shape (N, D).
 
     Parameters
     ----------
@@ -187,15 +176,12 @@ def mean_spikes(
         If traces are NaN or infinite there.
     """
     num_channels = recording.get_num_channels()
-    spikes = [np.zeros(0, dtype=SPIKE_DTYPE)]
-    for segment, of_segment in enumerate(trains):
-        last = recording.get_num_samples(segment) - 1 - num_after
-        for channel, train in enumerate(of_segment):
-            whole = train[(train >= num_before) & (train <= last)]
-            spikes.append(np.zeros(len(whole), dtype=SPIKE_DTYPE))
-            spikes[-1]["sample_index"], spikes[-1]["unit_index"], spikes[-1]["segment_index"] = whole, channel, segment
-    spikes = np.concatenate(spikes)
-    spikes = spikes[np.lexsort((spikes["sample_index"], spikes["segment_index"]))]
+    ends = [recording.get_num_samples(segment) - num_after for segment in range(len(trains))]
+    whole = [
+        {n: train[(train >= num_before) & (train < end)] for n, train in enumerate(of_segment)}
+        for of_segment, end in zip(trains, ends, strict=True)
+    ]
+    spikes = NumpySorting.from_unit_dict(whole, recording.sampling_frequency).to_spike_vector()
     if len(spikes) == 0:
         return np.zeros((num_channels, num_before + 1 + num_after))
     means = estimate_templates(

@@ -6,12 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from spikeinterface.core import (
-    BaseRecording,
-    BaseRecordingSegment,
-    get_channel_distances,
-    get_chunk_with_margin,
-)
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_channel_distances, get_chunk_with_margin
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
@@ -24,13 +19,14 @@ from .zero_phase import ZeroPhaseFilter
 
 GROUP = 16  # channels that are decorrelated at once, from those around them
 SLAB = 512  # samples that are decorrelated at once, so that they stay in the cache
-NUM_CHUNKS, CHUNK_S = 20, 0.5  # of the recording, from which noise is estimated
-QUIET = 4.0  # noise standard deviations; larger excursions are spikes
-DEAD = 1e-3  # of the noisiest channel's noise; channels with less are dead, and become zero
-BLOCK, COARSE = 32, 0.7  # samples; and by how much the median is too small where digits are coarse
+NUM_CHUNKS, CHUNK_S = 20, 0.5  # the sample of the recording from which noise is estimated
+QUIET = 4.0  # excursions beyond so many standard deviations of the noise are spikes
+DEAD = 1e-3  # channels with less noise than this part of the noisiest channel's are dead, and become zero
+BLOCK = 32  # samples whose root mean square is taken
+COARSE = 0.7  # digits are coarse where the median absolute value tells so much less noise than blocks do
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
-RELATIVE_FLOOR = 1e-3  # of the largest noise eigenvalue: directions without noise are not blown up
-SPECTRAL_FLOOR = 1e-2  # of the largest noise power: nor are frequencies which the filter took away
+RELATIVE_FLOOR = 1e-3  # in parts of the largest noise eigenvalue: directions without noise are not blown up
+SPECTRAL_FLOOR = 1e-2  # in parts of the largest noise power: nor are frequencies that a filter has taken away
 
 
 class WhitenNoiseRecording(BasePreprocessor):
@@ -48,9 +44,9 @@ class WhitenNoiseRecording(BasePreprocessor):
     radius_um : float, default: 100.0
         Channels are decorrelated from those at most so far away.
     temporal_ms : float, default: 0.67
-        Half length of the temporal filter; 0 leaves time as it is.
+        Half length of the temporal filter; with 0 there is none.
     seed : int, default: 0
-        Of the random chunks from which noise is estimated.
+        Draws the chunks from which noise is estimated.
     spatial, temporal : array, shapes (N, N) and (2 L + 1,), optional
         The two filters, if they are known already.
     """
@@ -73,14 +69,8 @@ class WhitenNoiseRecording(BasePreprocessor):
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in recording.segments:
             self.add_recording_segment(WhitenNoiseSegment(segment, spatial, temporal, order))
-        self._kwargs = dict(
-            recording=recording,
-            radius_um=radius_um,
-            temporal_ms=temporal_ms,
-            seed=seed,
-            spatial=spatial.tolist(),
-            temporal=temporal.tolist(),
-        )
+        self._kwargs = dict(recording=recording, radius_um=radius_um, temporal_ms=temporal_ms, seed=seed)
+        self._kwargs |= dict(spatial=spatial.tolist(), temporal=temporal.tolist())
 
 
 class WhitenNoiseSegment(BasePreprocessorSegment):
@@ -139,7 +129,7 @@ def estimate_whitening_filters(
     radius_um, temporal_ms, seed
         As for `WhitenNoiseRecording`.
     num_workers : int
-        Threads.
+        Threads that read the recording and work on it.
 
     Returns
     -------
@@ -179,13 +169,13 @@ def estimate_whitening_filters(
 
 
 def along_probe(recording: BaseRecording) -> np.ndarray:
-    """Return the channels in the order in which they lie along the longest side of the probe."""
+    """Return the indices of the channels in the order in which they lie along the longest side of the probe, (N,)."""
     locations = recording.get_channel_locations()
     return np.argsort(locations[:, np.ptp(locations, axis=0).argmax()], kind="stable")
 
 
 def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
-    """Cover the pairs of related channels, shape (N, N), by few small blocks: channels, and those related to them."""
+    """Return pairs of slices, channels and those related to them, that cover a relation between channels, (N, N)."""
     blocks = []
     for start in range(0, len(related), GROUP):
         channels = slice(start, start + GROUP)
@@ -197,7 +187,7 @@ def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
 def _quiet_noise(
     chunks: list[np.ndarray], reach: int, each: Callable[..., list]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return chunks, shape (N, T), less their medians and zero near spikes, and which samples are not."""
+    """Return chunks (N, T) less their medians and with zeros near spikes, and which samples are not zeroed."""
     silenced = [~chunk.any(axis=0) for chunk in chunks]  # T
     centred = each(lambda chunk: chunk - row_medians(chunk)[:, None], chunks)
     left = [chunk[:, ~absent] for chunk, absent in zip(centred, silenced, strict=True)]
@@ -211,8 +201,8 @@ def _quiet_noise(
 def _noise_scale(trace: np.ndarray) -> float:
     """Return the noise standard deviation of a trace with spikes, shape (T,).
 
-    It is told by the median absolute value; but where digits are coarser than the noise, most samples of which are the
-    same then, by the median root mean square of short blocks.
+    It is estimated from the median absolute value. Where digits are coarser than the noise, most samples are the same,
+    and it is estimated from the median root mean square of short blocks instead.
     """
     if len(trace) < BLOCK:
         return 0.0
@@ -222,7 +212,7 @@ def _noise_scale(trace: np.ndarray) -> float:
 
 
 def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
-    """Return the median over blocks of so many samples of their root mean square, shape (N,), of traces (T, N).
+    """Return the median root mean square of the blocks of so many samples of traces (T, N), shape (N,).
 
     Spikes are in too few blocks to change it.
     """
@@ -231,7 +221,7 @@ def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
 
 
 def _near(events: np.ndarray, reach: int) -> np.ndarray:
-    """Tell which samples, shape (N, T), are at most so far from an event of their channel."""
+    """Return which samples, shape (N, T), are at most `reach` samples from an event of their channel."""
     counts = np.pad(events, ((0, 0), (reach + 1, reach))).cumsum(axis=1, dtype="int32")
     return counts[:, 2 * reach + 1 :] > counts[:, : -2 * reach - 1]
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 BLOCK = 64  # B: samples that are filtered at once
-NUM_BLOCKS = 32  # that are filtered before the next ones are looked at, so that they stay in the cache
-TOLERANCE = 1e-7  # of the response to an impulse is left out, what a float32 cannot tell anyway
+NUM_BLOCKS = 32  # blocks that are finished before the next ones are begun, so that they stay in the cache
+TOLERANCE = 1e-7  # part of the response to an impulse that is left out, which a float32 cannot tell anyway
 
 
 class ZeroPhaseFilter:
@@ -22,9 +22,9 @@ class ZeroPhaseFilter:
     Parameters
     ----------
     taps : np.ndarray, shape (2 M + 1,)
-        h, symmetric.
+        The symmetric filter h.
     near : int
-        L, from where on the taps are smooth. The result is the same whatever it is, the cost is not.
+        L, the sample from which on the taps are smooth. The result is the same whatever it is; the cost is not.
 
     Raises
     ------
@@ -66,13 +66,14 @@ class ZeroPhaseFilter:
         Parameters
         ----------
         traces : np.ndarray, shape (T + 2 margin, N)
-            Of any type, with `margin` samples more on either side.
+            Traces of any type, with `margin` samples more on either side.
         offset : np.ndarray, shape (N,), or float
-            To subtract first.
+            Subtracted from the traces first.
 
         Returns
         -------
         np.ndarray, shape (T, N), float32
+            The filtered traces.
         """
         num_samples = len(traces) - 2 * self.margin
         num_blocks = -(-num_samples // BLOCK)
@@ -96,25 +97,29 @@ class ZeroPhaseFilter:
 
 
 def highpass_taps(freq_min: float, sampling_frequency: float) -> np.ndarray:
-    """Return the response to an impulse of a Butterworth high-pass filter of order 3, forward and backward.
+    """Return the taps of a Butterworth high-pass filter of order 3, forward and backward.
 
     Parameters
     ----------
     freq_min : float
-        Corner, where a quarter of the power is left, Hz.
+        Corner of the filter in Hz, at which half of the amplitude is left.
     sampling_frequency : float
-        Hz.
+        Samples per second.
 
     Returns
     -------
     np.ndarray, shape (2 M + 1,)
-        Symmetric; M is when the filter has forgotten an impulse, 17 ms for 300 Hz.
+        The symmetric response to an impulse, up to where it has died away: M are 17 ms for 300 Hz.
     """
-    from scipy.signal import butter, sosfiltfilt  # slow, and SpikeInterface imports this module with its own
+    from scipy.signal import butter  # slow, and SpikeInterface imports this module with its own
 
     _, poles, _ = butter(3, freq_min, "highpass", fs=sampling_frequency, output="zpk")
     reach = int(np.ceil(np.log(TOLERANCE) / np.log(np.abs(poles).max())))
-    impulse = np.zeros(4 * reach + 1)
-    impulse[2 * reach] = 1
-    sections = butter(3, freq_min, "highpass", fs=sampling_frequency, output="sos")
-    return sosfiltfilt(sections, impulse, padlen=0)[reach : 3 * reach + 1]
+    return zero_phase_taps(butter(3, freq_min, "highpass", fs=sampling_frequency, output="sos"), reach)
+
+
+def zero_phase_taps(sections: np.ndarray, reach: int) -> np.ndarray:
+    """Return the response to an impulse of second-order sections, forward and backward, shape (2 reach + 1,)."""
+    from scipy.signal import sosfiltfilt, unit_impulse
+
+    return sosfiltfilt(sections, unit_impulse(4 * reach + 1, "mid"), padlen=0)[reach : 3 * reach + 1]

@@ -9,10 +9,11 @@ from spikeinterface.core import SortingAnalyzer
 from spikeinterface.postprocessing import compute_correlograms
 
 from dlvolt.exports import unit_table
+from dlvolt.reporting.shown import some_of, table_shown
 
 MAX_DRIFT_SPIKES = 40_000
-MAX_AMPLITUDES = 2_000  # of one unit
-MAX_CHANNELS = 12  # of one unit's waveforms
+MAX_AMPLITUDES = 2_000  # for each unit
+MAX_CHANNELS = 12  # on which a unit's waveforms are shown
 WINDOW_MS, BIN_MS = 100.0, 1.0
 
 COLUMNS = {  # column of `unit_table`: heading, what it means
@@ -31,34 +32,37 @@ COLUMNS = {  # column of `unit_table`: heading, what it means
 
 
 def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
-    """Gather what is shown of an analyzer's units.
+    """Return what a report shows of sorted units.
 
     Parameters
     ----------
     analyzer : SortingAnalyzer
-        With ``templates``; what else is computed is shown, too.
+        The units, with the extension ``templates``. Other extensions are shown if they are computed.
 
     Returns
     -------
     dict
-        Of numbers, texts, lists and arrays.
+        Numbers, texts, lists and arrays, by the names under which the page's script knows them.
 
     Raises
     ------
     ValueError
-        If there are no templates.
+        If the analyzer has no templates.
     """
     if not analyzer.has_extension("templates"):
         raise ValueError('analyzer: has no templates; call analyzer.compute(["random_spikes", "templates"]) first.')
     sorting = analyzer.sorting
     table = unit_table(analyzer)
-    names = [name for name in COLUMNS if name in table]
     starts = np.cumsum([0, *(analyzer.get_num_samples(s) for s in range(analyzer.get_num_segments()))])
     fs = analyzer.sampling_frequency
     spikes = sorting.to_spike_vector()
     seconds = (spikes["sample_index"] + starts[spikes["segment_index"]]) / fs  # segments one after the other
-    amplitudes = _extension(analyzer, "spike_amplitudes")
-    depths = table["y_um"].to_numpy() if "y_um" in table else _main_depths(analyzer)
+    amplitudes = None
+    if analyzer.has_extension("spike_amplitudes"):
+        amplitudes = analyzer.get_extension("spike_amplitudes").get_data()
+    depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
+    if "y_um" in table:
+        depths = table["y_um"].to_numpy()
     return {
         "kind": "electrodes",
         "facts": {
@@ -70,8 +74,7 @@ def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
             "spikes": len(spikes),
         }
         | ({"good units": int((table["label"] == "good").sum())} if "label" in table else {}),
-        "columns": [{"name": name, "title": COLUMNS[name][0], "meaning": COLUMNS[name][1]} for name in names],
-        "rows": table[names].astype(object).to_numpy().tolist(),
+        **table_shown(table, COLUMNS),
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "segment_starts": starts[:-1] / fs,
         "probe": analyzer.get_channel_locations()[:, :2],
@@ -83,27 +86,15 @@ def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
     }
 
 
-def _extension(analyzer: SortingAnalyzer, name: str) -> np.ndarray | None:
-    return analyzer.get_extension(name).get_data() if analyzer.has_extension(name) else None
-
-
-def _main_depths(analyzer: SortingAnalyzer) -> np.ndarray:
-    if len(analyzer.unit_ids) == 0:
-        return np.empty(0)
-    return analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
-
-
 def _drift(
     seconds: np.ndarray, units: np.ndarray, depths: np.ndarray, amplitudes: np.ndarray | None, analyzer: SortingAnalyzer
 ) -> dict[str, Any]:
-    """Give when and where spikes are: where each was located, if that was computed, else where its unit is."""
+    """Return the times and depths of spikes: each spike's own depth, if it was computed, else that of its unit."""
     if analyzer.has_extension("spike_locations"):
         y, told = analyzer.get_extension("spike_locations").get_data()["y"], "located spike by spike"
     else:
         y, told = depths[units], "at the location of their unit"
-    taken = np.arange(len(seconds))
-    if len(taken) > MAX_DRIFT_SPIKES:
-        taken = np.sort(np.random.default_rng(0).choice(taken, MAX_DRIFT_SPIKES, replace=False))
+    taken = some_of(np.arange(len(seconds)), MAX_DRIFT_SPIKES)
     return {
         "seconds": np.round(seconds[taken], 3),
         "y": np.round(y[taken], 1),
@@ -116,11 +107,11 @@ def _drift(
 def _units(
     analyzer: SortingAnalyzer, spikes: np.ndarray, seconds: np.ndarray, amplitudes: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """Give waveforms, autocorrelogram and amplitudes of each unit."""
+    """Return the waveforms, the autocorrelogram and the amplitudes of each unit."""
     extension = analyzer.get_extension("templates")
     templates = extension.get_data("average")  # (K, D, N)
     deviations = extension.get_data("std") if "std" in extension.params["operators"] else None
-    before = extension.params["ms_before"] if "ms_before" in extension.params else extension.nbefore / fs_khz(analyzer)
+    ms = np.arange(templates.shape[1]) / (analyzer.sampling_frequency / 1000.0) - extension.params["ms_before"]
     correlograms = np.empty((0, 0, 0))
     if len(analyzer.unit_ids):
         correlograms, _ = compute_correlograms(analyzer.sorting, window_ms=WINDOW_MS, bin_ms=BIN_MS)
@@ -129,13 +120,12 @@ def _units(
     units = []
     for index in range(len(analyzer.unit_ids)):
         height = np.ptp(templates[index], axis=0)
-        channels = np.sort(np.argsort(-height)[: min(MAX_CHANNELS, max(1, int((height > 0).sum())))])
-        mine = np.flatnonzero(spikes["unit_index"] == index)
-        if len(mine) > MAX_AMPLITUDES:
-            mine = np.sort(rng.choice(mine, MAX_AMPLITUDES, replace=False))
+        num_seen = np.clip(np.count_nonzero(height), 1, MAX_CHANNELS)
+        channels = np.sort(np.argsort(-height)[:num_seen])
+        mine = some_of(np.flatnonzero(spikes["unit_index"] == index), MAX_AMPLITUDES, rng)
         units.append(
             {
-                "ms": np.round(np.arange(templates.shape[1]) / fs_khz(analyzer) - before, 4),
+                "ms": np.round(ms, 4),
                 "channels": [str(channel) for channel in analyzer.channel_ids[channels]],
                 "places": locations[channels, :2],
                 "waveforms": np.round(templates[index][:, channels].T, 2),
@@ -146,8 +136,3 @@ def _units(
             }
         )
     return units
-
-
-def fs_khz(analyzer: SortingAnalyzer) -> float:
-    """Return samples per millisecond."""
-    return analyzer.sampling_frequency / 1000.0

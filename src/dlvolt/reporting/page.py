@@ -100,17 +100,13 @@ def check_page(folder: Path, overwrite: bool) -> None:
 
 
 def _for_json(value: Any) -> Any:
-    """Give plain lists and numbers, of four digits; what is no finite number is null."""
+    """Return a value as JSON can hold it: numbers have seven digits, and those that are not finite are null."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _for_json(value.tolist())
     if isinstance(value, dict):
         return {str(key): _for_json(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return _for_json(value.tolist())
     if isinstance(value, list | tuple):
         return [_for_json(one) for one in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
-    return None if value is None else str(value)
+    return value if value is None or isinstance(value, bool | int) else str(value)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from spikeinterface.core import BaseRecording, BaseSorting
 
 from dlvolt.exports import join_segments
 from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
+from dlvolt.plotting.roi_traces import property_of_spikes
+from dlvolt.reporting.shown import some_of, table_shown
 
-WINDOW_S = 10.0  # of each trace, where it fires most
-MAX_POINTS = 5_000  # of one trace
-MAX_SPIKES = 5_000  # of one ROI in the raster
+WINDOW_S = 10.0  # how much of each trace is shown
+MAX_POINTS = 5_000  # samples of each trace that are shown at most
+MAX_SPIKES = 5_000  # spikes of each ROI in the raster, at most
 MAX_TRACES = 300
 
 COLUMNS = {  # property: heading, what it means
@@ -33,22 +36,22 @@ TELLING = ("crosstalk_from", "flag")  # columns that are left out where they say
 
 
 def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
-    """Gather what is shown of the spikes of ROIs.
+    """Return what a report shows of the spikes of ROIs.
 
     Parameters
     ----------
     sorting : BaseSorting
-        Of K units, named after the channels of its registered recording.
+        A unit for each ROI, named after its channel in the recording that is registered with the sorting.
 
     Returns
     -------
     dict
-        Of numbers, texts, lists and arrays.
+        Numbers, texts, lists and arrays, by the names under which the page's script knows them.
 
     Raises
     ------
     ValueError
-        If it has no recording, no units, or units which are no channels of it.
+        If the sorting has no recording or no units, or if a unit is no channel of the recording.
     """
     recording = sorting._recording  # SpikeInterface has no public way to it
     if recording is None:
@@ -58,13 +61,12 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
         )
     rois = rois_of(sorting, recording)
     counts = sorting.count_num_spikes_per_unit(outputs="array")
-    columns: dict[str, Any] = {"unit": [str(unit) for unit in sorting.unit_ids], "num_spikes": counts}
-    columns["firing_rate"] = counts / recording.get_total_duration()
+    table = pd.DataFrame({"unit": sorting.unit_ids.astype(str), "num_spikes": counts})
+    table["firing_rate"] = counts / recording.get_total_duration()
     for name in sorting.get_property_keys():
         values = sorting.get_property(name)
         if name in COLUMNS and (name not in TELLING or np.any(values != "")):
-            columns[name] = values
-    names = [name for name in COLUMNS if name in columns]
+            table[name] = values
     positions, length_unit = roi_positions(recording, rois)
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     start, starts = recording.get_start_time(segment_index=0), np.cumsum([0, *lengths[:-1]])
@@ -80,28 +82,23 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
             "spikes": int(counts.sum()),
         }
         | ({"model": ", ".join(sorted({str(model) for model in models}))} if models is not None else {}),
-        "columns": [{"name": name, "title": COLUMNS[name][0], "meaning": COLUMNS[name][1]} for name in names],
-        "rows": [[columns[name][row] for name in names] for row in range(len(rois))],
+        **table_shown(table, COLUMNS),
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "positions": positions,
         "length_unit": UNITS.get(length_unit, length_unit),
         "segment_starts": start + starts / recording.sampling_frequency,
-        "units": [_trace(sorting, recording, row, roi) for row, roi in enumerate(rois[:MAX_TRACES])],
-        "spikes": [np.round(start + _some(train) / recording.sampling_frequency, 3) for train in trains],
+        "units": [
+            _trace(sorting, unit, recording, roi)
+            for unit, roi in zip(sorting.unit_ids[:MAX_TRACES], rois[:MAX_TRACES], strict=True)
+        ],
+        "spikes": [np.round(start + some_of(train, MAX_SPIKES) / recording.sampling_frequency, 3) for train in trains],
         "told": f"traces of the first {MAX_TRACES} ROIs are here" if len(rois) > MAX_TRACES else "",
     }
 
 
-def _some(train: np.ndarray) -> np.ndarray:
-    """Give the spikes that the raster shows of a train: all, or some of many."""
-    if len(train) <= MAX_SPIKES:
-        return train
-    return np.sort(np.random.default_rng(0).choice(train, MAX_SPIKES, replace=False))
-
-
-def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -> dict[str, Any]:
-    """Give the trace of an ROI where it fires most, and the spikes there."""
-    unit, fs = sorting.unit_ids[row], recording.sampling_frequency
+def _trace(sorting: BaseSorting, unit: int | str, recording: BaseRecording, roi: int) -> dict[str, Any]:
+    """Return the piece of an ROI's trace in which it fires most, and the spikes there."""
+    fs = recording.sampling_frequency
     trains = [sorting.get_unit_spike_train(unit, segment_index=s) for s in range(recording.get_num_segments())]
     segment = int(np.argmax([len(train) for train in trains]))
     train, length = trains[segment], recording.get_num_samples(segment)
@@ -111,19 +108,15 @@ def _trace(sorting: BaseSorting, recording: BaseRecording, row: int, roi: int) -
         within = np.searchsorted(train, train + width) - np.arange(len(train))
         first = int(np.clip(train[np.argmax(within)] - width // 20, 0, length - width))
     trace = recording.get_traces(segment, first, first + width, recording.channel_ids[[roi]])[:, 0]
-    inside = train[(train >= first) & (train < first + width)]
-    probability = sorting.get_property("spike_probability")
-    known = None
-    if probability is not None and len(probability[row]) == sum(map(len, trains)):
-        before = sum(map(len, trains[:segment]))
-        known = np.asarray(probability[row])[before : before + len(train)][(train >= first) & (train < first + width)]
+    inside = (train >= first) & (train < first + width)
+    probability = property_of_spikes(sorting, unit, "spike_probability", segment)
     start = recording.get_start_time(segment_index=segment)
     where = f"segment {segment + 1}, " if len(trains) > 1 else ""
     return {
         "start": start + first / fs,
         "step": 1 / fs,
         "trace": trace.astype(float),
-        "spike_seconds": np.round(start + inside / fs, 4),
-        "probability": known,
+        "spike_seconds": np.round(start + train[inside] / fs, 4),
+        "probability": None if probability is None else probability[inside],
         "told": where + ("all of it" if width == length else f"the {width / fs:.3g} s in which it fires most"),
     }
