@@ -11,6 +11,7 @@ C. Pradeep, D. Agarwal, R. Advani, "Neuronal voltage activity detection from lin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ FOLDS = 5
 STATE = ("support_vectors", "dual_coefficients", "intercept", "gamma", "sigmoid")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MelSVM(WindowClassifier, BaseEstimator):
     """Radial basis function SVM on the log power in mel bands, in a few frames around each sample.
 
@@ -71,52 +73,27 @@ class MelSVM(WindowClassifier, BaseEstimator):
 
     architecture = "mel_svm"
 
-    def __init__(
-        self,
-        *,
-        sampling_frequency: float | None = None,
-        window_samples: int = 500,
-        overlap_samples: int = 50,
-        prune_samples: int = 0,
-        threshold: float = 0.5,
-        detection_threshold: float | str | None = None,
-        shadow_ms: float = 2.0,
-        rate_range_hz: tuple[float, float] | None = None,
-        spike_polarity: str = "any",
-        name: str = "",
-        version: str = "",
-        C: float = 100.0,
-        gamma: str | float = "scale",
-        class_weight: str | None = "balanced",
-        frame: int = 12,
-        num_bands: int = 7,
-        num_frames: int = 3,
-        max_samples: int = 100_000,
-        seed: int = 0,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.sampling_frequency = sampling_frequency
-        self.window_samples = window_samples
-        self.overlap_samples = overlap_samples
-        self.prune_samples = prune_samples
-        self.threshold = threshold
-        self.detection_threshold = detection_threshold
-        self.shadow_ms = shadow_ms
-        self.rate_range_hz = rate_range_hz
-        self.spike_polarity = spike_polarity
-        self.name = name
-        self.version = version
-        self.C = C
-        self.gamma = gamma
-        self.class_weight = class_weight
-        self.frame = frame
-        self.num_bands = num_bands
-        self.num_frames = num_frames
-        self.max_samples = max_samples
-        self.seed = seed
-        self.device = device
-        self.verbose = verbose
+    sampling_frequency: float | None = None
+    window_samples: int = 500
+    overlap_samples: int = 50
+    prune_samples: int = 0
+    threshold: float = 0.5
+    detection_threshold: float | str | None = None
+    shadow_ms: float = 2.0
+    rate_range_hz: tuple[float, float] | None = None
+    spike_polarity: str = "any"
+    name: str = ""
+    version: str = ""
+    C: float = 100.0
+    gamma: str | float = "scale"
+    class_weight: str | None = "balanced"
+    frame: int = 12
+    num_bands: int = 7
+    num_frames: int = 3
+    max_samples: int = 100_000
+    seed: int = 0
+    device: str = "auto"
+    verbose: int = 0
 
     def features(self, X: np.ndarray) -> torch.Tensor:
         """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32.

@@ -364,15 +364,12 @@ def neighbouring_pairs(recording: BaseRecording, scatter_um: float = 20.0) -> np
     """
     if not scatter_um >= 0:
         raise ValueError(f"scatter_um must be a distance, not {scatter_um}")
-    if recording.get_annotation("same_neuron") or recording.get_num_channels() < 2:
-        return np.zeros((0, 2), dtype=int)
     centroids, unit = recording.get_property("centroid"), recording.get_property("centroid_unit")
+    in_pixels = centroids is not None and unit is not None and unit[0] == "pixels"
     if centroids is None and recording.has_probe():
-        centroids, in_pixels = recording.get_channel_locations(), False
-    elif centroids is None:
+        centroids = recording.get_channel_locations()
+    if centroids is None or recording.get_annotation("same_neuron"):
         return np.zeros((0, 2), dtype=int)
-    else:
-        in_pixels = unit is not None and unit[0] == "pixels"
     pixel_um = recording.get_annotation("pixel_size_um")
     num_pixels = recording.get_property("num_pixels")
     area = np.zeros(len(centroids))

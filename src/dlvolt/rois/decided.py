@@ -77,9 +77,9 @@ class DecidedSpikes:
 
         def of_some(channels: np.ndarray) -> tuple[list[TraceModel | None], list[Found]]:
             some = signs[channels] * sample[:, channels]
-            return learn(some, chances[:, channels], rate, self.separation, self.block)
+            return learn(some, chances[:, channels], traces.sampling_frequency, self.separation, self.block)
 
-        rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
+        batches = np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)
         models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
         for n, chance in enumerate(chances.T):

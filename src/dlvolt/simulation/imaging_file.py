@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
-from pynwb.ophys import Fluorescence, ImageSegmentation, ImagingPlane, OpticalChannel
+from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
 from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
 
@@ -188,6 +188,7 @@ def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tu
 def _session(
     masks: list[list[tuple]], traces: np.ndarray, sampling_frequency: float, polarity: str, seed: int
 ) -> NWBFile:
+    """Return the session of masks, pixels (x, y, weight) for each ROI, and traces (T, N) in camera counts."""
     start = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
     nwbfile = NWBFile(
         session_description="Simulated voltage imaging of neurons of different kinds.",
@@ -204,8 +205,21 @@ def _session(
     nwbfile.subject = Subject(
         subject_id="simulated-mouse", species="Mus musculus", sex="F", age="P90D", description="a simulated mouse"
     )
-    plane = _imaging_plane(nwbfile, sampling_frequency, polarity)
-
+    indicator, excitation_nm, emission_nm = INDICATORS[polarity]
+    plane = nwbfile.create_imaging_plane(
+        name="ImagingPlane",
+        description="hippocampal neurons under a wide-field microscope",
+        device=nwbfile.create_device(name="Microscope", description="a simulated wide-field microscope with a camera"),
+        optical_channel=OpticalChannel(
+            name="OpticalChannel", description=f"light of {indicator}", emission_lambda=emission_nm
+        ),
+        excitation_lambda=excitation_nm,
+        indicator=indicator,
+        imaging_rate=float(sampling_frequency),
+        location="CA1",
+        grid_spacing=[PIXEL_UM, PIXEL_UM],
+        grid_spacing_unit="micrometers",
+    )
     segmentation = ImageSegmentation()
     cells = segmentation.create_plane_segmentation(
         name="PlaneSegmentation", description="simulated cells, which overlap in pairs", imaging_plane=plane
@@ -226,20 +240,3 @@ def _session(
         rate=float(sampling_frequency),
     )
     return nwbfile
-
-
-def _imaging_plane(nwbfile: NWBFile, sampling_frequency: float, polarity: str) -> ImagingPlane:
-    indicator, excitation_nm, emission_nm = INDICATORS[polarity]
-    channel = OpticalChannel(name="OpticalChannel", description=f"light of {indicator}", emission_lambda=emission_nm)
-    return nwbfile.create_imaging_plane(
-        name="ImagingPlane",
-        description="hippocampal neurons under a wide-field microscope",
-        device=nwbfile.create_device(name="Microscope", description="a simulated wide-field microscope with a camera"),
-        optical_channel=channel,
-        excitation_lambda=excitation_nm,
-        indicator=indicator,
-        imaging_rate=float(sampling_frequency),
-        location="CA1",
-        grid_spacing=[PIXEL_UM, PIXEL_UM],
-        grid_spacing_unit="micrometers",
-    )

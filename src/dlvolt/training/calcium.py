@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from dlvolt.deconvolution.fluorescence import refined_rate
 from dlvolt.evaluation import rate_scores
+from dlvolt.evaluation.rates import CHALLENGE_BIN
 from dlvolt.networks import RateNetwork, create, save, trace_rate
 from dlvolt.networks.store import CONFIG, packaged_weights
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
@@ -154,9 +155,9 @@ def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
     return int(np.argmax(covariance[middle - reach : middle + reach + 1])) - reach
 
 
-def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int = 0) -> np.ndarray:
+def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS) -> np.ndarray:
     """Return the fold of each recording; the cells of each dataset are spread over folds, each cell as a whole."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     fold_of: dict[tuple[str, str], int] = {}
     for dataset in sorted({each.dataset for each in recordings}):
         cells = sorted({each.cell for each in recordings if each.dataset == dataset})
@@ -279,10 +280,9 @@ def members(model: RateNetwork) -> list[RateNetwork]:
 def score(
     models: RateNetwork | Sequence[RateNetwork],
     recordings: Sequence[Labelled],
-    bin_samples: int = 4,
     refine: bool = False,
 ) -> pd.DataFrame:
-    """Score a network, or the mean of several, cell by cell, as the spikefinder challenge does.
+    """Score a network, or the mean of several, cell by cell in bins of 40 ms, as the spikefinder challenge does.
 
     Parameters
     ----------
@@ -290,8 +290,6 @@ def score(
         Trained networks.
     recordings : sequence of Labelled
         Recordings of cells that they were not trained on.
-    bin_samples : int, default: 4
-        Number of samples of 10 ms in a bin.
     refine : bool, default: False
         Whether rates are refined by the trace, see `dlvolt.deconvolution.fluorescence.refined_rate`.
 
@@ -306,11 +304,11 @@ def score(
     for each in recordings:
         rates = np.stack([over_trace(trace_rate, model, each.trace) for model in models])
         rate = refined_rate(each.trace, rates, RATE) if refine else rates.mean(axis=0)
-        whole = len(rate) // bin_samples * bin_samples
+        whole = len(rate) // CHALLENGE_BIN * CHALLENGE_BIN  # samples of whole bins
         cells.setdefault((each.dataset, each.cell), []).append(np.stack([each.counts, rate])[:, :whole])
     joined = [np.concatenate(parts, axis=1) for parts in cells.values()]
     all_counts, all_rates = zip(*joined, strict=True)
-    table = rate_scores(all_counts, all_rates, bin_samples)
+    table = rate_scores(all_counts, all_rates)
     table["count_ratio"] = [rate.sum() / RATE / counts.sum() if counts.any() else np.nan for counts, rate in joined]
     return table.set_index(pd.MultiIndex.from_tuples(cells, names=["dataset", "cell"]))
 
