@@ -333,7 +333,7 @@ def check_parts(
     if validation is not None:
         return (X, y), check_labelled(*validation, highest=highest, prefix="validation: ")
     num_held_out = len(X) // 5
-    validation = X[-num_held_out:], y[-num_held_out:]  # all where it is zero
+    validation = X[-num_held_out:], y[-num_held_out:]  # X[-0:] is all of X
     return ((X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)), validation
 
 

@@ -43,8 +43,9 @@ class MelSVM(WindowClassifier, BaseEstimator):
     ----------
     sampling_frequency : float
         Sampling frequency of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms, rate_range_hz,
-    spike_polarity, name, version
+    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
+        As for `TraceNetwork`.
+    rate_range_hz, spike_polarity, name, version
         As for `TraceNetwork`.
     C, gamma, class_weight
         Parameters of `sklearn.svm.SVC`.

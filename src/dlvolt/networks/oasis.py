@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from .estimator import check_windows
 
-BIN = 4  # samples that are averaged: at 100 Hz slow recordings are smooth, and noise and decay are misjudged
+BIN = 4  # samples per bin; slow recordings are smooth at 100 Hz, so their noise and decay would be misjudged
 BASELINE_S, PERCENTILE = 30.0, 20.0  # window and rank of the running percentile that is the baseline
 SMOOTHED_S = 0.1  # standard deviation of the Gaussian that smooths the spikes of single bins to a rate
 

@@ -31,9 +31,8 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         The architecture, a `torch.nn.Module` with a method ``loss(estimate, counts)``.
     gain, offset : float
         The line: spikes per sample are gain · (estimate - offset), or zero. Set by `fit`.
-    sampling_frequency, window_samples, overlap_samples, prune_samples, rate_range_hz, name, version, lr, max_epochs,
-    batch_size, patience, seed, device, verbose, **kwargs
-        As for `TraceNetwork`.
+    sampling_frequency, window_samples, overlap_samples, prune_samples, batch_size, patience, **kwargs
+        As for `TraceNetwork`, with other defaults.
     """
 
     sampling_frequency: float

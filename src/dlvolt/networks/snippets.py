@@ -18,15 +18,15 @@ from torch import nn
 from .estimator import Network, check_windows
 
 ENOUGH = 200  # fewest snippets of a channel from which its threshold is chosen
-WIDTH = 0.6  # of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
-FINE = 6  # points of the grid in that width
-SIGNIFICANT = 2.5  # a valley is one if it is deeper than counts vary, by so many standard deviations
-AS_DEEP = 0.8  # of the deepest valley: the first valley so deep is taken
+WIDTH = 0.6  # width of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
+FINE = 6  # grid points per width of the kernel
+SIGNIFICANT = 2.5  # least depth of a valley, in standard deviations of counts
+AS_DEEP = 0.8  # the first valley is taken that has this share of the depth of the deepest
 ASCENT = 0.1  # spikes begin this share of the way up from the valley to their mode
 CERTAIN = 1e-8  # probabilities are clipped so far from 0 and 1, which keeps log odds finite
 AVERAGED = 3  # neighbouring samples that are averaged to outline a snippet
 NUM_COMPONENTS, NUM_OTHERS = 3, 3  # principal components of a channel's snippets, and Gaussians of other snippets
-FEWEST = 20  # of spikes and of other snippets, for Gaussians to be fitted to them
+FEWEST = 20  # fewest spikes, and fewest other snippets, to which Gaussians are fitted
 ROUNDS = 3
 BAND_HZ = (300.0, 8000.0)  # of the simulated noise that the network is tested on
 NOISE_SAMPLES, NOISE_SEED = 2_000_000, 0  # about a minute of that noise
@@ -229,9 +229,11 @@ def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
     if width == 0:
         return ChannelThreshold(0.5, "one mode")
     edges = np.arange(log_odds.min() - 4 * width, log_odds.max() + 4 * width, width / FINE)
-    within = 2 * np.sqrt(np.pi) * FINE  # the kernel sees as much as a window so wide
+    within = 2 * np.sqrt(np.pi) * FINE  # width of the window that is equivalent to the kernel
     counts = within * gaussian_filter1d(np.histogram(log_odds, edges)[0].astype("float64"), FINE)
-    lower = np.minimum(np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1])  # mode on either side
+    lower = np.minimum(
+        np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
+    )  # height of the lower mode beside each point
     valleys = find_peaks(-counts)[0]
     top, bottom = lower[valleys], counts[valleys]
     depth = np.where(top - bottom > SIGNIFICANT * np.sqrt(top + bottom + 1), 1 - bottom / top, 0.0)
@@ -268,7 +270,7 @@ def settled(shapes: np.ndarray, spikes: np.ndarray) -> np.ndarray:
         Which snippets are spikes. It is the first guess if there are too few of either kind.
     """
     points = PCA(NUM_COMPONENTS, random_state=0).fit_transform(shapes.astype("float64"))
-    floor = 1e-3 * points.var() + 1e-12  # of a variance
+    floor = 1e-3 * points.var() + 1e-12  # least variance of a Gaussian
     for _ in range(ROUNDS):
         if min(spikes.sum(), (~spikes).sum()) < FEWEST:
             break

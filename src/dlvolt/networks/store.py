@@ -189,7 +189,7 @@ def settings_of(model: TraceNetwork | SnippetNetwork | MelSVM) -> dict[str, Any]
         for name, key in setting_names(model.architecture).items()
         if key in given or name in defaults
     }
-    first = ("name", "version", "sampling_frequency")  # what readers of the file look for
+    first = ("name", "version", "sampling_frequency")  # in the file
     return {name: values[name] for name in sorted(values, key=lambda name: name not in first)}
 
 

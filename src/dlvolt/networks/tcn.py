@@ -33,7 +33,7 @@ class CausalConvolution(nn.Conv1d):
         return self.weight.norm(dim=(1, 2), keepdim=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×T
-        """Return as many samples as there are in x."""
+        """Return the convolution, of the same length."""
         weight = self.weight * (self.magnitude / self.norm())
         return F.conv1d(F.pad(x, (self.past, 0)), weight, self.bias, dilation=self.dilation)
 

@@ -125,7 +125,9 @@ def flag_crosstalk(
     heights = at_spikes(recording, peaks, node, job_kwargs)  # E×(1 + M), noise standard deviations
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     flank = frames(FLANK_MS[1], recording)
-    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(len(lengths))  # segments out of each other's reach
+    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(
+        len(lengths)
+    )  # no spikes of different segments coincide
     times = peaks["sample_index"] + offsets[peaks["segment_index"]]
     order = np.lexsort((times, peaks["channel_index"]))
     borders = np.searchsorted(peaks["channel_index"][order], np.arange(1, num_channels))

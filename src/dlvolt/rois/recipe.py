@@ -65,7 +65,7 @@ def for_indicator(recording: BaseRecording, p: SorterParameters) -> SorterParame
     return replace(p, model=CALCIUM_MODEL) if calcium and p.model == SorterParameters.model else p
 
 
-@threadpool_limits.wrap(limits=1)  # the parallel parts have workers
+@threadpool_limits.wrap(limits=1)  # parallel parts have their own workers
 def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = False) -> NumpySorting:
     """Find the spikes of every ROI.
 

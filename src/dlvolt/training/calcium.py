@@ -22,11 +22,11 @@ from dlvolt.deconvolution.fluorescence import refined_rate
 from dlvolt.evaluation import rate_scores
 from dlvolt.evaluation.rates import CHALLENGE_BIN
 from dlvolt.networks import RateNetwork, create, save, trace_rate
-from dlvolt.networks.store import CONFIG, packaged_weights
+from dlvolt.networks.store import packaged_weights
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
 
 from .fit import over_trace
-from .packaged import one_cycle, script_parser
+from .packaged import model_card, one_cycle, script_parser
 from .windows import window_samples
 
 RATE = 100.0  # Hz, of the networks and of the spikefinder challenge
@@ -60,10 +60,16 @@ ABOUT = {
     "fifth of the cells.",
 }
 DATA = (
+    "Trained on published recordings of fluorescence with juxtacellular spikes: "
     "OGB-1, GCaMP6f, GCaMP6s, GCaMP8f, GCaMP8s and jRCaMP1a in mouse, as collected in PTRRupprecht/Cascade and "
     "PTRRupprecht/Autocalibrated-spike-inference (GPL-3 repositories; DS01 to DS32), and the training sets 4, 5 and 6 "
     "of the spikefinder challenge (berenslab/spikefinder_analysis, no licence given). No test set of the challenge was "
     "used."
+)
+SCORES = (
+    "Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained "
+    f"on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the "
+    """estimated by the true number of spikes; "spikefinder's" are sets like those of the challenge"""
 )
 
 
@@ -370,34 +376,6 @@ def indicators(recordings: Sequence[Labelled]) -> np.ndarray:
     return np.array([indicator_of.get(each.dataset, each.dataset) for each in recordings])
 
 
-def model_card(name: str, command: str, by_cell: pd.DataFrame, by_indicator: pd.DataFrame) -> str:
-    """Return a model card in Markdown: the training data, how to train again, and scores."""
-    return f"""# {name}, version {VERSION}
-
-{ABOUT[name]}
-
-Architecture: `{name}`; settings in `{CONFIG}`. Licence of the weights: MIT. Train it again with
-
-    {command}
-
-Trained on published recordings of fluorescence with juxtacellular spikes: {DATA}
-
-Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
-on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the estimated
-by the true number of spikes; "spikefinder's" are sets like those of the challenge:
-
-```
-{by_cell.round(3).to_string()}
-```
-
-Trained without an indicator, and scored on it:
-
-```
-{by_indicator.round(3).to_string()}
-```
-"""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.calcium``."""
     parser = script_parser("calcium", __doc__)
@@ -414,7 +392,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         model = train(args.name, recordings, args.seed)
     command = f"python -m dlvolt.training.calcium {args.name} FOLDER --seed {args.seed}"
-    card = model_card(args.name, command, summary(by_cell), summary(by_indicator))
+    tables = [
+        (f"{DATA}\n\n{SCORES}", summary(by_cell)),
+        ("Trained without an indicator, and scored on it", summary(by_indicator)),
+    ]
+    card = model_card(args.name, VERSION, ABOUT[args.name], args.name, command, tables)
     save(model, args.out or packaged_weights() / args.name, card=card)
     print(card)
 

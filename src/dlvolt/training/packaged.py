@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR
+
+from dlvolt.networks.store import CONFIG
 
 
 def one_cycle(
@@ -27,6 +31,33 @@ def one_cycle(
     steps = max_epochs * -(-num_windows // batch_size) + 1
     schedule = LRScheduler(OneCycleLR, max_lr=max_lr, total_steps=steps, pct_start=pct_start, step_every="batch")
     return [("schedule", schedule), ("clipping", GradientNormClipping(1.0))]
+
+
+def model_card(
+    name: str, version: str, about: str, architecture: str, command: str, scores: Sequence[tuple[str, pd.DataFrame]]
+) -> str:
+    """Return a model card in Markdown.
+
+    Parameters
+    ----------
+    name, version, about, architecture : str
+        Name and version of the weights, what they are for and trained on, and the architecture.
+    command : str
+        The command that trains them again.
+    scores : sequence of (str, DataFrame)
+        Tables of scores, each with the text that introduces it.
+    """
+    tables = "\n\n".join(f"{what}:\n\n```\n{table.round(3).to_string()}\n```" for what, table in scores)
+    return f"""# {name}, version {version}
+
+{about}
+
+Architecture: `{architecture}`; settings in `{CONFIG}`. Licence of the weights: MIT. Train it again with
+
+    {command}
+
+{tables}
+"""
 
 
 def script_parser(script: str, description: str | None) -> ArgumentParser:

@@ -18,7 +18,7 @@ from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 from dlvolt.detection import shadow
 from dlvolt.evaluation import EventScores, best_threshold, event_scores, threshold_sweep
 from dlvolt.networks import TraceNetwork, create, save
-from dlvolt.networks.store import CONFIG, packaged_weights
+from dlvolt.networks.store import packaged_weights
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
 from dlvolt.simulation import (
     VoltageSettings,
@@ -28,7 +28,7 @@ from dlvolt.simulation import (
     simulate_voltage,
 )
 
-from .packaged import one_cycle, script_parser
+from .packaged import model_card, one_cycle, script_parser
 
 TRACE_WINDOWS = 4  # length of a simulated trace, in windows
 WRONG_WAY = 0.1  # share of windows turned and without targets, so that the network can tell the polarity
@@ -273,25 +273,6 @@ def event_threshold(model: TraceNetwork, X: np.ndarray, y: np.ndarray, tolerance
     return best_threshold(threshold_sweep(true, probability, fs, tolerance_s=tolerance_s, shadow_ms=model.shadow_ms))
 
 
-def model_card(name: str, command: str, scores: pd.DataFrame) -> str:
-    """Return a model card in Markdown: the training data, how to train again, and scores."""
-    recipe = RECIPES[name]
-    return f"""# {name}, version {recipe.version}
-
-{recipe.about}
-
-Architecture: `{recipe.architecture}`; settings in `{CONFIG}`. Licence: MIT. Train it again with
-
-    {command}
-
-which also measured these scores:
-
-```
-{scores.round(3).to_string()}
-```
-"""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.pretrain``."""
     parser = script_parser("pretrain", __doc__)
@@ -306,8 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"python -m dlvolt.training.pretrain {args.name} --num-windows {args.num_windows} --epochs {args.epochs} "
         f"--seed {args.seed}"
     )
-    scores = RECIPES[args.name].score(out)
-    save(model, out, card=model_card(args.name, command, scores))
+    recipe = RECIPES[args.name]
+    scores = recipe.score(out)
+    tables = [("which also measured these scores", scores)]
+    card = model_card(args.name, recipe.version, recipe.about, recipe.architecture, command, tables)
+    save(model, out, card=card)
     print(scores.round(3).to_string())
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from dlvolt.networks import SnippetNetwork, create, save
 from dlvolt.networks.store import packaged_weights
 
-from .packaged import one_cycle, script_parser
+from .packaged import model_card, one_cycle, script_parser
 
 TRAINING, VALIDATION = (9, 16, 33), 11  # channels
 EPOCHS, BATCH_SIZE, PEAK_LEARNING_RATE = 8, 256, 4e-3
@@ -143,26 +143,12 @@ def leave_one_channel_out(
     return table.assign(mean=table.mean(axis=1), sd=table.std(axis=1, ddof=0))
 
 
-def model_card(model: SnippetNetwork, file: str, validation: float, table: pd.DataFrame) -> str:
-    """Return a model card in Markdown: the training data, how to train again, and scores."""
-    return f"""# {model.architecture}, version {model.version}
-
-Is the snippet of a threshold crossing a spike? Snippets of {model.window_samples} samples at 30 kHz, in µV, band-pass
-filtered from 300 to 8000 Hz, with the peak near sample {model.num_before}. Trained on channels {TRAINING} of a zebra
-finch (Cambridge Neurotech ASSY-236-H5; henryxcham/spike_detection_classification, Apache-2.0), labelled by hand around
-a cluster in PCA space, as `dlvolt.training.waveforms` says; channel {VALIDATION} was looked at only.
-
-Architecture: `{model.architecture}`; settings in `config.json`. Licence: MIT. Train it again with
-
-    python -m dlvolt.training.waveforms {model.architecture} {file} --seed {model.seed}
-
-which also measured these scores. Macro-F1 on channel {VALIDATION}: {validation:.3f}. Macro-F1 of networks trained
-likewise on three channels, on the fourth, whose number stands on the left:
-
-```
-{table.round(3).to_string()}
-```
-"""
+def describe(model: SnippetNetwork) -> str:
+    """Return what a network is for and trained on, for its model card."""
+    return f"""Is the snippet of a threshold crossing a spike? Snippets of {model.window_samples} samples at 30 kHz, in
+µV, band-pass filtered from 300 to 8000 Hz, with the peak near sample {model.num_before}. Trained on channels {TRAINING}
+of a zebra finch (Cambridge Neurotech ASSY-236-H5; henryxcham/spike_detection_classification, Apache-2.0), labelled by
+hand around a cluster in PCA space, as `dlvolt.training.waveforms` says; channel {VALIDATION} was looked at only."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,7 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = train(args.architecture, [channels[n] for n in TRAINING], channels[VALIDATION], args.seed)
     table = leave_one_channel_out(args.architecture, channels)
     score = model.score(*channels[VALIDATION])
-    card = model_card(model, args.path.name, score, table)
+    command = f"python -m dlvolt.training.waveforms {args.architecture} {args.path.name} --seed {args.seed}"
+    scores = (
+        f"which also measured these scores. Macro-F1 on channel {VALIDATION}: {score:.3f}. Macro-F1 of networks "
+        "trained likewise on three channels, on the fourth, whose number stands on the left"
+    )
+    card = model_card(model.name, model.version, describe(model), args.architecture, command, [(scores, table)])
     save(model, args.out or packaged_weights() / args.architecture, card=card)
     print(f"channel {VALIDATION}: {score:.3f}\n{table.round(3).to_string()}")
 
