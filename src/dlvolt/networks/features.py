@@ -52,7 +52,7 @@ def standardise(x: torch.Tensor) -> torch.Tensor:
 
 
 def in_noise(x: torch.Tensor) -> torch.Tensor:
-    """Return windows (B, T) of median 0, in units of their deviation from a moving average; zeros without any.
+    """Return windows (B, T) of median 0, in units of their typical deviation from a moving average.
 
     For calcium fluorescence at 100 Hz, like `standardise`.
     """

@@ -97,8 +97,8 @@ class RateNetwork(RegressorMixin, TraceNetwork):
     def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
         """Choose gain and offset on windows (B, T) and the spikes per sample in them.
 
-        Estimates below the offset stand for no spikes. It is the highest quantile of the estimate that lowers the
-        correlation of the rate with the spikes, in bins of 40 ms, by less than 0.001. The gain makes the sum of the
+        Estimates below the offset stand for no spikes. The offset is the highest quantile of the estimate that lowers
+        the correlation of the rate with the spikes, in bins of 40 ms, by less than 0.001. The gain makes the sum of the
         rate the number of spikes.
 
         Raises

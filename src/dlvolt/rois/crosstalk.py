@@ -125,10 +125,8 @@ def flag_crosstalk(
     heights = at_spikes(recording, peaks, node, job_kwargs)  # E×(1 + M), noise standard deviations
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     flank = frames(FLANK_MS[1], recording)
-    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(
-        len(lengths)
-    )  # no spikes of different segments coincide
-    times = peaks["sample_index"] + offsets[peaks["segment_index"]]
+    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(len(lengths))
+    times = peaks["sample_index"] + offsets[peaks["segment_index"]]  # in which segments are far from each other
     order = np.lexsort((times, peaks["channel_index"]))
     borders = np.searchsorted(peaks["channel_index"][order], np.arange(1, num_channels))
     trains = np.split(order, borders)  # the spikes of each ROI

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_DRAWS = 256  # simulated waveforms
-NUM_COMPONENTS = 20  # principal components; all others have less than a thousandth of the variance
+NUM_COMPONENTS = 20  # principal components; all others together have less than a thousandth of the variance
 
 
 class Waveforms(NamedTuple):

@@ -1,4 +1,4 @@
-"""Labels of all kinds as one trace per cell: 1 at samples with a spike and 0 at others, or numbers of spikes."""
+"""Labels of all kinds as one array per trace: 1 at samples with a spike and 0 at others, or numbers of spikes."""
 
 from __future__ import annotations
 
