@@ -423,7 +423,7 @@ def fluorescence(
 def camera(
     rng: np.random.Generator, clean: np.ndarray, times: np.ndarray, sampling_frequency: float, snr: float
 ) -> np.ndarray:
-    """Return a noise-free trace with shot noise, in proportion to its brightness, that gives spikes the wanted SNR."""
+    """Return a trace with shot noise, of a variance proportional to brightness, that gives spikes the wanted SNR."""
     noise_sd = spike_height(clean, times, sampling_frequency) / snr
     return clean + noise_sd * np.sqrt(clean / clean.mean()) * rng.standard_normal(len(clean))
 
