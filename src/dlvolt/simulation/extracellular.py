@@ -264,7 +264,7 @@ def extracellular_windows(
     num_windows, window_samples : int
         Number of windows B, and the samples T of each.
     sampling_frequency : float
-        In Hz.
+        Sampling frequency of the windows, in Hz.
     seed : int
         Same seed, same windows.
 

@@ -63,12 +63,8 @@ def voltage_windows(
 
     Parameters
     ----------
-    num_windows, window_samples : int
-        Number of windows B, and the samples T of each.
-    sampling_frequency : float
-        Sampling frequency of the windows, in Hz.
-    seed : int
-        Same seed, same windows.
+    num_windows, window_samples, sampling_frequency, seed
+        As for `dlvolt.simulation.extracellular_windows`.
 
     Returns
     -------
