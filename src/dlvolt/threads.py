@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from spikeinterface.core.job_tools import fix_job_kwargs
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
+
+
+def job_kwargs_for_threads(
+    given: dict[str, Any] | None, verbose: bool, default_chunks: Callable[[int], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return SpikeInterface's job_kwargs for work in threads.
+
+    Parameters
+    ----------
+    given : dict or None
+        The job_kwargs of the user.
+    verbose : bool
+        Whether progress bars may be shown.
+    default_chunks : callable
+        Returns the job_kwargs for the length of chunks, given the number of threads; used if the user gives none.
+    """
+    job_kwargs = fix_job_kwargs(given)
+    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
+    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
+    if not any(key in (given or {}) for key in CHUNK_KEYS):
+        job_kwargs |= dict.fromkeys(CHUNK_KEYS) | default_chunks(job_kwargs["n_jobs"])
+    return job_kwargs
 
 
 def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:

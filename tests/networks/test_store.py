@@ -71,7 +71,7 @@ def test_an_untrained_network_leaves_nothing_behind(tmp_path):
 
 
 def test_packaged_weights_are_found_by_name(folder, monkeypatch):
-    monkeypatch.setattr("dlvolt.networks.store._packaged", lambda: folder.parent)
+    monkeypatch.setattr("dlvolt.networks.store.packaged_weights", lambda: folder.parent)
     assert available() == ["model"]
     assert load("model").name == "mine"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from spikeinterface.core import BaseRecording, NumpySorting
-from spikeinterface.core.job_tools import fix_job_kwargs
 from threadpoolctl import threadpool_limits
 
 from dlvolt.electrodes import stages
 from dlvolt.parameters import SorterParameters
+from dlvolt.threads import job_kwargs_for_threads
 
 
 @threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way
@@ -32,12 +32,9 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
         annotation ``set_aside`` lists what was taken for artefacts, in which there are no spikes: [segment, start in
         s, end in s, reason].
     """
-    job_kwargs = fix_job_kwargs(p.job_kwargs)
-    if not any(key.startswith(("chunk", "total_memory")) for key in p.job_kwargs or {}):
-        job_kwargs |= dict.fromkeys(("chunk_size", "chunk_memory", "total_memory"))
-        job_kwargs["chunk_duration"] = stages.chunk_duration(recording)
-    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
-    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
+    job_kwargs = job_kwargs_for_threads(
+        p.job_kwargs, verbose, lambda num_workers: dict(chunk_duration=stages.chunk_duration(recording))
+    )
     say = print if verbose else lambda *_: None
 
     finite = stages.set_aside(recording, p, job_kwargs)

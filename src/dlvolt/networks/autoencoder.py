@@ -1,4 +1,4 @@
-"""An autoencoder that describes a snippet by three numbers.
+"""An autoencoder that describes a snippet by few numbers, by default three.
 
 References
 ----------
@@ -13,14 +13,14 @@ from torch import nn
 
 
 class Autoencoder(nn.Module):
-    """Half as many units as samples, a few in the middle, and back again.
+    """Encoder and decoder with one hidden layer each, of half as many units as there are samples.
 
     Parameters
     ----------
     num_features : int
-        F, samples of a snippet, of all its channels.
+        Number F of samples of a snippet, of all its channels.
     num_components : int
-        Units in the middle.
+        Numbers that describe a snippet.
     """
 
     def __init__(self, num_features: int, num_components: int = 3) -> None:
@@ -30,5 +30,5 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(num_components, half), nn.ReLU(), nn.Linear(half, num_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what can be told of snippets (B, F) from their few numbers, shape (B, F)."""
+        """Return snippets (B, F) as reconstructed from their few numbers, shape (B, F)."""
         return self.decoder(self.encoder(x))

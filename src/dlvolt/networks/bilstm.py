@@ -21,11 +21,11 @@ class BiLSTM(nn.Module):
     Parameters
     ----------
     hidden_size : int
-        Of either LSTM.
+        Units of each LSTM.
     num_layers : int
-        How many pairs are stacked.
+        Number of pairs of LSTMs, stacked.
     dropout : float
-        Between layers.
+        Dropout between layers.
     """
 
     architecture = "bilstm"

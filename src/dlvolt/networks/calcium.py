@@ -1,4 +1,4 @@
-"""U-Nets for the fluorescence of calcium, several that were trained apart and answer together.
+"""An ensemble of U-Nets for calcium fluorescence, trained separately and averaged.
 
 References
 ----------
@@ -15,12 +15,12 @@ from torch import nn
 
 from .features import in_noise, standardise
 from .s2s import mean_correlation
-from .unet import GROUP, Convolution, levels, through_levels
+from .unet import Convolution, Levels
 
-BIN = 4  # samples that the network sees at once, and estimates at once: at 100 Hz the 25 Hz of the challenge
-LEAST = 1e-4  # spikes per bin, whose logarithm is still taken
-TYPICAL = 0.15  # Poisson loss of a bin; divided by it, both parts of the loss weigh alike
-RARE = -3.0  # what the output begins at, before it is made positive
+BIN = 4  # samples per bin; at 100 Hz, bins have the 25 Hz of the spikefinder challenge
+LEAST = 1e-4  # spikes per bin that are added before the logarithm is taken
+TYPICAL = 0.15  # Poisson loss of a typical bin; divided by it, both parts of the loss weigh alike
+RARE = -3.0  # initial bias of the output, before the softplus
 
 
 class Calcium(nn.Module):
@@ -32,9 +32,9 @@ class Calcium(nn.Module):
     Parameters
     ----------
     num_members : int
-        Of the ensemble. They answer together; train each apart (`dlvolt.training.calcium` does).
+        Number of U-Nets. They are averaged; train each separately, as `dlvolt.training.calcium` does.
     base_channels, depth, kernel_size, growth
-        As for `UNet`, of each.
+        As for `UNet`, of each U-Net.
     """
 
     architecture = "calcium"
@@ -67,18 +67,14 @@ class Calcium(nn.Module):
         return poisson / TYPICAL - mean_correlation(estimate, counts)
 
 
-class BinnedUNet(nn.Module):
+class BinnedUNet(Levels):
     """A U-Net from the eight channels of each bin to the spikes of its four samples."""
 
     def __init__(self, base_channels: int, depth: int, kernel_size: int, growth: float) -> None:
-        super().__init__()
-        self.depth = depth
-        widths = [GROUP * round(base_channels * growth**level / GROUP) for level in range(depth + 1)]
-        self.encoder, self.context, self.decoder = levels(2 * BIN, widths, kernel_size, context=True)
-        self.head = Convolution(widths[0], BIN, 1)
+        super().__init__(2 * BIN, base_channels, depth, kernel_size, growth, context=True)
+        self.head = Convolution(self.num_out, BIN, 1)
         nn.init.constant_(self.head.bias, RARE)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×8×1×T/4 -> B×T
         """Return the estimated spikes per sample."""
-        x = through_levels(x, self.encoder, self.context, self.decoder)
-        return F.softplus(self.head(x))[:, :, 0].transpose(1, 2).flatten(1)
+        return F.softplus(self.head(self.through_levels(x)))[:, :, 0].transpose(1, 2).flatten(1)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from skorch.callbacks import EarlyStopping, ProgressBar
 from skorch.dataset import Dataset
 from torch import nn
 
-SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # what stays in a core's cache, and what keeps a GPU busy
-POLARITIES = ("positive", "any")
+SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # so many fit into a core's cache, or keep a GPU busy
 
 
 class WindowClassifier(ClassifierMixin):
-    """What follows from the probabilities of a model, whichever it is."""
+    """Predictions and scores that follow from the probabilities of a model of traces."""
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return 1 where the probability reaches the threshold, else 0, shape (B, T)."""
@@ -35,9 +34,9 @@ class WindowClassifier(ClassifierMixin):
 
 
 class Network(NeuralNet):
-    """What all torch networks have in common: how they are made, trained, stopped and stored.
+    """Base of all torch networks: how they are made, trained, stopped and stored.
 
-    `TraceNetwork` says what the parameters mean.
+    The parameters are described by `TraceNetwork`.
     """
 
     def __init__(
@@ -98,12 +97,12 @@ class Network(NeuralNet):
         return [*super()._default_callbacks, ("early_stopping", best), *bar]
 
     def initialize_module(self) -> Network:
-        """Make the torch module; one that filters is told the sampling frequency, one that is dense its window.
+        """Make the torch module, and tell it the sampling frequency and the length of a window if it takes them.
 
         Raises
         ------
         ValueError
-            If it needs one and there is none.
+            If the module needs a sampling frequency and there is none.
         """
         settings = self.get_params_for("module")
         wanted = inspect.signature(self.module).parameters
@@ -120,32 +119,37 @@ class Network(NeuralNet):
         return self
 
     def initialize(self) -> Network:
-        """Make everything, with weights drawn by the seed."""
+        """Make module, loss and optimizer; the seed draws the initial weights."""
         with seeded(self.seed, self.device):
             return super().initialize()
 
     def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Network:
-        """Fit on what is checked already; the weight of spikes is taken off the log odds afterwards."""
+        """Train on checked windows with weighted spikes; then take the weight off the log odds again."""
         weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
         if not (isinstance(weight, Real) and float(weight) > 0):
             raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
         log_odds = float(np.log(float(weight)))
-        self.validation_, self.loss_weight_ = Dataset(*validation), float(weight)
+        self.loss_weight_ = float(weight)
         if self.warm_start and self.initialized_:
             self._shift_log_odds(log_odds)
+        self._train_unweighted(X, y, validation)
+        self._shift_log_odds(-log_odds)
+        return self
+
+    def _train_unweighted(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> None:
+        """Run skorch's training loop on checked windows."""
+        self.validation_ = Dataset(*validation)
         with seeded(self.seed, self.device):
             super().fit(X, y)
-        self._shift_log_odds(-log_odds)
         del self.validation_
         self.module_.eval()
-        return self
 
     def _shift_log_odds(self, log_odds: float) -> None:
         with torch.no_grad():
-            self.module_.head.bias[-1] += log_odds  # of two, that of spikes
+            self.module_.head.bias[-1] += log_odds  # where there are two outputs, the last is that of spikes
 
     def get_split_datasets(self, X: Any, y: Any = None, **kwargs: Any) -> tuple[Dataset, Dataset]:
-        """Return what skorch trains on and what it validates on."""
+        """Return the data that skorch trains on, and those that it validates on."""
         return self.get_dataset(X, y), self.validation_
 
     def get_loss(self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False) -> Any:
@@ -154,7 +158,7 @@ class Network(NeuralNet):
         return F.binary_cross_entropy_with_logits(y_pred, y_true.to(y_pred), pos_weight=weight)
 
     def _outputs(self, X: np.ndarray) -> torch.Tensor:
-        """Return what the module says of checked windows (B, T), on the CPU."""
+        """Return the outputs of the module for checked windows (B, T), on the CPU."""
         self.check_is_fitted()
         self.module_.eval()
         size = max(1, SAMPLES_PER_BATCH[torch.device(self.device).type] // X.shape[1])
@@ -162,12 +166,12 @@ class Network(NeuralNet):
             return torch.cat([self.module_(batch.to(self.device)).cpu() for batch in torch.from_numpy(X).split(size)])
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the weights."""
+        """Return the weights, by name."""
         self.check_is_fitted()
         return {key: value.cpu().contiguous() for key, value in self.module_.state_dict().items()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> Network:
-        """Take weights from elsewhere.
+        """Load weights, as `state` returns them.
 
         Raises
         ------
@@ -189,53 +193,53 @@ class TraceNetwork(WindowClassifier, Network):
     `dlvolt.networks.create`.
 
     Spikes are rare, so their part of the cross-entropy is weighted by the square root of the imbalance, √(negatives /
-    positives) in the training labels. Without a weight the first epochs learn nothing but "never"; with the full
-    ratio, what is a spike once in a hundred times is called one, and precision is gone. A weight w raises the log
-    odds that are learnt by log w, exactly; after training that is taken off the bias of the head, so that
-    probabilities are probabilities and 0.5 means as likely as not. (`dlvolt.training.fit` then looks for the
-    threshold with the best F1.) A network that is trained already goes on from its weights where ``warm_start=True``.
+    positives) in the training labels. Without a weight, the first epochs only learn that there is never a spike; with
+    the full ratio, samples that are a spike once in a hundred times are called one, and precision is lost. A weight w
+    raises the learnt log odds by exactly log w. After training this is subtracted from the bias of the head, so that
+    0.5 means as likely as not. (`dlvolt.training.fit` then looks for the threshold with the best F1.) With
+    ``warm_start=True``, training continues from the weights of a trained network.
 
     Parameters
     ----------
     module : type
         The architecture, a `torch.nn.Module` whose last layer is ``head``.
     sampling_frequency : float, optional
-        Of the traces, in Hz.
+        Sampling frequency of the traces, in Hz.
     window_samples, overlap_samples, prune_samples : int
-        Length of a window, overlap of neighbours, and what is left unused at either end of a window.
+        Length of a window, overlap of neighbouring windows, and samples left unused at either end of each.
     threshold : float
-        Probability from which on `predict` says spike, sample by sample.
+        Least probability of a sample that `predict` calls a spike.
     detection_threshold : float or "auto", optional
         Least probability of a detection; "auto" lets the detector choose for each trace. By default `threshold`.
     shadow_ms : float
         A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
     rate_range_hz : tuple of float, optional
-        Lowest and highest sampling frequency of recordings that it serves, by resampling; by default from a fifth of
-        its own on.
+        Lowest and highest sampling frequency of recordings that are resampled for the network; by default from a fifth
+        of its own on.
     spike_polarity : {"any", "positive"}
         "positive": made for upward spikes, so callers flip traces whose spikes go down. "any": traces are used as
         they are.
     name, version : str
-        For people.
+        What the weights are called; shown to users and kept with results.
     lr, max_epochs, batch_size
-        Of Adam.
+        Learning rate, largest number of epochs, and windows per batch of the training with Adam.
     patience : int
         Training stops after so many epochs without a lower validation loss, and goes back to the best one.
     positive_weight : float or "sqrt"
         Weight of the samples with a spike.
     seed : int
-        Of the initial weights, the order of windows, and dropout. Same seed, same result.
+        Seed of the initial weights, the order of windows, and dropout. Same seed, same result.
     device : str
         "auto" takes CUDA where there is one.
     verbose : int
-        1 prints the losses of every epoch, and a bar.
+        1 prints the losses of every epoch, and a progress bar.
     **kwargs
-        What else skorch takes: ``module__…`` for the architecture, ``optimizer__…``, ``callbacks``, …
+        Other parameters of skorch: ``module__…`` for the architecture, ``optimizer__…``, ``callbacks``, …
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        Once fitted or loaded.
+        The trained or loaded module.
     history : skorch.history.History
         Losses by epoch.
     """
@@ -295,7 +299,7 @@ class TraceNetwork(WindowClassifier, Network):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
-        return self._outputs(check_windows(X)[0]).sigmoid().numpy()
+        return self._outputs(check_windows(X)).sigmoid().numpy()
 
 
 def choose_device(device: str) -> str:
@@ -307,7 +311,7 @@ def choose_device(device: str) -> str:
 
 @contextmanager
 def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Seed torch and NumPy, and give them their former state back afterwards."""
+    """Seed torch and NumPy, and restore their former state afterwards."""
     former = np.random.get_state()  # noqa: NPY002  (torch's samplers and skorch's splits know no generator)
     with torch.random.fork_rng([] if device == "cpu" else [device]):
         torch.manual_seed(seed)
@@ -321,43 +325,45 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 def check_parts(
     X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None, highest: float = 1.0
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return checked windows to train on and to validate on: those given, the last fifth, or all of fewer than five."""
-    X, y = check_windows(X, y, highest=highest)
+    """Return checked windows (X, y) to train on, and to validate on.
+
+    Without `validation`, the last fifth of the windows is held out; of fewer than five, all serve for both.
+    """
+    X, y = check_labelled(X, y, highest=highest)
     if validation is not None:
-        return (X, y), check_windows(*validation, "validation", highest)
+        return (X, y), check_labelled(*validation, highest=highest, prefix="validation: ")
     num_held_out = len(X) // 5
-    validation = X[-num_held_out:], y[-num_held_out:]  # all where it is zero
+    validation = X[-num_held_out:], y[-num_held_out:]  # X[-0:] is all of X
     return ((X[:-num_held_out], y[:-num_held_out]) if num_held_out else (X, y)), validation
 
 
-@overload
-def check_windows(
-    X: np.ndarray, y: np.ndarray, what: str = "", highest: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]: ...
-
-
-@overload
-def check_windows(X: np.ndarray, y: None = None, what: str = "", highest: float = 1.0) -> tuple[np.ndarray, None]: ...
-
-
-def check_windows(
-    X: np.ndarray, y: np.ndarray | None = None, what: str = "", highest: float = 1.0
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return windows and targets as float32.
+def check_windows(X: np.ndarray, prefix: str = "") -> np.ndarray:
+    """Return windows as float32.
 
     Raises
     ------
     ValueError
-        If windows are not (B, T) and finite, or targets not of the same shape and between 0 and the highest.
+        If they are not of shape (B, T) and finite; the message begins with `prefix`.
     """
-    prefix = f"{what}: " if what else ""
     X = np.require(X, dtype="float32", requirements=["C", "W"])
     if X.ndim != 2 or X.size == 0:
         raise ValueError(f"{prefix}X must be windows of shape (B, T), not {X.shape}; see dlvolt.training.windows")
     if not np.isfinite(X).all():
         raise ValueError(f"{prefix}X has samples that are NaN or infinite; fill them")
-    if y is None:
-        return X, None
+    return X
+
+
+def check_labelled(
+    X: np.ndarray, y: np.ndarray, highest: float = 1.0, prefix: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows and their targets as float32.
+
+    Raises
+    ------
+    ValueError
+        If windows are not of shape (B, T) and finite, or targets not of the same shape and between 0 and `highest`.
+    """
+    X = check_windows(X, prefix)
     y = np.require(y, dtype="float32", requirements=["C", "W"])
     if y.shape != X.shape:
         raise ValueError(f"{prefix}y must have one value per sample of X, shape {X.shape}, not {y.shape}")
@@ -368,13 +374,7 @@ def check_windows(
 
 
 def check_shapes(state: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare the shapes of weights with those that a network has.
-
-    Raises
-    ------
-    ValueError
-        Naming the first that differs.
-    """
+    """Raise a ValueError that names the first weights whose shape is not the expected one."""
     found = {key: tuple(value.shape) for key, value in state.items()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):

@@ -1,4 +1,4 @@
-"""A fully convolutional network: as long out as in.
+"""A fully convolutional network, whose output is as long as its input.
 
 References
 ----------
@@ -10,6 +10,7 @@ MIT PRIMES October Conference, 2025 (there the baseline of the U-Net, on the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -23,11 +24,11 @@ class FCN(nn.Module):
     Parameters
     ----------
     sampling_frequency : float
-        Of the windows, in Hz.
+        Sampling frequency of the windows, in Hz.
     channels : sequence of int
-        Of each convolution.
+        Output channels of each convolution.
     kernel_size : int
-        Of each convolution, odd.
+        Kernel size of each convolution, odd.
     features : sequence of str
         Input channels; see `feature_channels`.
     """
@@ -44,7 +45,7 @@ class FCN(nn.Module):
         super().__init__()
         self.sampling_frequency, self.features = sampling_frequency, tuple(features)
         layers = []
-        for num_in, num_out in zip([len(features), *channels], channels, strict=False):
+        for num_in, num_out in pairwise([len(features), *channels]):
             layers += [nn.Conv1d(num_in, num_out, kernel_size, padding="same"), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Conv1d(channels[-1], 1, 1)

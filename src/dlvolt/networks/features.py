@@ -1,4 +1,4 @@
-"""What every network does first: normalise its window, and spread it over feature channels."""
+"""The input of networks: normalised windows, filtered into feature channels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ FEATURES = ("raw", "smoothed", "highpass", "derivative", "median")
 SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
 BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
 MEDIAN_MS = 10.0  # length of the median filter
-TRUNCATION = 3.0  # standard deviations, where Gaussians end
-NOISE_SAMPLES = 51  # in fluorescence of calcium at 100 Hz, noise is what an average over so many takes away
+TRUNCATION = 3.0  # standard deviations at which Gaussians end
+NOISE_SAMPLES = 51  # the noise of calcium fluorescence at 100 Hz is the deviation from an average over so many
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """Subtract the median of each window and divide by its noise.
 
-    The noise is read off the steps from sample to sample, which slow swings and bleaching hardly touch, and by their
-    median, which spikes hardly touch. Where more than half of the steps are zero (coarsely digitised traces), it is
-    read off their mean.
+    The noise is estimated by the median size of steps from sample to sample, as slow swings and bleaching hardly affect
+    the steps, and spikes hardly affect their median. Where more than half of the steps are zero, as in coarsely
+    digitised traces, their mean is used.
 
     Parameters
     ----------
@@ -33,44 +33,46 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor, shape (B, T)
-        Windows of median 0 whose white noise, if that is what they have, has variance 1; zeros for a constant window.
+        Windows of median 0 in which white noise has variance 1; zeros for a constant window.
     """
     steps = x.diff(dim=-1).abs()  # B×(T-1)
     if steps.shape[-1] == 0:  # a single sample
         return torch.zeros_like(x)
     typical = steps.median(dim=-1, keepdim=True).values / GAUSSIAN_MAD
     scale = torch.where(typical > 0, typical, steps.mean(dim=-1, keepdim=True)) / math.sqrt(2)
-    centred = x - x.median(dim=-1, keepdim=True).values
-    return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+    return in_units(x, scale)
 
 
 def standardise(x: torch.Tensor) -> torch.Tensor:
     """Return windows (B, T) of median 0 and standard deviation 1; zeros for a constant window.
 
-    For fluorescence of calcium, whose steps from sample to sample say nothing of its noise once a slow recording has
-    been resampled.
+    For calcium fluorescence: once a slow recording is resampled, steps from sample to sample do not show its noise.
     """
-    centred = x - x.median(dim=-1, keepdim=True).values
-    scale = x.std(dim=-1, keepdim=True, correction=0)
-    return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+    return in_units(x, x.std(dim=-1, keepdim=True, correction=0))
 
 
 def in_noise(x: torch.Tensor) -> torch.Tensor:
-    """Return windows (B, T) of median 0 and in units of their noise, which a short average takes away; 0 without noise.
+    """Return windows (B, T) of median 0, in units of their typical deviation from a moving average.
 
-    For fluorescence of calcium at 100 Hz, as is `standardise`.
+    For calcium fluorescence at 100 Hz, like `standardise`.
     """
     half = NOISE_SAMPLES // 2
     average = F.avg_pool1d(F.pad(x[:, None], (half, half), mode="replicate"), NOISE_SAMPLES, 1)[:, 0]
-    noise = (x - average).abs().median(dim=-1, keepdim=True).values / GAUSSIAN_MAD
+    return in_units(x, (x - average).abs().median(dim=-1, keepdim=True).values / GAUSSIAN_MAD)
+
+
+def in_units(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return windows (B, T) minus their median, divided by a scale (B, 1); zeros where the scale is zero."""
     centred = x - x.median(dim=-1, keepdim=True).values
-    return torch.where(noise > 0, centred / noise.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+    return torch.where(scale > 0, centred / scale.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
 
 
 def feature_channels(
     x: torch.Tensor, sampling_frequency: float, features: Sequence[str] = FEATURES
 ) -> torch.Tensor:  # B×T -> B×C×T
-    """Filter windows in up to five ways; the filters end, and beyond a window its last sample goes on.
+    """Filter windows in up to five ways.
+
+    Filters are of finite length. Beyond either end of a window, its last sample is repeated.
 
     Parameters
     ----------
@@ -129,8 +131,8 @@ def derivative(x: torch.Tensor, sampling_frequency: float) -> torch.Tensor:
 def median_filter(x: torch.Tensor, length_ms: float, sampling_frequency: float) -> torch.Tensor:
     """Return the running median of windows (B, T).
 
-    All medians at once, by forgetful selection: of just over half of the samples neither the smallest nor the largest
-    can be the median, so they make room for one more sample, until a single one is left.
+    All medians are computed at once by forgetful selection: of just over half of the samples, neither the smallest nor
+    the largest can be the median, so both are dropped and one more sample is added, until a single one is left.
     """
     length = odd_length(length_ms, sampling_frequency)
     samples = list(extend(x, length // 2).unfold(-1, length, 1).unbind(-1))  # each B×T
@@ -154,10 +156,10 @@ def gaussian(deviation_ms: float, sampling_frequency: float) -> torch.Tensor:
 
 
 def odd_length(length_ms: float, sampling_frequency: float) -> int:
-    """Return the odd number of samples, at least three, that comes closest to a duration."""
+    """Return the odd number of samples, at least three, that is closest to a duration."""
     return max(3, 2 * int(length_ms / 1000 * sampling_frequency // 2) + 1)
 
 
 def extend(x: torch.Tensor, margin: int) -> torch.Tensor:
-    """Repeat the first and the last sample of windows (B, T), so that they get `margin` longer at both ends."""
+    """Return windows (B, T) with their first and last sample repeated `margin` times, shape (B, T + 2 margin)."""
     return F.pad(x[:, None], (margin, margin), mode="replicate")[:, 0]

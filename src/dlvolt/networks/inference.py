@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-SAMPLES_PER_CALL = 2**21  # samples that are windowed at once; bounds the memory
+SAMPLES_PER_CALL = 2**21  # samples of the windows that are in memory at once
 
 
 def trace_probability(
@@ -19,9 +19,9 @@ def trace_probability(
 ) -> np.ndarray:
     """Return the spike probability at every sample of a stretch of a recording.
 
-    Windows lie on one grid over the whole recording, so a sample gets the same number whichever stretch is asked
-    for; it is the mean over all windows that hold it and do not prune it. Beyond either end of the recording, traces
-    go on as their mirror image.
+    Each value is the mean over all windows that hold the sample and do not prune it. Windows lie on one grid over the
+    whole recording, so values do not depend on the stretch that is asked for. Beyond either end of the recording,
+    traces are continued by their mirror image.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def trace_probability(
         ``read(start, end)`` returns the traces (T, N) of these samples, at ``model.sampling_frequency``. It is never
         asked beyond the ends of the recording.
     num_samples : int
-        Of the recording.
+        Length of the recording.
     start, end : int
-        First sample, and last sample plus one.
+        First sample of the stretch, and its last sample plus one; by default the whole recording.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def _over_windows(
     start: int,
     end: int | None,
 ) -> np.ndarray:
-    """Return the mean of what a model says of all windows that hold a sample."""
+    """Return the mean prediction for each sample over all windows that hold it; see `trace_probability`."""
     end = num_samples if end is None else end
     if not 0 <= start <= end <= num_samples:
         raise ValueError(f"start and end must lie within 0 and {num_samples}, not be {start} and {end}")
@@ -124,6 +124,6 @@ def hop_and_kept(model: Any) -> tuple[int, int]:
 
 
 def mirror(samples: np.ndarray, num_samples: int) -> np.ndarray:
-    """Return where in a recording its mirror images beyond either end come from (… 1 0 | 0 1 … n-1 | n-1 …)."""
+    """Return samples with those beyond either end of a recording mirrored into it (… 1 0 | 0 1 … n-1 | n-1 …)."""
     folded = samples % (2 * num_samples)
     return np.minimum(folded, 2 * num_samples - 1 - folded)

@@ -14,7 +14,7 @@ import torch
 
 from .features import extend
 
-OVERSAMPLING = 8  # of the spectrum, by zeros behind each frame: short frames have fewer frequencies than mel bands
+OVERSAMPLING = 8  # frames are zero-padded to so many times their length, as short ones resolve no mel bands
 
 
 def mel_spectrogram(x: torch.Tensor, sampling_frequency: float, frame: int = 12, num_bands: int = 7) -> torch.Tensor:
@@ -27,14 +27,15 @@ def mel_spectrogram(x: torch.Tensor, sampling_frequency: float, frame: int = 12,
     sampling_frequency : float
         In Hz.
     frame : int
-        Length of the Hann-windowed frames, in samples. That of sample t starts at t - frame // 2 and weighs t most.
+        Length of the Hann-windowed frames, in samples. The frame of sample t starts at t - frame // 2, and its window
+        peaks at t.
     num_bands : int
-        Triangular bands, equally wide in mel, from 0 to half the sampling frequency.
+        Number of triangular bands, equally wide in mel, from 0 to half the sampling frequency.
 
     Returns
     -------
     torch.Tensor, shape (B, num_bands, T)
-        Power, in squared units of the traces. Beyond either end, a trace's last sample goes on.
+        Power, in squared units of the traces. Beyond either end of a trace, its last sample is repeated.
     """
     offsets = torch.arange(frame, dtype=torch.float64) - frame // 2
     taper = (torch.pi * offsets / frame).cos().square().to(x)  # Hann

@@ -11,6 +11,7 @@ C. Pradeep, D. Agarwal, R. Advani, "Neuronal voltage activity detection from lin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,46 +22,48 @@ from sklearn.svm import SVC
 from sklearn.utils import resample
 from sklearn.utils.validation import check_is_fitted
 
-from .estimator import SAMPLES_PER_BATCH, WindowClassifier, check_shapes, check_windows, choose_device
+from .estimator import SAMPLES_PER_BATCH, WindowClassifier, check_labelled, check_shapes, check_windows, choose_device
 from .features import normalise
 from .mel import mel_spectrogram
 
-KERNEL_ENTRIES = 2**18  # of samples × support vectors at once; they fit into a cache
+KERNEL_ENTRIES = 2**18  # samples × support vectors that are computed at once; they fit into a cache
 FOLDS = 5
 STATE = ("support_vectors", "dual_coefficients", "intercept", "gamma", "sigmoid")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MelSVM(WindowClassifier, BaseEstimator):
     """Radial basis function SVM on the log power in mel bands, in a few frames around each sample.
 
-    A multilabel classifier of windows like `TraceNetwork`. The published work balances the classes; hence decision
-    values near zero are those of far rarer spikes than half of all samples. A sigmoid fitted by cross-validation
-    (Platt) makes them probabilities all the same.
+    A multilabel classifier of windows like `TraceNetwork`. The published work balances the classes, so a decision value
+    of zero does not mean that a spike is as likely as not. A sigmoid fitted by cross-validation (Platt) turns decision
+    values into probabilities.
 
     Parameters
     ----------
     sampling_frequency : float
-        Of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms, rate_range_hz,
-    spike_polarity, name, version
+        Sampling frequency of the traces, in Hz.
+    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
+        As for `TraceNetwork`.
+    rate_range_hz, spike_polarity, name, version
         As for `TraceNetwork`.
     C, gamma, class_weight
-        Of `sklearn.svm.SVC`.
+        Parameters of `sklearn.svm.SVC`.
     frame : int
         Length of a frame of the spectrogram, in samples; there is one at each sample.
     num_bands : int
-        Mel bands.
+        Number of mel bands.
     num_frames : int
-        Frames whose bands describe a sample, odd.
+        Number of frames whose bands describe a sample, odd.
     max_samples : int
-        So many samples are drawn to train on, with the share of spikes that all have; time and memory grow with the
-        square.
+        Largest number of samples to train on. Of more, so many are drawn, with the same share of spikes; time and
+        memory grow with the square.
     seed : int
-        Of that draw. Same seed, same result.
+        Seed of that draw. Same seed, same result.
     device : str
-        Of prediction; "auto" takes CUDA where there is one.
+        Device of prediction; "auto" takes CUDA where there is one.
     verbose : int
-        Not used; there is nothing to watch.
+        Not used.
 
     Attributes
     ----------
@@ -71,55 +74,30 @@ class MelSVM(WindowClassifier, BaseEstimator):
 
     architecture = "mel_svm"
 
-    def __init__(
-        self,
-        *,
-        sampling_frequency: float | None = None,
-        window_samples: int = 500,
-        overlap_samples: int = 50,
-        prune_samples: int = 0,
-        threshold: float = 0.5,
-        detection_threshold: float | str | None = None,
-        shadow_ms: float = 2.0,
-        rate_range_hz: tuple[float, float] | None = None,
-        spike_polarity: str = "any",
-        name: str = "",
-        version: str = "",
-        C: float = 100.0,
-        gamma: str | float = "scale",
-        class_weight: str | None = "balanced",
-        frame: int = 12,
-        num_bands: int = 7,
-        num_frames: int = 3,
-        max_samples: int = 100_000,
-        seed: int = 0,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.sampling_frequency = sampling_frequency
-        self.window_samples = window_samples
-        self.overlap_samples = overlap_samples
-        self.prune_samples = prune_samples
-        self.threshold = threshold
-        self.detection_threshold = detection_threshold
-        self.shadow_ms = shadow_ms
-        self.rate_range_hz = rate_range_hz
-        self.spike_polarity = spike_polarity
-        self.name = name
-        self.version = version
-        self.C = C
-        self.gamma = gamma
-        self.class_weight = class_weight
-        self.frame = frame
-        self.num_bands = num_bands
-        self.num_frames = num_frames
-        self.max_samples = max_samples
-        self.seed = seed
-        self.device = device
-        self.verbose = verbose
+    sampling_frequency: float | None = None
+    window_samples: int = 500
+    overlap_samples: int = 50
+    prune_samples: int = 0
+    threshold: float = 0.5
+    detection_threshold: float | str | None = None
+    shadow_ms: float = 2.0
+    rate_range_hz: tuple[float, float] | None = None
+    spike_polarity: str = "any"
+    name: str = ""
+    version: str = ""
+    C: float = 100.0
+    gamma: str | float = "scale"
+    class_weight: str | None = "balanced"
+    frame: int = 12
+    num_bands: int = 7
+    num_frames: int = 3
+    max_samples: int = 100_000
+    seed: int = 0
+    device: str = "auto"
+    verbose: int = 0
 
     def features(self, X: np.ndarray) -> torch.Tensor:
-        """Return what describes each sample of windows (B, T), shape (B T, num_bands * num_frames), float32.
+        """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32.
 
         Raises
         ------
@@ -144,7 +122,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
         y : array, shape (B, T)
             1 where there is a spike, else 0.
         validation : optional
-            Not used: nothing has to be stopped.
+            Not used, as there are no epochs to stop after.
 
         Returns
         -------
@@ -157,7 +135,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
             If shapes do not match, something is not finite, or there are not two samples with a spike and two
             without.
         """
-        X, y = check_windows(X, y)
+        X, y = check_labelled(X, y)
         labels = y.ravel() > 0.5
         rarer = min(labels.sum(), (~labels).sum())
         if rarer < 2:
@@ -188,7 +166,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return Σ α exp(-γ ‖x - s‖²) + b at every sample of windows (B, T), shape (B, T), float64."""
         check_is_fitted(self, "state_")
-        X, _ = check_windows(X)
+        X = check_windows(X)
         return np.concatenate([self._decide(self.features(batch)) for batch, _ in self._batches(X)]).reshape(X.shape)
 
     def _decide(self, features: torch.Tensor) -> np.ndarray:
@@ -214,12 +192,12 @@ class MelSVM(WindowClassifier, BaseEstimator):
         return (1 / (1 + np.exp(slope * self.decision_function(X) + offset))).astype("float32")
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the support vectors and all that belongs to them."""
+        """Return the support vectors, their coefficients and the sigmoid, by name."""
         check_is_fitted(self, "state_")
         return {key: self.state_[key].contiguous() for key in STATE}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> MelSVM:
-        """Take support vectors from elsewhere.
+        """Load support vectors, as `state` returns them.
 
         Raises
         ------
@@ -228,9 +206,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
         """
         num_vectors = len(state["dual_coefficients"]) if "dual_coefficients" in state else 0
         num_features = self.num_bands * self.num_frames
-        check_shapes(
-            state,
-            dict(zip(STATE, [(num_vectors, num_features), (num_vectors,), (), (), (2,)], strict=True)),
-        )
+        shapes = [(num_vectors, num_features), (num_vectors,), (), (), (2,)]
+        check_shapes(state, dict(zip(STATE, shapes, strict=True)))
         self.state_ = dict(state)
         return self

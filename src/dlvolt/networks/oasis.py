@@ -1,4 +1,4 @@
-"""OASIS, the deconvolution that most know, with the face of a network; from a package of its own.
+"""OASIS, a widely used deconvolution of calcium imaging, with the face of a network; it needs the package oasis-deconv.
 
 References
 ----------
@@ -13,16 +13,16 @@ from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from .estimator import check_windows
 
-BIN = 4  # samples that are averaged: at 100 Hz slow recordings are smooth, and noise and decay are misjudged
-BASELINE_S, PERCENTILE = 30.0, 20.0  # running percentile that is taken away
-SMOOTHED_S = 0.1  # standard deviation of the Gaussian that makes a rate of single bins
+BIN = 4  # samples per bin; slow recordings are smooth at 100 Hz, so their noise and decay would be misjudged
+BASELINE_S, PERCENTILE = 30.0, 20.0  # window and rank of the running percentile that is the baseline
+SMOOTHED_S = 0.1  # standard deviation of the Gaussian that smooths the spikes of single bins to a rate
 
 
 class Oasis:
     """Sparse non-negative deconvolution of each window by an autoregressive model of order 1, which OASIS estimates.
 
-    As those run it who know it: on 25 bins a second, the baseline taken away, and smoothed to a rate afterwards.
-    It knows no spike counts: its answer is in units of the window's noise, not in spikes per second.
+    It runs on 25 bins per second after the baseline is subtracted, and its result is smoothed to a rate, as is common.
+    The result is in units of the window's noise, not in spikes per second.
 
     Raises
     ------
@@ -34,7 +34,11 @@ class Oasis:
     version = ""
     sampling_frequency = 100.0
     rate_range_hz = None
-    window_samples, overlap_samples, prune_samples = 32768, 4096, 1024  # minutes, from which the decay is told
+    window_samples, overlap_samples, prune_samples = (
+        32768,
+        4096,
+        1024,
+    )  # minutes, as the decay is estimated from each window
 
     def __init__(self) -> None:
         try:
@@ -45,7 +49,7 @@ class Oasis:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the deconvolved windows (B, T), not negative, float32; 0 for a constant window."""
-        X, _ = check_windows(X)
+        X = check_windows(X)
         num_samples, rate = X.shape[1], self.sampling_frequency / BIN
         padded = np.pad(X.astype("float64"), ((0, 0), (0, -num_samples % BIN)), mode="edge")
         answer = np.zeros_like(X)

@@ -1,4 +1,4 @@
-"""Networks that estimate how many spikes there are, beside those of `estimator` that tell how probable one is."""
+"""The face towards scikit-learn of networks that estimate the rate of spikes."""
 
 from __future__ import annotations
 
@@ -8,40 +8,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import RegressorMixin
-from skorch import NeuralNet
-from skorch.dataset import Dataset
 from torch import nn
 
-from .estimator import TraceNetwork, check_parts, check_windows, seeded
+from .estimator import TraceNetwork, check_labelled, check_parts, check_windows
 from .s2s import mean_correlation
 
-RESOLUTION_S = 0.04  # of the bins that estimates are calibrated on, those of the spikefinder challenge
-QUANTILES = np.linspace(0, 0.95, 20)
-TOLERATED = 1e-3  # of correlation, for an estimate that is silent where nothing is
+RESOLUTION_S = 0.04  # bins in which estimates are calibrated, as in the spikefinder challenge
+QUANTILES = np.linspace(0, 0.95, 20)  # of the estimate: the offsets that are tried
+TOLERATED = 1e-3  # loss of correlation that is accepted for an estimate of zero where there are no spikes
 
 
 class RateNetwork(RegressorMixin, TraceNetwork):
     """A network that estimates the rate of spikes at every sample of a window, as a scikit-learn regressor.
 
-    Make one with `dlvolt.networks.create`. Its module brings the loss that is trained on. What the module says may
-    have any scale, as Pearson's correlation does not see it; so it is calibrated on the validation windows: a straight
-    line, clipped at zero, see `calibrate`.
+    Make one with `dlvolt.networks.create`. The module defines its own loss. Its output may have any scale, as Pearson's
+    correlation does not depend on it, so it is calibrated on the validation windows by a straight line, clipped at
+    zero; see `calibrate`.
 
     Parameters
     ----------
     module : type
         The architecture, a `torch.nn.Module` with a method ``loss(estimate, counts)``.
-    sampling_frequency : float
-        Of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples : int
-        Length of a window, overlap of neighbours, and what is left unused at either end of a window.
     gain, offset : float
         The line: spikes per sample are gain · (estimate - offset), or zero. Set by `fit`.
-    rate_range_hz : tuple of float, optional
-        Lowest and highest sampling frequency of recordings that it serves, by resampling; by default from a fifth of
-        its own on.
-    name, version, lr, max_epochs, batch_size, patience, seed, device, verbose, **kwargs
-        As for `TraceNetwork`.
+    sampling_frequency, window_samples, overlap_samples, prune_samples, batch_size, patience, **kwargs
+        As for `TraceNetwork`, with other defaults.
     """
 
     sampling_frequency: float
@@ -100,19 +91,15 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         for name, counts in (("y", y), ("validation", validation[1])):
             if not counts.any():
                 raise ValueError(f"{name}: there is not a single spike in the windows, to correlate with; label some")
-        self.validation_ = Dataset(*validation)
-        with seeded(self.seed, self.device):
-            NeuralNet.fit(self, X, y)
-        del self.validation_
-        self.module_.eval()
+        self._train_unweighted(X, y, validation)
         return self.calibrate(*validation)
 
     def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
         """Choose gain and offset on windows (B, T) and the spikes per sample in them.
 
-        What lies below the offset is no sign of spikes: it is the highest of the quantiles of the estimate that costs
-        next to none (0.001) of the rate's correlation with the spikes, in bins of 40 ms. The gain makes the integral
-        their number.
+        Estimates below the offset stand for no spikes. The offset is the highest quantile of the estimate that lowers
+        the correlation of the rate with the spikes, in bins of 40 ms, by less than 0.001. The gain makes the sum of the
+        rate the number of spikes.
 
         Raises
         ------
@@ -120,7 +107,7 @@ class RateNetwork(RegressorMixin, TraceNetwork):
             If the estimate does not rise with the spikes.
         """
         size = max(1, round(RESOLUTION_S * self.sampling_frequency))
-        estimate, counts = self._outputs(check_windows(X)[0]), torch.as_tensor(np.asarray(y, dtype="float32"))
+        estimate, counts = self._outputs(check_windows(X)), torch.as_tensor(np.asarray(y, dtype="float32"))
 
         def correlation(offset: float) -> float:
             rate, spikes = (F.avg_pool1d(each[:, None], size)[:, 0] for each in ((estimate - offset).relu(), counts))
@@ -140,11 +127,11 @@ class RateNetwork(RegressorMixin, TraceNetwork):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the estimated spikes per second of windows (B, T), shape (B, T), float32; 0 for a constant window."""
-        X, _ = check_windows(X)
+        X = check_windows(X)
         rate = self.sampling_frequency * self.gain * np.maximum(self._outputs(X).numpy() - self.offset, 0)
         return np.where(np.ptp(X, axis=1, keepdims=True) > 0, rate, 0).astype("float32")
 
     def score(self, X: np.ndarray, y: np.ndarray, sample_weight: None = None) -> float:
         """Return minus the loss: for `S2S` the mean correlation of windows with the smoothed spikes."""
-        X, y = check_windows(X, y, highest=np.inf)
+        X, y = check_labelled(X, y, highest=np.inf)
         return -float(self.module_.loss(self._outputs(X), torch.from_numpy(y)))

@@ -1,4 +1,4 @@
-"""The signal-to-signal network: fluorescence is analysed frame by frame, spikes are synthesised by overlap and add.
+"""The signal-to-signal network: fluorescence is analysed frame by frame, spikes are synthesised by overlap-add.
 
 References
 ----------
@@ -18,7 +18,7 @@ from .features import in_noise
 
 
 class S2S(nn.Module):
-    """A convolution, layers that see one frame each, and a transposed convolution; no activation on the output.
+    """A convolution, layers that act on single frames, and a transposed convolution without activation.
 
     With h hidden layers of 30 and frames of 100 samples there are (100·30 + 30) + h·(30·30 + 30) + 30·100 parameters:
     6,030 and 6,960 for h = 0 and 1, as the paper says, and 8,820 for h = 3, where it prints 8,790.
@@ -26,14 +26,14 @@ class S2S(nn.Module):
     Parameters
     ----------
     num_hidden : int
-        Layers between analysis and synthesis.
+        Hidden layers between analysis and synthesis.
     num_filters : int
-        Of the analysis, of each hidden layer and of the synthesis.
+        Filters of the analysis, of each hidden layer and of the synthesis.
     frame_samples : int
         Length of a frame; frames begin at every sample.
     target_samples, target_deviation : int and float
-        Length, odd, and standard deviation of the Gaussian that smooths the spikes to be learnt, in samples; a length
-        of 1 leaves them as they are.
+        Length, odd, and standard deviation of the Gaussian that smooths the target, in samples; a length of 1 leaves
+        spike counts unsmoothed.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class S2S(nn.Module):
         self.register_buffer("gaussian", gaussian / gaussian.sum(), persistent=False)
 
     def layers(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield what comes out of each layer: frames (B, C, T') of all but the last, then the estimate (B, T)."""
+        """Yield the output of each layer: frames (B, C, T') of all but the last, then the estimate (B, T)."""
         beyond = self.analysis.kernel_size[0] - 1  # every sample is in as many frames, those at the ends too
         x = F.pad(torch.asinh(in_noise(x))[:, None], (beyond, beyond), mode="replicate")  # B×1×(T+2·beyond)
         for layer in (self.analysis, *self.hidden):
@@ -77,15 +77,15 @@ class S2S(nn.Module):
         return estimate
 
     def loss(self, estimate: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """Return the negative correlation with smoothed spike counts (B, T), the mean over windows with a spike."""
+        """Return the negative correlation with smoothed spike counts (B, T), averaged over windows with a spike."""
         target = F.conv1d(counts[:, None], self.gaussian[None, None], padding=len(self.gaussian) // 2)[:, 0]
         return -mean_correlation(estimate, target)
 
 
 def mean_correlation(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return Pearson's correlation along time (B, T), the mean over windows; 0 for a window that has nothing to learn.
+    """Return Pearson's correlation along time of traces (B, T), averaged over windows whose target varies.
 
-    Where either is constant the correlation is not defined; 0, with a gradient of 0, leaves such windows out.
+    Where an estimate is constant, the correlation is not defined; it is taken as 0, with a gradient of 0.
     """
     estimate, target = (trace - trace.mean(dim=-1, keepdim=True) for trace in (estimate, target))
     power = estimate.square().sum(dim=-1) * target.square().sum(dim=-1)  # B

@@ -1,4 +1,4 @@
-"""The face towards scikit-learn of networks that say of whole snippets whether they are spikes."""
+"""The face towards scikit-learn of networks that tell spikes from other snippets."""
 
 from __future__ import annotations
 
@@ -17,58 +17,49 @@ from torch import nn
 
 from .estimator import Network, check_windows
 
-ENOUGH = 200  # snippets of a channel, from which on they tell its threshold
-WIDTH = 0.6  # of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
-FINE = 6  # points of the grid in that width
-SIGNIFICANT = 2.5  # standard deviations by which a valley is deeper than by chance
-AS_DEEP = 0.8  # as the deepest valley
-ASCENT = 0.1  # of the way up from a valley to the mode of the spikes is where these begin
-CERTAIN = 1e-8  # log odds end here
-AVERAGED = 3  # samples; shapes of snippets need no more
-NUM_COMPONENTS, NUM_OTHERS = 3, 3  # principal components of a channel's snippets, Gaussians of what is no spike
-FEWEST = 20  # spikes, to tell what spikes of the channel are like
+ENOUGH = 200  # fewest snippets of a channel from which its threshold is chosen
+WIDTH = 0.6  # width of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
+FINE = 6  # grid points per width of the kernel
+SIGNIFICANT = 2.5  # least depth of a valley, in standard deviations of counts
+AS_DEEP = 0.8  # the first valley is taken that has this share of the depth of the deepest
+ASCENT = 0.1  # spikes begin this share of the way up from the valley to their mode
+CERTAIN = 1e-8  # probabilities are clipped so far from 0 and 1, which keeps log odds finite
+AVERAGED = 3  # neighbouring samples that are averaged to outline a snippet
+NUM_COMPONENTS, NUM_OTHERS = 3, 3  # principal components of a channel's snippets, and Gaussians of other snippets
+FEWEST = 20  # fewest spikes, and fewest other snippets, to which Gaussians are fitted
 ROUNDS = 3
-BAND_HZ = (300.0, 8000.0)  # of the noise that is held against a network
-NOISE_SAMPLES, NOISE_SEED = 2_000_000, 0  # a minute of it
-CROSSING = 3.0  # standard deviations that its peaks reach
-PASSING = 0.01  # of them is the risk that is taken
+BAND_HZ = (300.0, 8000.0)  # of the simulated noise that the network is tested on
+NOISE_SAMPLES, NOISE_SEED = 2_000_000, 0  # about a minute of that noise
+CROSSING = 3.0  # standard deviations of the noise that its peaks exceed
+PASSING = 0.01  # share of these peaks that may pass for spikes
 
 
 class SnippetNetwork(ClassifierMixin, Network):
     """A network that gives every snippet the probability of being a spike, as a scikit-learn classifier.
 
-    Probabilities are those of each snippet by itself. Where a cluster of spikes ends is another matter: labels drawn
-    by hand around a cluster depend on what else there is on the channel. So with ``threshold="auto"`` `predict` takes
-    the snippets that it is given for those of one channel, chooses a threshold that suits their probabilities
-    (`channel_threshold`), and lets the snippets above it tell what the channel's spikes are like (`settled`). Training
-    is that of `TraceNetwork`, a label for each snippet instead of each sample. Make one with `dlvolt.networks.create`.
+    The probability of a snippet does not depend on other snippets, but labels drawn by hand around a cluster do depend
+    on what else there is on the channel. So with ``threshold="auto"``, `predict` takes the given snippets for those of
+    one channel, chooses a threshold that suits their probabilities (`channel_threshold`), and learns from the snippets
+    above it what the channel's spikes are like (`settled`). Training is that of `TraceNetwork`, with one label per
+    snippet instead of one per sample. Make one with `dlvolt.networks.create`.
 
     Parameters
     ----------
     module : type
         The architecture, a `torch.nn.Module` whose last layer is ``head``.
     sampling_frequency : float
-        Of the snippets, in Hz.
+        Sampling frequency of the snippets, in Hz.
     window_samples : int
-        D, length of a snippet.
+        Length D of a snippet.
     num_before : int
-        Sample of its peak.
+        Sample of the peak in a snippet.
     noise_uv : float
-        Noise of the channels it was trained on, standard deviation in µV. `dlvolt.electrodes.classify_peaks` scales
-        snippets of other recordings to it, and tells them from noise by `noise_threshold`.
+        Standard deviation in µV of the noise of the channels it was trained on. `dlvolt.electrodes.classify_peaks`
+        scales snippets of other recordings to it, and tells them from noise by `noise_threshold`.
     threshold : float or "auto"
-        Probability from which on `predict` says spike; "auto" chooses it for each channel.
-    rate_range_hz : tuple of float, optional
-        Lowest and highest sampling frequency of recordings that it serves, by resampling.
-    name, version, lr, max_epochs, batch_size, patience, positive_weight, seed, device, verbose, **kwargs
-        As for `TraceNetwork`.
-
-    Attributes
-    ----------
-    module_ : torch.nn.Module
-        Once fitted or loaded.
-    history : skorch.history.History
-        Losses by epoch.
+        Least probability of a snippet that `predict` calls a spike; "auto" chooses it for each channel.
+    rate_range_hz, name, version, lr, max_epochs, batch_size, patience, positive_weight, seed, device, verbose, **kwargs
+        As for `TraceNetwork`, as are the attributes ``module_`` and ``history``.
     """
 
     sampling_frequency: float
@@ -108,7 +99,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         y : array, shape (B,)
             1 for spikes, else 0.
         validation : tuple of arrays (X, y), optional
-            Snippets that say when to stop, best of a channel that is not trained on; by default a fifth of `X`.
+            Snippets that say when to stop, ideally of a channel that is not trained on; by default a fifth of `X`.
 
         Returns
         -------
@@ -130,7 +121,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         return self._train(X, y, validation)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the probability of being a spike of each snippet (B, D), in µV, shape (B,), float32."""
+        """Return the probability that each snippet (B, D), in µV, is a spike, shape (B,), float32."""
         X = self._check(X)
         return self._outputs(X).sigmoid().numpy() if len(X) else np.zeros(0, dtype="float32")
 
@@ -138,7 +129,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         """Return 1 for spikes and 0 for the rest, of snippets (B, D), in µV, shape (B,).
 
         With ``threshold="auto"`` they must be the snippets of one channel: the label of one depends on the others,
-        though not on their order. Fewer than 200 are held against 0.5.
+        though not on their order. For fewer than 200 snippets the threshold is 0.5.
         """
         return self.label(self.predict_proba(X), outlines(np.asarray(X)))
 
@@ -161,9 +152,8 @@ class SnippetNetwork(ClassifierMixin, Network):
     def noise_threshold(self) -> float:
         """Return the probability that one in a hundred peaks of noise reaches.
 
-        The noise is Gaussian, from 300 to 8000 Hz, and as large as that of the channels the network was trained on; its
-        peaks go beyond three standard deviations. What is above is no noise of this kind, however faint or far away its
-        neuron.
+        The noise is Gaussian, from 300 to 8000 Hz, and as large as that of the channels the network was trained on;
+        peaks are those beyond three standard deviations. Snippets with a higher probability are not noise of this kind.
         """
         nyquist = self.sampling_frequency / 2
         band = butter(5, np.minimum(BAND_HZ, 0.9 * nyquist) / nyquist, "bandpass", output="sos")
@@ -185,7 +175,7 @@ class SnippetNetwork(ClassifierMixin, Network):
                 f"X must be snippets of shape (B, {self.window_samples}), not {X.shape}; cut them so long at "
                 f"{self.sampling_frequency:g} Hz, or let dlvolt.electrodes.classify_peaks do it"
             )
-        return check_windows(X)[0] if len(X) else X
+        return check_windows(X) if len(X) else X
 
     def _check_labelled(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         X, y = self._check(X), np.asarray(y, dtype="float32")
@@ -199,15 +189,15 @@ class SnippetNetwork(ClassifierMixin, Network):
 
 
 class ChannelThreshold(NamedTuple):
-    """From which probability on the snippets of a channel are spikes, and what has told so.
+    """The least probability of a channel's spikes, and how it was chosen.
 
     Attributes
     ----------
     threshold : float
         The probability.
     told_by : {"valley", "one mode", "too few"}
-        The valley between the log odds of the rest and of spikes; if there is none, or if there are fewer than 200
-        snippets, the threshold is 0.5.
+        "valley": the threshold is beside the valley between the log odds of spikes and of other snippets. It is 0.5 if
+        there is no valley ("one mode"), or if there are fewer than 200 snippets ("too few").
     """
 
     threshold: float
@@ -215,22 +205,22 @@ class ChannelThreshold(NamedTuple):
 
 
 def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
-    """Return the probability from which on the snippets of a channel are spikes.
+    """Choose the probability from which on the snippets of a channel are spikes.
 
-    The log odds of a channel's snippets have a mode where noise is, and one where spikes are, if there is a valley
-    between them that is deeper than counts vary by chance. Of several valleys the deepest is taken, the first if some
-    are about as deep. Spikes begin a tenth of the way up from it. Where it lies is the channel's affair, so the
-    threshold may be far from 0.5.
+    If the log odds of a channel's snippets have a valley that is deeper than counts vary by chance, noise is the mode
+    below it and spikes are the mode above it. Of several valleys the deepest is taken, or the first of those about as
+    deep. The threshold is a tenth of the way up from the valley to the mode of the spikes. It may be far from 0.5, as
+    the valley lies elsewhere for every channel.
 
     Parameters
     ----------
     probability : np.ndarray, shape (B,)
-        Of the snippets of one channel.
+        Probabilities of the snippets of one channel.
 
     Returns
     -------
     ChannelThreshold
-        With what has told it.
+        The threshold, and how it was chosen.
     """
     if len(probability) < ENOUGH:
         return ChannelThreshold(0.5, "too few")
@@ -239,9 +229,11 @@ def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
     if width == 0:
         return ChannelThreshold(0.5, "one mode")
     edges = np.arange(log_odds.min() - 4 * width, log_odds.max() + 4 * width, width / FINE)
-    within = 2 * np.sqrt(np.pi) * FINE  # the kernel sees as much as a window so wide
+    within = 2 * np.sqrt(np.pi) * FINE  # width of the window that is equivalent to the kernel
     counts = within * gaussian_filter1d(np.histogram(log_odds, edges)[0].astype("float64"), FINE)
-    lower = np.minimum(np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1])  # mode on either side
+    lower = np.minimum(
+        np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
+    )  # height of the lower mode beside each point
     valleys = find_peaks(-counts)[0]
     top, bottom = lower[valleys], counts[valleys]
     depth = np.where(top - bottom > SIGNIFICANT * np.sqrt(top + bottom + 1), 1 - bottom / top, 0.0)
@@ -260,25 +252,25 @@ def outlines(snippets: np.ndarray) -> np.ndarray:
 
 
 def settled(shapes: np.ndarray, spikes: np.ndarray) -> np.ndarray:
-    """Let a channel's own snippets say where the cluster of its spikes ends.
+    """Refine which snippets of a channel are spikes by a mixture model of that channel.
 
-    On the channel's first three principal components, spikes are one Gaussian and the rest is three; what is more
-    likely one of the spikes is a spike, three times over.
+    On the channel's first three principal components, one Gaussian is fitted to spikes and three to other snippets;
+    snippets that are more likely of the former are the spikes of the next round, of three.
 
     Parameters
     ----------
     shapes : np.ndarray, shape (B, F)
         `outlines` of the snippets of one channel.
     spikes : np.ndarray, shape (B,), bool
-        Which of them are spikes, as a first guess.
+        First guess of which snippets are spikes.
 
     Returns
     -------
     np.ndarray, shape (B,), bool
-        The guess itself, if there are too few of either kind.
+        Which snippets are spikes. It is the first guess if there are too few of either kind.
     """
     points = PCA(NUM_COMPONENTS, random_state=0).fit_transform(shapes.astype("float64"))
-    floor = 1e-3 * points.var() + 1e-12  # of a variance
+    floor = 1e-3 * points.var() + 1e-12  # least variance of a Gaussian
     for _ in range(ROUNDS):
         if min(spikes.sum(), (~spikes).sum()) < FEWEST:
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+
+from dlvolt.whole import written_whole
 
 from .bilstm import BiLSTM
 from .calcium import Calcium
@@ -49,8 +50,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 TORCH = (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium, WaveformCNN, WaveformGRU)
 MODULES = {module.architecture: module for module in TORCH}
 FACES = {"s2s": RateNetwork, "calcium": RateNetwork, "waveform_cnn": SnippetNetwork, "waveform_gru": SnippetNetwork}
-OF_SPIKES = ("threshold", "detection_threshold", "shadow_ms", "spike_polarity", "positive_weight")  # not of rates
-OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # neither of the network nor of its windows; not saved
+OF_SPIKES = ("threshold", "detection_threshold", "shadow_ms", "spike_polarity", "positive_weight")  # unknown to rates
+OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # settings of a session, not of a network; not saved
 
 
 def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork | MelSVM:
@@ -62,9 +63,9 @@ def create(architecture: str, **settings: Any) -> TraceNetwork | SnippetNetwork 
         "mel_svm", "tcn", "transformer", "bilstm", "fcn" or "unet" for the spikes in traces; "s2s" or "calcium" for the
         rate of spikes; "waveform_cnn" or "waveform_gru" for snippets.
     **settings
-        Of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its windows
-        (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures are
-        called ``module__hidden_size``.
+        Settings of the architecture (``hidden_size=64``), of its training (``lr=1e-3``, ``max_epochs=50``) and of its
+        windows (``window_samples=500``), all by their plain names. In a grid search, settings of torch architectures
+        are called ``module__hidden_size``.
 
     Returns
     -------
@@ -104,11 +105,11 @@ def save(model: TraceNetwork | SnippetNetwork | MelSVM, folder: str | Path, card
     Parameters
     ----------
     model : TraceNetwork, SnippetNetwork or MelSVM
-        Fitted.
+        Trained network.
     folder : path
-        Made if need be; files in it are replaced, each in one go.
+        Where to write it; made if need be. Files that are there are replaced, and never left half written.
     card : str, optional
-        Text of a model card: what trained it, how to train it again, its scores.
+        Text of a model card: what the network was trained on, how to train it again, and its scores.
 
     Returns
     -------
@@ -119,10 +120,12 @@ def save(model: TraceNetwork | SnippetNetwork | MelSVM, folder: str | Path, card
     state, config = model.state(), {"architecture": model.architecture, **settings_of(model)}
     text = json.dumps(config, indent=2, default=np.generic.item) + "\n"  # settings may be NumPy's numbers
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, lambda path: path.write_bytes(to_bytes(state)))  # save_file's is for its owner only
-    _replace(folder / CONFIG, lambda path: path.write_text(text))
+    contents = {WEIGHTS: to_bytes(state), CONFIG: text.encode()}  # a file of save_file is readable by its owner only
     if card is not None:
-        _replace(folder / CARD, lambda path: path.write_text(card))
+        contents[CARD] = card.encode()
+    for name, content in contents.items():
+        with written_whole(folder / name) as path:
+            path.write_bytes(content)
     return folder
 
 
@@ -132,25 +135,25 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwor
     Parameters
     ----------
     name : str or path
-        Of weights that come with dlvolt (see `available`), or a folder that `save` wrote; or "oasis", see `Oasis`.
+        Name of weights that come with dlvolt (see `available`), or a folder that `save` wrote; or "oasis", see `Oasis`.
     device : str
-        Where it will run; "auto" takes CUDA where there is one.
+        Device to run on; "auto" takes CUDA where there is one.
 
     Returns
     -------
-    TraceNetwork, SnippetNetwork or MelSVM
-        Fitted.
+    TraceNetwork, RateNetwork, SnippetNetwork, MelSVM or Oasis
+        The network, ready to predict.
 
     Raises
     ------
     FileNotFoundError
         If there is no such name or folder, or a file is missing.
     ValueError
-        If a file is damaged or does not fit the other.
+        If a file is damaged, or the weights do not fit the configuration.
     """
     if str(name) == Oasis.name:
         return Oasis()
-    folder = _packaged() / str(name) if str(name) in available() else Path(name)
+    folder = packaged_weights() / str(name) if str(name) in available() else Path(name)
     if not folder.is_dir():
         names = ", ".join(available()) or "none"
         raise FileNotFoundError(f"{str(name)!r} is not a folder, nor among the weights of dlvolt ({names})")
@@ -174,11 +177,11 @@ def load(name: str | Path, device: str = "auto") -> TraceNetwork | SnippetNetwor
 
 def available() -> list[str]:
     """Return the names of the weights that come with dlvolt."""
-    return sorted(path.parent.name for path in _packaged().glob(f"*/{CONFIG}"))
+    return sorted(path.parent.name for path in packaged_weights().glob(f"*/{CONFIG}"))
 
 
 def settings_of(model: TraceNetwork | SnippetNetwork | MelSVM) -> dict[str, Any]:
-    """Return what `create` needs to make the same network again, by plain names, defaults included."""
+    """Return all settings with which `create` makes the same network again, by their plain names."""
     given = model.get_params(deep=False)
     defaults = {} if isinstance(model, MelSVM) else inspect.signature(model.module).parameters
     values = {
@@ -186,12 +189,12 @@ def settings_of(model: TraceNetwork | SnippetNetwork | MelSVM) -> dict[str, Any]
         for name, key in setting_names(model.architecture).items()
         if key in given or name in defaults
     }
-    first = ("name", "version", "sampling_frequency")  # what people look for
+    first = ("name", "version", "sampling_frequency")  # in the file
     return {name: values[name] for name in sorted(values, key=lambda name: name not in first)}
 
 
 def setting_names(architecture: str) -> dict[str, str]:
-    """Return the settings of an architecture, its training and its windows: plain names, and the estimator's."""
+    """Return the plain names of the settings that an architecture has, each with its name in the estimator."""
     if architecture == "mel_svm":
         return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
     own = [name for name in _arguments(MODULES[architecture]) if name not in ("sampling_frequency", "window_samples")]
@@ -207,7 +210,7 @@ def setting_names(architecture: str) -> dict[str, str]:
 
 
 def _arguments(kind: type) -> list[str]:
-    """Return the names of what a class takes, and of what those of its bases take to which it passes keywords on."""
+    """Return the names of a class's parameters, and of those that it passes on to its bases as keywords."""
     names: dict[str, None] = {}
     for each in kind.__mro__:
         if "__init__" in vars(each):
@@ -218,12 +221,6 @@ def _arguments(kind: type) -> list[str]:
     return list(names)
 
 
-def _packaged() -> Path:
+def packaged_weights() -> Path:
+    """Return the folder of the weights that come with dlvolt."""
     return Path(str(files("dlvolt") / "weights"))
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside a file and rename into its place, so that there is never half a file."""
-    beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""A temporal convolutional network: what it says at a sample depends on that sample and earlier ones.
+"""A temporal convolutional network: its output at a sample depends on that sample and earlier ones only.
 
 References
 ----------
@@ -11,6 +11,7 @@ C. Pradeep, D. Agarwal, R. Advani, "Neuronal voltage activity detection from lin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +33,13 @@ class CausalConvolution(nn.Conv1d):
         return self.weight.norm(dim=(1, 2), keepdim=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×T
-        """Return as many samples as there are in x."""
+        """Return the convolution, of the same length."""
         weight = self.weight * (self.magnitude / self.norm())
         return F.conv1d(F.pad(x, (self.past, 0)), weight, self.bias, dilation=self.dilation)
 
 
 class ResidualBlock(nn.Module):
-    """Two causal convolutions beside a straight way (figure 1b)."""
+    """Two causal convolutions with a skip connection (figure 1b)."""
 
     def __init__(self, num_in: int, num_out: int, kernel_size: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -49,24 +50,23 @@ class ResidualBlock(nn.Module):
         self.straight = nn.Conv1d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # B×C×T
-        """Return the sum of both ways."""
+        """Return the rectified sum of both paths, of the shape (B, C', T)."""
         return F.relu(self.body(x) + self.straight(x))
 
 
 class TCN(nn.Module):
     """Residual blocks, each dilated twice as much as the one before.
 
-    It is causal in the window as normalised; the median and the noise by which it is normalised are those of the
-    whole window.
+    The network is causal, but its input is normalised by the median and the noise of the whole window.
 
     Parameters
     ----------
     channels : sequence of int
-        Of each block.
+        Output channels of each block.
     kernel_size : int
-        Of each convolution.
+        Kernel size of each convolution.
     dropout : float
-        After each convolution.
+        Dropout after each convolution.
     """
 
     architecture = "tcn"
@@ -78,7 +78,7 @@ class TCN(nn.Module):
         self.body = nn.Sequential(
             *(
                 ResidualBlock(num_in, num_out, kernel_size, 2**level, dropout)
-                for level, (num_in, num_out) in enumerate(zip([1, *channels], channels, strict=False))
+                for level, (num_in, num_out) in enumerate(pairwise([1, *channels]))
             )
         )
         self.head = nn.Conv1d(channels[-1], 1, 1)

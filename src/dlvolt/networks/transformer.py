@@ -18,20 +18,20 @@ from .features import normalise
 
 
 class Transformer(nn.Module):
-    """Samples are embedded, told their place, attend to each other, and are judged one by one.
+    """Linear embedding of samples, positional encoding, self-attention, and a linear head for each sample.
 
     Parameters
     ----------
     d_model : int
         Size of the embedding; even.
     num_heads : int
-        Of the attention; divides `d_model`.
+        Heads of each attention; divides `d_model`.
     num_layers : int
-        Of the encoder.
+        Layers of the encoder.
     feedforward : int
-        Size of the hidden layer behind each attention.
+        Units of the hidden layer after each attention.
     dropout : float
-        Everywhere in the encoder.
+        Dropout in all layers of the encoder.
     """
 
     architecture = "transformer"

@@ -1,4 +1,4 @@
-"""Two convolutions that tell from the snippet of a threshold crossing whether it is a spike.
+"""A convolutional network that tells whether the snippet of a threshold crossing is a spike.
 
 References
 ----------
@@ -8,10 +8,12 @@ was not trained on).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
-UV = 100.0  # typical of extracellular spikes; the network works in such units
+UV = 100.0  # unit of the network's input in µV, typical of extracellular spikes
 
 
 class WaveformCNN(nn.Module):
@@ -20,15 +22,15 @@ class WaveformCNN(nn.Module):
     Parameters
     ----------
     window_samples : int
-        D, samples of a snippet.
-    channels : sequence of int
-        Of each convolution.
+        Length D of a snippet.
+    channels : tuple of int
+        Output channels of each convolution.
     kernel_size : int
-        Of each convolution.
+        Kernel size of each convolution.
     hidden_size : int
-        Of the dense layer.
+        Units of the dense layer.
     dropout : float
-        After each convolution and the dense layer.
+        Dropout after each convolution and the dense layer.
     """
 
     architecture = "waveform_cnn"
@@ -43,7 +45,7 @@ class WaveformCNN(nn.Module):
     ) -> None:
         super().__init__()
         layers, length = [], window_samples
-        for num_in, num_out in zip([1, *channels], channels, strict=False):
+        for num_in, num_out in pairwise([1, *channels]):
             layers += [nn.Conv1d(num_in, num_out, kernel_size), nn.ReLU(), nn.MaxPool1d(2), nn.Dropout(dropout)]
             length = (length - kernel_size + 1) // 2
         if length < 1:
@@ -63,6 +65,6 @@ class WaveformCNN(nn.Module):
         self.head = nn.Linear(hidden_size, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the log odds (B,) of spikes, of snippets (B, D) in µV."""
+        """Return the log odds (B,) that snippets (B, D), in µV, are spikes."""
         background, spike = self.head(self.body(x[:, None] / UV)).unbind(1)  # B each
         return spike - background

@@ -1,4 +1,4 @@
-"""Two recurrent layers that tell from the snippet of a threshold crossing whether it is a spike.
+"""A recurrent network that tells whether the snippet of a threshold crossing is a spike.
 
 References
 ----------
@@ -9,6 +9,8 @@ was not trained on).
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -24,20 +26,19 @@ class WaveformGRU(nn.Module):
     sizes : tuple of int
         Units of each recurrent layer.
     hidden_size : int
-        Of the dense layer.
+        Units of the dense layer.
     """
 
     architecture = "waveform_gru"
 
     def __init__(self, sizes: tuple[int, ...] = (16, 32), hidden_size: int = 32) -> None:
         super().__init__()
-        pairs = zip([1, *sizes], sizes, strict=False)
-        self.layers = nn.ModuleList(nn.GRU(num_in, num_out, batch_first=True) for num_in, num_out in pairs)
+        self.layers = nn.ModuleList(nn.GRU(*pair, batch_first=True) for pair in pairwise([1, *sizes]))
         self.dense = nn.Linear(sizes[-1], hidden_size)
         self.head = nn.Linear(hidden_size, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the log odds (B,) of spikes, of snippets (B, D) in µV."""
+        """Return the log odds (B,) that snippets (B, D), in µV, are spikes."""
         states = x[..., None] / UV  # B×D×1
         for layer in self.layers:
             states, _ = layer(states)  # B×D×H

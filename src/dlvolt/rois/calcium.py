@@ -1,4 +1,4 @@
-"""The optical mode of the sorter for calcium: rates, and the spikes they stand for, one unit for each ROI."""
+"""The optical mode of the sorter for calcium: spikes from estimated spike rates, one unit for each ROI."""
 
 from __future__ import annotations
 
@@ -23,42 +23,36 @@ def sort_calcium(
     recording : BaseRecording
         N channels: ROIs.
     traces : BaseRecording
-        Of those that have a signal, without gaps.
+        Traces of the ROIs that have a signal, with gaps filled.
     seen : Survey
-        Of the recording.
+        Survey of the recording.
     p : SorterParameters
         Parameters.
     num_workers : int
-        Threads.
+        Number of threads.
 
     Returns
     -------
     NumpySorting
-        One unit for each ROI, with its id. Several spikes may share a frame; ``spike_event_count`` tells for each how
-        many were found together, ``firing_rate`` counts them all.
+        One unit for each ROI, with the ROI's id. Several spikes may share a frame: ``spike_event_count`` is the number
+        of spikes of the event of each spike, and ``firing_rate`` counts all spikes.
     """
     rate = spike_rate(traces, p.model, p.device, p.refine)
     spikes = rate_spikes(rate, num_workers)
+    spikes = spikes[~seen.beside_gap(spikes, reach=0)]
     live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
-    missing = np.zeros(len(spikes), dtype=bool)
-    for segment, channel in ((s, c) for s, gaps in enumerate(seen.gaps) for c in gaps):
-        here = (spikes["segment_index"] == segment) & (live[spikes["channel_index"]] == channel)
-        missing[here] = seen.near_gap(segment, channel, spikes["sample_index"][here], 0)
-    spikes = spikes[~missing]
 
     vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
     vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
     vector["unit_index"] = roi = live[spikes["channel_index"]]
     sorting = as_sorting(vector, recording, recording.channel_ids)
-    num_samples = sum(recording.get_num_samples(segment) for segment in range(recording.get_num_segments()))
-    observed_s = np.maximum(num_samples - seen.num_missing, 1) / recording.sampling_frequency
     counts = np.empty(num_rois, dtype=object)
     counts[:] = [spikes["event_count"][roi == unit] for unit in range(num_rois)]
     sorting.set_property("polarity", np.where(seen.dead, "", "positive"))
     sorting.set_property("model_name", np.full(num_rois, rate.get_annotation("model_name")))
     sorting.set_property("model_version", np.full(num_rois, rate.get_annotation("model_version")))
-    sorting.set_property("flag", np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""))
-    sorting.set_property("firing_rate", np.bincount(roi, minlength=num_rois) / observed_s)
+    sorting.set_property("flag", seen.flag)
+    sorting.set_property("firing_rate", np.bincount(roi, minlength=num_rois) / seen.observed_s(recording))
     sorting.set_property("spike_event_count", counts)
     sorting.annotate(modality="calcium")
     return sorting

@@ -10,23 +10,23 @@ from scipy.ndimage import convolve1d
 from scipy.spatial import cKDTree
 from scipy.stats import binom
 from spikeinterface.core import BaseRecording, BaseSorting
-from spikeinterface.core.node_pipeline import PipelineNode
 
 from dlvolt.preprocessing.finite import check_polarity
 from dlvolt.preprocessing.random_chunks import random_chunks
 from dlvolt.robust import GAUSSIAN_MAD
 
-from .event_labels import as_peaks, at_spikes, frames_inside, typical
+from .event_labels import AtSpikes, as_peaks, at_spikes, typical
 
-COINCIDENT_MS, FLANK_MS = 1.0, (5.0, 50.0)  # spikes so close coincide; how many do by chance is seen at other lags
-HEIGHT_MS = (3.0, 10.0)  # from a spike: what lies in between is its surroundings
-CHANCE = 1e-3  # two ROIs leak only if they look so by chance less often
-MANY = 5  # spikes; of fewer nothing is said
-CLEAR = 2.0  # noise standard deviations: so much higher a spike is clearly the higher one
-RARE = 0.05  # of the coincidences; if an ROI is as rarely the clearly higher one, its leak into the other is not shown
-UNKNOWN_HEIGHT = 6.0  # noise standard deviations: twice the least that a network sees
-ROUNDS = 5  # of telling an ROI's own spikes from the leak, and measuring the leak without them
-NUM_CHUNKS, CHUNK_S = 20, 0.5  # of the recording, from which noise is estimated
+COINCIDENT_MS = 1.0  # spikes at most so far apart coincide
+FLANK_MS = (5.0, 50.0)  # lags at which chance coincidences are counted
+HEIGHT_MS = (3.0, 10.0)  # the baseline of a spike is so far before and after it
+CHANCE = 1e-3  # significance level of the tests for a leak
+MANY = 5  # fewest spikes from which anything is concluded
+CLEAR = 2.0  # noise standard deviations by which one of two coincident spikes is clearly the higher one
+RARE = 0.05  # an ROI leaks into a stronger one only if it is clearly higher in at least this share of coincidences
+UNKNOWN_HEIGHT = 6.0  # noise standard deviations; twice the height of the faintest spikes that a network finds
+ROUNDS = 5  # iterations of the estimate of a leak
+NUM_CHUNKS, CHUNK_S = 20, 0.5  # number and length of the chunks from which noise is estimated
 
 
 class Crosstalk(NamedTuple):
@@ -35,13 +35,13 @@ class Crosstalk(NamedTuple):
     Attributes
     ----------
     is_crosstalk : np.ndarray, shape (E,), bool
-        Whether a spike is a neighbour's.
+        Whether each spike is a neighbour's.
     source : np.ndarray, shape (E,), int
-        Channel index of the neighbour; -1 for spikes that are not flagged.
+        Channel index of that neighbour; -1 for spikes that are not flagged.
     pairs : np.ndarray, shape (P, 2), int
         Channel indices of (ROI, source): each pair of neighbours both ways.
     leak : np.ndarray, shape (P,)
-        Part of the source's spike height that the ROI shows; 0 where no leak was found.
+        Share of the source's spike height that appears in the ROI; 0 where no leak was found.
     """
 
     is_crosstalk: np.ndarray
@@ -59,30 +59,30 @@ def flag_crosstalk(
     scatter_um: float = 20.0,
     job_kwargs: dict[str, Any] | None = None,
 ) -> Crosstalk:
-    """Find the spikes of ROIs that are a neighbour's, because masks overlap or light scatters.
+    """Find spikes that are those of a neighbouring ROI, because masks overlap or light scatters.
 
-    If a part c of the light of ROI b reaches ROI a, then at every spike of b, also where no spike of a was detected, a
-    rises by c times what b rises. Synchrony makes a rise by its own spike height, and at some of b's spikes. With x a
-    trace turned so that spikes point up, the height of a spike is ::
+    If a share c of the light of ROI b reaches ROI a, then a rises at every spike of b, whether or not a spike of a was
+    detected, by c times the rise of b. If instead the two are synchronous, a rises by its own spike height, and only at
+    some of b's spikes. With x a trace turned so that spikes point up, the height of a spike is ::
 
         H(t) = x(t) - mean{x(t + k): 3 ms ≤ |k| ≤ 10 ms}
 
-    in a, b or, without a spike, any ROI, and it is compared between ROIs in units of their noise.
+    It is measured in a, in b, and in ROIs without a spike at that time, in units of the noise of each ROI.
 
-    1. Spikes of a and b coincide if they are at most 1 ms, or a frame, apart. The ROI that is clearly the higher one
-       (by 2 noise standard deviations) in more coincidences is the stronger. Light leaks from it to the weaker, and
-       coincident spikes are its; only if most coincidences are clear, and some the other way, light may leak both ways,
-       and each coincidence is of the ROI that is higher there.
-    2. h_a, a's own spike height, is the median H_a of its spikes that are not another's by step 1; if there are fewer
-       than 5, it is taken to be 6 noise standard deviations.
-    3. c is the median of H_a over that of H_b, at the spikes of b, without those at which a spikes itself:
-       H_a - c H_b > h_a / 2. It is found by iteration, from the lowest decile of H_a. There is a leak if H_a is
-       positive there (sign test), and a and b coincide more often than at lags of 5 to 50 ms (conditional test of two
-       Poisson rates: Przyborowski and Wilenski, Biometrika 31, 1940), both with p < 0.001.
-    4. A spike of a that coincides with one of b, and by step 1 is b's, is cross-talk if there is a leak and H_a is
+    1. Spikes of a and b coincide if they are at most 1 ms, or one frame, apart. The ROI that is clearly the higher one
+       (by 2 noise standard deviations) in more coincidences is the stronger. Light leaks from it to the weaker one, and
+       coincident spikes are assigned to it. Only if most coincidences are clear, and some of them the other way, light
+       may leak both ways, and each coincidence is assigned to the ROI that is higher there.
+    2. h_a, a's own spike height, is the median H_a of its spikes that step 1 does not assign to another ROI; if there
+       are fewer than 5, it is taken to be 6 noise standard deviations.
+    3. c is the median of H_a over that of H_b, at the spikes of b without those at which a spikes itself, which have
+       H_a - c H_b > h_a / 2. It is found by iteration from the lowest decile of H_a. There is a leak if H_a is positive
+       at these spikes (sign test), and if a and b coincide more often than at lags of 5 to 50 ms (conditional test of
+       two Poisson rates: Przyborowski and Wilenski, Biometrika 31, 1940), both with p < 0.001.
+    4. A spike of a that coincides with one of b and was assigned to b is cross-talk if there is a leak and H_a is
        nearer to c H_b than to c H_b + h_a.
 
-    Where a is in synchrony with nine in ten of b's spikes or more, it looks as if b leaked.
+    If a is in synchrony with nine in ten of b's spikes or more, this cannot be told from a leak.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ def flag_crosstalk(
     spikes : np.ndarray, shape (E,), or BaseSorting
         As for `label_events`.
     polarity : str or list of str, default: "positive"
-        Which way spikes go, of all channels or of each: "positive" or "negative".
+        Polarity of spikes, of all channels or of each: "positive" or "negative".
     pairs : np.ndarray, shape (P, 2), int, optional
         Channel indices of ROIs that may leak into each other; by default `neighbouring_pairs(recording, scatter_um)`,
-        so where positions are unknown nothing is flagged.
+        so nothing is flagged where positions are unknown.
     scatter_um : float, default: 20.0
-        How far light scatters, µm.
+        How far light scatters, in µm.
     job_kwargs : dict, optional
-        SpikeInterface's, for reading in chunks and in parallel.
+        SpikeInterface's job_kwargs, for reading in chunks and in parallel.
 
     Returns
     -------
@@ -125,8 +125,8 @@ def flag_crosstalk(
     heights = at_spikes(recording, peaks, node, job_kwargs)  # E×(1 + M), noise standard deviations
     lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     flank = frames(FLANK_MS[1], recording)
-    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(len(lengths))  # segments out of each other's reach
-    times = peaks["sample_index"] + offsets[peaks["segment_index"]]
+    offsets = np.cumsum([0, *lengths[:-1]]) + 2 * flank * np.arange(len(lengths))
+    times = peaks["sample_index"] + offsets[peaks["segment_index"]]  # in which segments are far from each other
     order = np.lexsort((times, peaks["channel_index"]))
     borders = np.searchsorted(peaks["channel_index"][order], np.arange(1, num_channels))
     trains = np.split(order, borders)  # the spikes of each ROI
@@ -156,14 +156,14 @@ def flag_crosstalk(
 
 
 class Contest(NamedTuple):
-    """What the spikes of ROI a may be of ROI b.
+    """The spikes of ROI a that may be those of ROI b.
 
     Attributes
     ----------
     lost, by : np.ndarray, shape (K,), int
-        Spikes of a that coincide with higher ones of b, and these.
+        Spikes of a that are assigned to b, and the spikes of b with which they coincide.
     causes : np.ndarray, shape (S,), int
-        Spikes of b that may leak.
+        Spikes of b that may leak into a.
     leaking : bool
         Whether a and b coincide more often than by chance.
     """
@@ -177,23 +177,23 @@ class Contest(NamedTuple):
 def contest(
     times: np.ndarray, own: np.ndarray, a: np.ndarray, b: np.ndarray, recording: BaseRecording, wins_ties: bool
 ) -> Contest:
-    """Find the spikes of ROI a that may be of ROI b: the coincident ones, if b is the stronger, or higher there.
+    """Find the spikes of ROI a that may be those of ROI b; step 1 of `flag_crosstalk`.
 
     Parameters
     ----------
     times, own : np.ndarray, shape (E,)
         Frames of all spikes, and their heights in noise standard deviations.
-    a, b : np.ndarray, shapes (S,) and (T,), int
-        The spikes of either ROI, ascending in time.
+    a, b : np.ndarray, shapes (A,) and (B,), int
+        Indices of the spikes of each ROI, ascending in time.
     recording : BaseRecording
-        Knows how long a frame is.
+        The recording, whose sampling frequency is used.
     wins_ties : bool
-        Whether b is the stronger of two that are equal, as an ROI and its copy are.
+        Whether b counts as the stronger of two equal ROIs, as an ROI and its copy are.
 
     Returns
     -------
     Contest
-        See there.
+        The spikes, and whether there may be a leak.
     """
     nobody = np.zeros(0, dtype=int)
     if min(len(a), len(b)) < MANY:
@@ -211,7 +211,7 @@ def contest(
     leaking = len(lost) >= MANY and binom.sf(num_coincident - 1, in_all, chance) < CHANCE
 
     excess = own[by] - own[lost]
-    lower, higher = np.count_nonzero(excess < -CLEAR), np.count_nonzero(excess > CLEAR)  # b clearly is
+    lower, higher = np.count_nonzero(excess < -CLEAR), np.count_nonzero(excess > CLEAR)  # so b clearly is
     mutual = lower + higher > len(lost) / 2 and min(lower, higher) >= max(MANY, RARE * len(lost))
     if mutual:
         mine = by[excess < 0]
@@ -224,24 +224,24 @@ def contest(
 
 
 def count_pairs(one: np.ndarray, other: np.ndarray, lag: int) -> int:
-    """Count the pairs of ascending times, one of each, that are at most a lag apart."""
+    """Count pairs of times, one of each ascending array, that are at most `lag` apart."""
     return int(np.sum(np.searchsorted(other, one + lag, side="right") - np.searchsorted(other, one - lag)))
 
 
 def estimate_leak(in_a: np.ndarray, in_b: np.ndarray, usual: float) -> float:
-    """Return which part of b's spike height a shows, 0 if none for sure.
+    """Return the share of b's spike height that appears in a, or 0 if it is not significant.
 
     Parameters
     ----------
     in_a, in_b : np.ndarray, shape (S,)
-        Heights of both at the spikes of b.
+        Heights in a and in b at the spikes of b, in noise standard deviations.
     usual : float
         Height of a's own spikes.
 
     Returns
     -------
     float
-        c of `flag_crosstalk`.
+        The share c of `flag_crosstalk`.
     """
     finite = np.isfinite(in_a) & np.isfinite(in_b)
     in_a, in_b = in_a[finite], in_b[finite]
@@ -258,17 +258,17 @@ def estimate_leak(in_a: np.ndarray, in_b: np.ndarray, usual: float) -> float:
     return float(leak) if sure else 0.0
 
 
-class SpikeHeights(PipelineNode):
-    """Measure the height of spikes in their own and in neighbouring ROIs; for SpikeInterface's pipeline.
+class SpikeHeights(AtSpikes):
+    """Measure the height of spikes in their own and in neighbouring ROIs, in noise standard deviations.
 
     Parameters
     ----------
     recording : BaseRecording
         One ROI per channel.
     neighbours : np.ndarray, shape (N, 1 + M), int
-        Of each channel itself and the channels to look at.
+        Each channel, followed by its neighbours.
     signs : np.ndarray, shape (N,)
-        -1 for channels that have to be turned.
+        -1 for channels whose spikes go down, else 1.
 
     Attributes
     ----------
@@ -276,47 +276,29 @@ class SpikeHeights(PipelineNode):
         Standard deviation of heights where there is no spike, in the recording's units.
     """
 
-    _compute_has_extended_signature = True
-
     def __init__(self, recording: BaseRecording, neighbours: np.ndarray, signs: np.ndarray) -> None:
-        PipelineNode.__init__(self, recording)
         close, far = (frames(duration, recording) for duration in HEIGHT_MS)
+        super().__init__(recording, far, np.dtype("float64"))
         self.lags = np.arange(-far, far + 1)
         beside = np.abs(self.lags) >= min(close, far)
         self.weights = np.where(self.lags == 0, 1.0, -(beside / beside.sum()))
         self.neighbours, self.signs = neighbours, signs
         self.noise = height_noise(recording, self.weights)
-        self._kwargs.update(neighbours=neighbours, signs=signs)
 
-    def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at."""
-        return int(self.lags[-1])
-
-    def get_dtype(self) -> np.dtype:
-        """Return the type of the heights."""
-        return np.dtype("float64")
-
-    def compute(
-        self,
-        traces: np.ndarray,
-        start_frame: int,
-        end_frame: int,
-        segment_index: int,
-        max_margin: int,
-        peaks: np.ndarray,
+    def measure(
+        self, traces: np.ndarray, samples: np.ndarray, channels: np.ndarray, inside: tuple[int, int]
     ) -> np.ndarray:
-        """Return the heights at the peaks of a chunk in noise standard deviations, shape (E, 1 + M)."""
-        inside = frames_inside(self.time_series, start_frame, segment_index, max_margin, len(traces))
-        channels = self.neighbours[peaks["channel_index"]]  # E×(1 + M)
+        """Return the heights at spikes, shape (E, 1 + M)."""
+        channels = self.neighbours[channels]  # E×(1 + M)
         heights = np.zeros(channels.shape)
         for lag, weight in zip(self.lags, self.weights, strict=True):
             if weight != 0:
-                heights += weight * traces[np.clip(peaks["sample_index"] + lag, *inside)[:, None], channels]
+                heights += weight * traces[np.clip(samples + lag, *inside)[:, None], channels]
         return heights * (self.signs / self.noise)[channels]
 
 
 def height_noise(recording: BaseRecording, weights: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of weighted sums of samples, shape (N,), from medians in random chunks."""
+    """Estimate the standard deviation of weighted sums of samples by medians in random chunks, shape (N,)."""
     chunks = random_chunks(recording, NUM_CHUNKS, CHUNK_S)
     heights = np.concatenate([convolve1d(chunk.astype("float64"), weights, axis=0, mode="nearest") for chunk in chunks])
     noise = np.ma.median(np.abs(np.ma.masked_invalid(heights)), axis=0).filled(0.0) / GAUSSIAN_MAD
@@ -324,7 +306,7 @@ def height_noise(recording: BaseRecording, weights: np.ndarray) -> np.ndarray:
 
 
 def frames(duration_ms: float, recording: BaseRecording) -> int:
-    """Return the number of frames that a duration lasts, at least one."""
+    """Return the number of frames of a duration, at least one."""
     return max(1, round(duration_ms / 1000 * recording.sampling_frequency))
 
 
@@ -334,7 +316,7 @@ def both_ways(pairs: np.ndarray, num_channels: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are no pairs of different channels.
+        If they are not pairs of different channels.
     """
     pairs = np.asarray(pairs)
     if pairs.size == 0:
@@ -347,7 +329,7 @@ def both_ways(pairs: np.ndarray, num_channels: int) -> np.ndarray:
 
 
 def neighbour_table(pairs: np.ndarray, num_channels: int) -> np.ndarray:
-    """Return each channel and, from pairs both ways, its neighbours, filled up with itself, shape (N, 1 + M)."""
+    """Return each channel followed by its neighbours, padded with the channel itself, shape (N, 1 + M)."""
     rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
     table = np.tile(np.arange(num_channels)[:, None], (1, 2 + rank.max()))
     table[pairs[:, 0], 1 + rank] = pairs[:, 1]
@@ -355,18 +337,18 @@ def neighbour_table(pairs: np.ndarray, num_channels: int) -> np.ndarray:
 
 
 def neighbouring_pairs(recording: BaseRecording, scatter_um: float = 20.0) -> np.ndarray:
-    """Find the ROIs whose light may mix: those closer to each other than their radii and scattered light reach.
+    """Find pairs of ROIs whose light may mix, because they are close to each other.
 
-    That is, ``|x_a - x_b| < r_a + r_b + s`` with centroids x, radii r = sqrt(A / π) of discs with the ROIs' areas A,
-    and s, how far light scatters. ROIs in different planes are no neighbours, nor are parts of one neuron, which share
-    their spikes: those of a recording with the annotation ``same_neuron``.
+    The condition is ``|x_a - x_b| < r_a + r_b + s`` with centroids x, radii r = sqrt(A / π) of discs with the ROIs'
+    areas A, and the distance s over which light scatters. ROIs in different planes are not neighbours. Nor are the ROIs
+    of a recording with the annotation ``same_neuron``: they are parts of one neuron, which share their spikes.
 
     Parameters
     ----------
     recording : BaseRecording
         The channel properties "centroid", "centroid_unit", "num_pixels" and "plane" are used, and the annotation
-        "pixel_size_um"; without centroids, the positions of the probe. Where areas are unknown radii are 0, and so is
-        the scatter where centroids are in pixels of unknown size.
+        "pixel_size_um"; without centroids, the positions of the probe. Radii are 0 if areas are unknown, and the
+        scatter is 0 if centroids are in pixels of unknown size.
     scatter_um : float, default: 20.0
         s, in µm.
 
@@ -382,15 +364,12 @@ def neighbouring_pairs(recording: BaseRecording, scatter_um: float = 20.0) -> np
     """
     if not scatter_um >= 0:
         raise ValueError(f"scatter_um must be a distance, not {scatter_um}")
-    if recording.get_annotation("same_neuron") or recording.get_num_channels() < 2:
-        return np.zeros((0, 2), dtype=int)
     centroids, unit = recording.get_property("centroid"), recording.get_property("centroid_unit")
+    in_pixels = centroids is not None and unit is not None and unit[0] == "pixels"
     if centroids is None and recording.has_probe():
-        centroids, in_pixels = recording.get_channel_locations(), False
-    elif centroids is None:
+        centroids = recording.get_channel_locations()
+    if centroids is None or recording.get_annotation("same_neuron"):
         return np.zeros((0, 2), dtype=int)
-    else:
-        in_pixels = unit is not None and unit[0] == "pixels"
     pixel_um = recording.get_annotation("pixel_size_um")
     num_pixels = recording.get_property("num_pixels")
     area = np.zeros(len(centroids))

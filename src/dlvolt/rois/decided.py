@@ -1,4 +1,4 @@
-"""Spikes of a recording, proposed by a network and decided by the model of each trace."""
+"""Spikes of a whole recording, proposed by a network and decided by a model of each trace."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ from dlvolt.threads import map_in_threads
 
 from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
 
-BLOCK_S = 8.0  # stretches that are searched as one, so that spikes do not depend on how the recording is cut
-SAMPLE_S = 40.0  # that models are learnt from, in blocks
+BLOCK_S = 8.0  # blocks are searched as a whole, so that spikes do not depend on the chunks of the recording
+SAMPLE_S = 40.0  # length of the sample from which models are learnt, in whole blocks
 BATCH = 32  # traces that are learnt and searched together
 SIGNS = {"positive": 1.0, "negative": -1.0}
-UNSURE, SURE = 0.65, 0.87  # F1 that is to be expected of a network alone
-FEWER, MORE = 0.65, 1.1  # spikes than it proposes
-KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter
+UNSURE, SURE = 0.65, 0.87  # expected F1 of the network: below it is unsure of all spikes, above sure of nearly all
+FEWER, MORE = 0.65, 1.1  # spikes of the model over those of the network: too few if unsure, too many if sure
+KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter than a block
 
 Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
 
 
 class DecidedSpikes:
-    """The models of the traces of a recording, and what they find.
+    """Models of the traces of a recording, which decide on the spikes that a network proposes.
 
     Parameters
     ----------
     traces : BaseRecording
         N channels: fluorescence or ΔF/F.
     probability : BaseRecording
-        Of a spike at each sample, from `dlvolt.preprocessing.spike_probability`.
+        Spike probability of each sample, from `dlvolt.preprocessing.spike_probability`.
     separation : int
         Spikes lie more than so many samples apart.
     seed : int, default: 0
-        Of the sample that the models are learnt from.
+        Seed of the sample from which models are learnt.
     num_workers : int, default: 1
-        Threads that read it and learn.
+        Number of threads that read the sample and learn.
 
     Attributes
     ----------
     channels : np.ndarray, shape (M,)
-        Those that a model decides; in the others there is too little to learn from.
+        Channels that have a model; the others have too few spikes to learn from.
     thresholds : np.ndarray, shape (M,)
-        Half of the F1 to be expected of them, within 0.3 and 0.5, see `dlvolt.detection.expected_f1_thresholds`.
+        Thresholds on the probability of their spikes: half of the expected F1, but 0.3 at least and 0.5 at most; see
+        `dlvolt.detection.expected_f1_thresholds`.
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class DecidedSpikes:
 
         def of_some(channels: np.ndarray) -> tuple[list[TraceModel | None], list[Found]]:
             some = signs[channels] * sample[:, channels]
-            return learn(some, chances[:, channels], rate, self.separation, self.block)
+            return learn(some, chances[:, channels], traces.sampling_frequency, self.separation, self.block)
 
-        rate, batches = traces.sampling_frequency, np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
+        batches = np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)
         models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
         for n, chance in enumerate(chances.T):
@@ -95,7 +96,7 @@ class DecidedSpikes:
         self.blocks: dict[tuple[int, int], Spikes] = {}
 
     def find(self, segment: int, start: int, end: int) -> Spikes:
-        """Return the events from one sample to another that may be spikes, by block."""
+        """Return frames, channels and probabilities of the events in a stretch that may be spikes, by block."""
         places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
         spikes = {place: self.blocks[place] for place in places if place in self.blocks}
         missing = [place for place in places if place not in spikes]
@@ -118,7 +119,7 @@ class DecidedSpikes:
         return block * self.block, min((block + 1) * self.block, self.traces.get_num_samples(segment))
 
     def _probabilities(self, segment: int, first: int, last: int) -> dict[tuple[int, int], np.ndarray]:
-        """Return what the network says of some blocks one after the other, by segment and block."""
+        """Return the network's probabilities in consecutive blocks, by segment and block."""
         start, end = self._ends(segment, first)[0], self._ends(segment, last)[1]
         parts = np.split(self.probability.get_traces(segment, start, end), range(self.block, end - start, self.block))
         return {(segment, first + n): part for n, part in enumerate(parts)}
@@ -126,7 +127,7 @@ class DecidedSpikes:
     def _spikes(
         self, segment: int, first: int, last: int, chances: dict[tuple[int, int], np.ndarray]
     ) -> dict[tuple[int, int], Spikes]:
-        """Return the events that may be spikes, of some blocks one after the other, by segment and block."""
+        """Return the events that may be spikes in consecutive blocks, by segment and block."""
         sides, ids = margin(self.traces.sampling_frequency), self.traces.channel_ids
         start, end = self._ends(segment, first)[0] - sides, self._ends(segment, last)[1] + sides
         samples = mirror(np.arange(start, end), self.traces.get_num_samples(segment))
@@ -151,17 +152,18 @@ class DecidedSpikes:
 
 
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
-    """Tell whether the spikes that a model finds are too few or too many to be believed, as the network sees it.
+    """Return whether a model finds implausibly few or many spikes, compared with the network.
 
-    In much noise, where the network is not sure of any spike, a few maxima that look alike can make a template of their
-    own, and the others are lost. Where the network is sure of nearly all, many more are something else, spikelets say.
+    In strong noise, where the network is unsure of all spikes, a few similar maxima can become the template, and the
+    other spikes are lost. Where the network is sure of nearly all spikes, many more events are not spikes but, for
+    example, spikelets.
 
     Parameters
     ----------
     decided : np.ndarray, shape (E,)
-        Probabilities of the events of the model.
+        Probabilities of the model's events.
     probability : np.ndarray, shape (T,)
-        By the network.
+        Spike probability of each sample by the network.
     separation : int
         Spikes lie at least so many samples apart.
     """
@@ -172,7 +174,7 @@ def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -
 
 
 def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Return runs of blocks, given as (segment, block) and ascending, as (segment, first, last)."""
+    """Return runs of consecutive blocks as (segment, first, last), given ascending blocks as (segment, block)."""
     runs: list[tuple[int, int, int]] = []
     for segment, block in places:
         if runs and runs[-1][0] == segment and runs[-1][2] == block - 1:
@@ -183,7 +185,7 @@ def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def points(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
-    """Return which way a trace goes where a network sees spikes: 1 for up, -1 for down."""
+    """Return the direction of a trace (T,) at the spikes that a network finds: 1 for up, -1 for down."""
     peaks, _ = find_peaks(np.pad(probability, 1), distance=max(1, separation))
     peaks -= 1
     reach = 2 * separation

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
 from dlvolt.preprocessing.finite import check_polarity
 
-BASELINE_MS = 40.0  # before an event, that its depolarisation is measured from
+BASELINE_MS = 40.0  # length of the baseline before an event, from which its depolarisation is measured
 EVENT_DTYPE = np.dtype([("label", "U7"), ("event", "int64"), ("height", "float32"), ("depolarisation", "float32")])
 LEVELS_DTYPE = np.dtype([(name, "float64") for name in ("peak", "before", "after", "baseline", "earlier")])
 
@@ -43,16 +44,16 @@ def label_events(
 
         D = max( max_k m(tk + 2, L) - m(t1 - 1 - B, B),  m(t1 - 1 - L, L) - m(t1 - 1 - L - B, B) )
 
-    where m(t, L) is the median of the L frames from t on, L lasts `plateau_ms` and B 40 ms: what the trace exceeds half
-    of the time right after a spike, or right before the first, for spikelets may have been missed, over the baseline
-    before it. The event is complex if D is at least `plateau_fraction` of the ROI's spike height h, the median over its
-    events of max(x(t1 - 1), x(t1), x(t1 + 1)) - m(t1 - 1 - L, L). While the trace stays up so, from one event to a next
+    where m(t, L) is the median of the L frames from t on, L lasts `plateau_ms` and B 40 ms. So D is the level over the
+    baseline right after a spike, or right before the first one, as spikelets may have been missed. The event is complex
+    if D is at least `plateau_fraction` of the ROI's spike height h, the median over its events of
+    max(x(t1 - 1), x(t1), x(t1 + 1)) - m(t1 - 1 - L, L). If the trace stays at such a level from one event to the next,
     at most 2 L later, both are one complex spike.
 
-    Complex spikes as bursts on a depolarisation of tens of milliseconds: see Grienberger et al. (2014). Bursts: Harris
-    et al. (2001) take intervals up to 6 ms in hippocampal pyramidal cells; 10 ms lets each spike be one frame of 2 ms
-    off. A camera of 500 Hz or less does not see the trace return between spikes 5 ms apart, so there a fast burst may
-    pass for a complex spike.
+    Grienberger et al. (2014) describe complex spikes as bursts on a depolarisation of tens of milliseconds. For bursts,
+    Harris et al. (2001) take intervals up to 6 ms in hippocampal pyramidal cells; 10 ms allows for an error of a frame
+    of 2 ms in each spike. At 500 frames per second or less, a trace does not return to its baseline between spikes 5 ms
+    apart, so a fast burst may pass for a complex spike.
 
     Parameters
     ----------
@@ -62,24 +63,25 @@ def label_events(
         Spikes of all ROIs: with fields "sample_index", "channel_index" and "segment_index", as SpikeInterface's peaks
         have; or a sorting whose unit ids are channel ids of the recording.
     polarity : str or list of str, default: "positive"
-        Which way spikes go, of all channels or of each: "positive" or "negative".
+        Polarity of spikes, of all channels or of each: "positive" or "negative".
     burst_interval_ms : float, default: 10.0
-        Longest interval between consecutive spikes of a burst; 0: there are none.
+        Longest interval between consecutive spikes of a burst; 0: there are no bursts.
     plateau_ms : float, default: 10.0
-        A depolarisation lasts at least half of it.
+        Length of the stretches whose median is compared with the baseline; a depolarisation lasts at least half as
+        long.
     plateau_fraction : float, default: 0.7
-        Least depolarisation of a complex spike, in spike heights. Indicators and cameras that are slow make spikes
-        lower and leave depolarisations as they are, so for fast ones it may be less.
+        Least depolarisation of a complex spike, in spike heights. Slow indicators and cameras make spikes lower but
+        leave depolarisations as they are, so it may be less for fast ones.
     job_kwargs : dict, optional
-        SpikeInterface's, for reading in chunks and in parallel.
+        SpikeInterface's job_kwargs, for reading in chunks and in parallel.
 
     Returns
     -------
     np.ndarray, shape (E,)
         Aligned with `spikes`, or with `spikes.to_spike_vector()`. Fields: "label" ("single", "burst" or "complex"),
-        "event" (0, 1, …, in order of channel, segment and time), "height" (of the event's first spike, of which h is
-        the median, in the recording's units), and "depolarisation" (D / h of the event; NaN where the trace ends or is
-        NaN, and if the spikes of the ROI have no height).
+        "event" (0, 1, …, in order of channel, segment and time), "height" (that of the event's first spike, of which h
+        is the median, in the recording's units), and "depolarisation" (D / h of the event; NaN where the trace ends or
+        is NaN, and if the spikes of the ROI have no height).
 
     Raises
     ------
@@ -130,18 +132,18 @@ def label_events(
 
 
 def joined_by_depolarisation(levels: np.ndarray, start: np.ndarray, near: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Return the events that are left when those are joined between which the trace stays up.
+    """Join events between which the trace stays depolarised, and return the events that are left.
 
     Parameters
     ----------
     levels : np.ndarray, shape (E,), dtype LEVELS_DTYPE
-        Of the spikes, by channel and time.
+        Levels of the trace at the spikes, by channel and time.
     start : np.ndarray, shape (M,)
         First spike of each event.
     near : np.ndarray, shape (E - 1,), bool
-        Whether a spike and the next are close enough.
+        Whether a spike and the next are close enough in time.
     least : np.ndarray, shape (M,)
-        How far up the trace has to stay.
+        Least depolarisation between events that are joined.
 
     Returns
     -------
@@ -156,33 +158,32 @@ def joined_by_depolarisation(levels: np.ndarray, start: np.ndarray, near: np.nda
     return np.unique(origin)
 
 
-class SpikeLevels(PipelineNode):
-    """Measure the trace at spikes, before them and after them, see `label_events`; for SpikeInterface's pipeline.
+class AtSpikes(PipelineNode):
+    """Base of nodes of SpikeInterface's pipeline that measure traces around spikes; they implement `measure`.
 
     Parameters
     ----------
     recording : BaseRecording
         One ROI per channel.
-    plateau, baseline : int
-        L and B in frames.
-    signs : np.ndarray, shape (N,)
-        -1 for channels that have to be turned.
+    margin : int
+        Number of samples before and after a spike that are read.
+    dtype : np.dtype
+        Type of the measurements.
     """
 
     _compute_has_extended_signature = True
 
-    def __init__(self, recording: BaseRecording, plateau: int, baseline: int, signs: np.ndarray) -> None:
-        PipelineNode.__init__(self, recording)
-        self.plateau, self.baseline, self.signs = plateau, baseline, signs
-        self._kwargs.update(plateau=plateau, baseline=baseline, signs=signs)
+    def __init__(self, recording: BaseRecording, margin: int, dtype: np.dtype) -> None:
+        super().__init__(recording)
+        self.margin, self.dtype = margin, dtype
 
     def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at."""
-        return 2 + self.plateau + self.baseline
+        """Return the number of samples before and after a chunk that are read."""
+        return self.margin
 
     def get_dtype(self) -> np.dtype:
-        """Return the type of the levels."""
-        return LEVELS_DTYPE
+        """Return the type of the measurements."""
+        return self.dtype
 
     def compute(
         self,
@@ -193,32 +194,54 @@ class SpikeLevels(PipelineNode):
         max_margin: int,
         peaks: np.ndarray,
     ) -> np.ndarray:
-        """Return the levels at the peaks of a chunk, shape (E,), dtype LEVELS_DTYPE."""
-        inside = frames_inside(self.time_series, start_frame, segment_index, max_margin, len(traces))
-        t, channels = peaks["sample_index"], peaks["channel_index"]
+        """Return the measurements at the peaks of a chunk, shape (E, …)."""
+        first = max(0, max_margin - start_frame)
+        last = self.time_series.get_num_samples(segment_index) - 1 - (start_frame - max_margin)
+        inside = first, min(len(traces) - 1, last)  # the first and the last sample that are not padding
+        return self.measure(traces, peaks["sample_index"], peaks["channel_index"], inside)
+
+    def measure(
+        self, traces: np.ndarray, samples: np.ndarray, channels: np.ndarray, inside: tuple[int, int]
+    ) -> np.ndarray:
+        """Return the measurements at spikes (E,) in traces (T, N), whose samples outside `inside` are padding."""
+        raise NotImplementedError
+
+
+class SpikeLevels(AtSpikes):
+    """Measure the levels of the trace at spikes, before and after them; see `label_events`.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        One ROI per channel.
+    plateau, baseline : int
+        L and B in frames.
+    signs : np.ndarray, shape (N,)
+        -1 for channels whose spikes go down, else 1.
+    """
+
+    def __init__(self, recording: BaseRecording, plateau: int, baseline: int, signs: np.ndarray) -> None:
+        super().__init__(recording, 2 + plateau + baseline, LEVELS_DTYPE)
+        self.plateau, self.baseline, self.signs = plateau, baseline, signs
+
+    def measure(
+        self, traces: np.ndarray, samples: np.ndarray, channels: np.ndarray, inside: tuple[int, int]
+    ) -> np.ndarray:
+        """Return the levels at spikes, shape (E,), dtype LEVELS_DTYPE."""
 
         def around(first: int, length: int) -> np.ndarray:
-            frames = t[:, None] + np.arange(first, first + length)
+            frames = samples[:, None] + np.arange(first, first + length)
             values = traces[np.clip(frames, *inside), channels[:, None]] * self.signs[channels, None]
             return np.where((frames >= inside[0]) & (frames <= inside[1]), values, np.nan)  # E×length
 
         long, short = self.baseline, self.plateau
-        levels = np.empty(len(peaks), dtype=LEVELS_DTYPE)
+        levels = np.empty(len(samples), dtype=LEVELS_DTYPE)
         levels["peak"] = around(-1, 3).max(axis=1)
         levels["before"] = np.median(around(-1 - short, short), axis=1)
         levels["after"] = np.median(around(2, short), axis=1)
         levels["baseline"] = np.median(around(-1 - long, long), axis=1)
         levels["earlier"] = np.median(around(-1 - short - long, long), axis=1)
         return levels
-
-
-def frames_inside(
-    recording: BaseRecording, start_frame: int, segment_index: int, max_margin: int, num_samples: int
-) -> tuple[int, int]:
-    """Return the first and the last sample of a chunk of the pipeline that are the recording's, not padding."""
-    first = max(0, max_margin - start_frame)
-    last = recording.get_num_samples(segment_index) - 1 - (start_frame - max_margin)
-    return first, min(num_samples - 1, last)
 
 
 def as_peaks(recording: BaseRecording, spikes: np.ndarray | BaseSorting) -> np.ndarray:
@@ -234,7 +257,7 @@ def as_peaks(recording: BaseRecording, spikes: np.ndarray | BaseSorting) -> np.n
     Raises
     ------
     ValueError
-        If a spike does not lie in the recording, or a unit is not one of its channels.
+        If a spike lies outside the recording, or a unit is not one of its channels.
     """
     if isinstance(spikes, BaseSorting):
         channel_of = {channel: index for index, channel in enumerate(recording.channel_ids)}
@@ -264,12 +287,12 @@ def as_peaks(recording: BaseRecording, spikes: np.ndarray | BaseSorting) -> np.n
 
 
 def at_spikes(
-    recording: BaseRecording, peaks: np.ndarray, node: PipelineNode, job_kwargs: dict[str, Any] | None
+    recording: BaseRecording, peaks: np.ndarray, node: AtSpikes, job_kwargs: dict[str, Any] | None
 ) -> np.ndarray:
-    """Return what a node of the pipeline computes at peaks, of any order, aligned with them, shape (E, …)."""
+    """Return the measurements of a node at peaks, which may have any order, aligned with them, shape (E, …)."""
     order = np.lexsort((peaks["sample_index"], peaks["segment_index"]))
     retriever = PeakRetriever(recording, peaks[order])
-    node.parents = node._kwargs["parents"] = [retriever]
+    node.parents = [retriever]
     values = run_node_pipeline(recording, [retriever, node], job_kwargs or {}, job_name="measure spikes")
     aligned = np.empty_like(values)
     aligned[order] = values
@@ -277,9 +300,6 @@ def at_spikes(
 
 
 def typical(values: np.ndarray, channels: np.ndarray, num_channels: int) -> np.ndarray:
-    """Return the median of the finite values of each channel, shape (N,), NaN where there are none."""
-    finite = np.isfinite(values)
-    order = np.argsort(channels[finite], kind="stable")
-    borders = np.searchsorted(channels[finite][order], np.arange(1, num_channels))
-    each = np.split(values[finite][order], borders)
-    return np.array([np.median(one) if len(one) else np.nan for one in each])
+    """Return the median of the finite values of each channel, NaN for channels without any, shape (N,)."""
+    finite = pd.Series(np.where(np.isfinite(values), values, np.nan))
+    return finite.groupby(channels).median().reindex(range(num_channels)).to_numpy(copy=True)

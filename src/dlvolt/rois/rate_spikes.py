@@ -1,4 +1,4 @@
-"""From estimated spike rates to discrete spikes."""
+"""Discrete spikes from estimated spike rates."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ RATE_SPIKE_DTYPE = np.dtype([*base_peak_dtype, ("event", "int64"), ("event_count
 
 
 def rate_spikes(rate: BaseRecording, num_workers: int = 1) -> np.ndarray:
-    """Find the spikes that rates stand for.
+    """Convert spike rates to spikes.
 
-    An event is a stretch in which the rate is above zero, and has as many spikes as its integral says, rounded; one
-    whose integral is below a half has none. Spike k of an event is where its integral reaches k - 1/2: so there are as
-    many as fit the rate, also where they come too fast for the frame rate, and several may share a sample.
+    An event is a stretch in which the rate is above zero. Its number of spikes is its integral, rounded, so an event
+    whose integral is below one half has none. Spike k of an event is at the sample where its integral reaches k - 1/2.
+    Several spikes may share a sample, so that their number fits the rate also where it exceeds the frame rate.
 
     Parameters
     ----------
     rate : BaseRecording
         Spikes per second, from `dlvolt.preprocessing.spike_rate`.
     num_workers : int, default: 1
-        Threads; each reads one channel of one segment at a time.
+        Number of threads; each reads one channel of one segment at a time.
 
     Returns
     -------
     np.ndarray, shape (E,)
-        One row for each spike, by segment, sample and channel: SpikeInterface's peaks, whose amplitude is the rate in
-        spikes per second, with ``event``, a number from 0 on, and ``event_count``, how many spikes the event has.
+        One row for each spike, by segment, sample and channel. Fields are those of SpikeInterface's peaks, whose
+        amplitude is the rate in spikes per second; ``event``, the number of the event from 0 on; and ``event_count``,
+        the number of spikes of the event.
 
     Raises
     ------
     ValueError
-        If a rate is negative, as no rate is.
+        If a rate is negative.
     """
 
     def of_one(segment_and_channel: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
 from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
-from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface.preprocessing import scale
 from threadpoolctl import threadpool_limits
@@ -36,22 +35,22 @@ from dlvolt.rois.decided import BLOCK_S
 from dlvolt.rois.event_labels import EVENT_DTYPE, label_events, typical
 from dlvolt.rois.survey import Survey, survey
 from dlvolt.sortings import as_sorting
+from dlvolt.threads import job_kwargs_for_threads
 
-BRIDGED_MS = 50.0  # missing samples are interpolated over gaps as long as this
-BESIDE_GAP_MS = 5.0  # what is found so close to missing samples is no spike
+BRIDGED_MS = 50.0  # missing samples are interpolated over gaps up to this long
+BESIDE_GAP_MS = 5.0  # detections so close to missing samples are dropped
 SAMPLES_PER_CHUNK = 15_000_000  # of all ROIs together; bounds the memory
-MOST_BLOCKS = 16  # of a chunk: the longer it is, the fewer windows of the network are read for two
-CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
+MOST_BLOCKS = 16  # largest number of blocks per chunk; in longer chunks fewer windows are computed twice
 
 
 def check(recording: BaseRecording, p: SorterParameters) -> None:
-    """Check that the optical mode can serve a recording with these parameters, before any work.
+    """Check, before any work, that the ROIs of a recording can be sorted with these parameters.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such model, it does not serve the sampling frequency, or there are not as many polarities as
-        ROIs.
+        If there is no such model, if it does not support the sampling frequency, or if there are not as many polarities
+        as ROIs.
     """
     p = for_indicator(recording, p)
     for model in locate_models(p.model):
@@ -61,29 +60,29 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
 
 
 def for_indicator(recording: BaseRecording, p: SorterParameters) -> SorterParameters:
-    """Return parameters with the network for calcium, if that is what a recording shows and no other is asked for."""
+    """Return parameters, with the network for calcium if the recording is of calcium and the model is the default."""
     calcium = recording.get_annotation("modality") == "calcium"
     return replace(p, model=CALCIUM_MODEL) if calcium and p.model == SorterParameters.model else p
 
 
-@threadpool_limits.wrap(limits=1)  # the parallel parts have workers
+@threadpool_limits.wrap(limits=1)  # parallel parts have their own workers
 def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = False) -> NumpySorting:
     """Find the spikes of every ROI.
 
     Parameters
     ----------
     recording : BaseRecording
-        N channels: ROIs or segments of dendrites; fluorescence or ΔF/F, of voltage or, if so annotated
-        (``modality="calcium"``) or if the model is for it, of calcium.
+        N channels: fluorescence or ΔF/F of ROIs or segments of dendrites. It is of voltage, or of calcium if it is
+        annotated so (``modality="calcium"``) or if the model is for calcium.
     p : SorterParameters
         Parameters.
     verbose : bool
-        Say what is done, and show progress bars.
+        Print progress, and show progress bars.
 
     Returns
     -------
     NumpySorting
-        One unit for each ROI, with its id; without spikes where there are none.
+        One unit for each ROI, with the ROI's id, also if it has no spikes.
     """
     say = print if verbose else lambda *_: None
     job_kwargs = _job_kwargs(recording, p, verbose)
@@ -101,7 +100,9 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
     spikes, detector = _detect(traces, polarity, seen, p, job_kwargs)
     say(f"dlvolt: {len(spikes)} spikes")
     upward = _upward(polarity)
-    leaked = _crosstalk(traces, spikes, upward, p, job_kwargs)
+    leaked = np.full(len(spikes), -1)  # the ROI that each spike has leaked in from, -1 for a spike of its own
+    if p.crosstalk != "ignore":
+        leaked = flag_crosstalk(traces, spikes, upward, scatter_um=p.scatter_um, job_kwargs=job_kwargs).source
     if p.crosstalk == "remove":
         spikes, leaked = spikes[leaked < 0], leaked[leaked < 0]
     events = label_events(traces, spikes, upward, burst_interval_ms=p.burst_interval_ms, job_kwargs=job_kwargs)
@@ -112,21 +113,19 @@ def sort_rois(recording: BaseRecording, p: SorterParameters, verbose: bool = Fal
 
 
 def _job_kwargs(recording: BaseRecording, p: SorterParameters, verbose: bool) -> dict[str, Any]:
-    """Return SpikeInterface's job_kwargs: threads, and long chunks unless the caller says how long."""
-    job_kwargs = fix_job_kwargs(p.job_kwargs)
-    job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
-    job_kwargs["progress_bar"] = job_kwargs["progress_bar"] and verbose
-    if not any(key in (p.job_kwargs or {}) for key in CHUNK_KEYS):
-        of_each_worker = recording.get_total_duration() / job_kwargs["n_jobs"]
+    """Return SpikeInterface's job_kwargs for threads, with long chunks unless the user says how long."""
+
+    def long_chunks(num_workers: int) -> dict[str, Any]:
+        of_each_worker = recording.get_total_duration() / num_workers
         in_memory = SAMPLES_PER_CHUNK / recording.get_num_channels() / recording.sampling_frequency
-        job_kwargs = {key: value for key, value in job_kwargs.items() if key not in CHUNK_KEYS}
         blocks = int(min(MOST_BLOCKS, of_each_worker / BLOCK_S, in_memory / BLOCK_S))
-        job_kwargs["chunk_size"] = max(1, blocks) * round(BLOCK_S * recording.sampling_frequency)
-    return job_kwargs
+        return dict(chunk_size=max(1, blocks) * round(BLOCK_S * recording.sampling_frequency))
+
+    return job_kwargs_for_threads(p.job_kwargs, verbose, long_chunks)
 
 
 def _scaled(recording: BaseRecording) -> BaseRecording:
-    """Return a recording with its gains and offsets applied, if it has some."""
+    """Return a recording with its gains and offsets applied, if it has any."""
     if not recording.has_scaleable_traces():
         return recording
     scaled = scale(recording, recording.get_channel_gains(), recording.get_channel_offsets(), dtype="float32")
@@ -137,9 +136,9 @@ def _scaled(recording: BaseRecording) -> BaseRecording:
 def _prepare(
     recording: BaseRecording, seen: Survey, p: SorterParameters, num_workers: int = 1
 ) -> tuple[BaseRecording, list[str]]:
-    """Return ΔF/F of the ROIs that have a signal, without gaps, and which way their spikes go.
+    """Return ΔF/F of the ROIs that have a signal, with gaps filled, and the polarities of these ROIs.
 
-    Traces that are ΔF/F already, or that reach zero or below and so have no baseline, are taken as they are.
+    Traces that are ΔF/F already, or that have no baseline because they reach zero or below, are returned as they are.
     """
     live, traces = ~seen.dead, _without_gaps(recording, seen, p)
     if p.polarity != "auto":
@@ -155,7 +154,7 @@ def _prepare(
 
 
 def _without_gaps(recording: BaseRecording, seen: Survey, p: SorterParameters) -> BaseRecording:
-    """Return the ROIs that have a signal, without gaps."""
+    """Return the ROIs that have a signal, with gaps filled."""
     live = ~seen.dead
     traces = recording.select_channels(recording.channel_ids[live])
     if seen.has_gaps[live].any():
@@ -165,9 +164,9 @@ def _without_gaps(recording: BaseRecording, seen: Survey, p: SorterParameters) -
 
 
 def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return the median and the noise of each channel in a sample of the recording, for `fill_nan`; of N channels.
+    """Return the arguments of `fill_nan` for N channels: median and noise of each in a sample of the recording.
 
-    Where all of the sample is missing, they are made up from the range of the channel.
+    For a channel that has no values in the sample, both are guessed from its range.
     """
     sample = np.concatenate([traces.get_traces(*piece) for piece in draw_pieces(traces, seed)])
     medians, noise = np.ma.median(np.ma.masked_invalid(sample), axis=0), noise_levels(traces, seed)
@@ -181,7 +180,7 @@ def _like_signal(traces: BaseRecording, lowest: np.ndarray, highest: np.ndarray,
 def _detect(
     traces: BaseRecording, polarity: list[str], seen: Survey, p: SorterParameters, job_kwargs: dict[str, Any]
 ) -> tuple[np.ndarray, NetworkPeakDetector]:
-    """Return the spikes by segment and sample, their probability as amplitude, and what has found them."""
+    """Return the spikes by segment and sample, with their probability as amplitude, and the detector."""
     threshold = None if isinstance(p.probability_threshold, str) else p.probability_threshold
     shadow_ms = None if isinstance(p.shadow_ms, str) else p.shadow_ms
     given = "auto" if "any" in polarity else polarity
@@ -201,27 +200,13 @@ def _detect(
     spikes["amplitude"] = probability
 
     reach = round(BESIDE_GAP_MS / 1000 * traces.sampling_frequency)
-    genuine = np.ones(len(spikes), dtype=bool)
-    live = np.flatnonzero(~seen.dead)
-    for segment, channel in ((s, c) for s, gaps in enumerate(seen.gaps) for c in gaps):
-        here = np.flatnonzero((spikes["segment_index"] == segment) & (live[spikes["channel_index"]] == channel))
-        genuine[here] = ~seen.near_gap(segment, channel, spikes["sample_index"][here], reach)
-    return spikes[genuine], detector
-
-
-def _crosstalk(
-    traces: BaseRecording, spikes: np.ndarray, upward: list[str], p: SorterParameters, job_kwargs: dict[str, Any]
-) -> np.ndarray:
-    """Return the ROI that each spike has leaked in from, by index, -1 for a spike of its own, shape (E,)."""
-    if p.crosstalk == "ignore":
-        return np.full(len(spikes), -1)
-    return flag_crosstalk(traces, spikes, upward, scatter_um=p.scatter_um, job_kwargs=job_kwargs).source
+    return spikes[~seen.beside_gap(spikes, reach)], detector
 
 
 def noise_levels(recording: BaseRecording, seed: int) -> np.ndarray:
-    """Return the standard deviation of each channel's noise, shape (N,), read off the steps from frame to frame.
+    """Estimate the standard deviation of each channel's noise from its steps from frame to frame, shape (N,).
 
-    Steps that are zero, or from or to missing samples, do not count; where there are no others, it is zero.
+    Steps that are zero, and steps from or to missing samples, are left out; a channel without others has no noise.
     """
     pieces = [recording.get_traces(*piece).astype("float64") for piece in draw_pieces(recording, seed)]
     steps = np.concatenate([np.abs(np.diff(piece, axis=0)) for piece in pieces])
@@ -241,7 +226,7 @@ def _collect(
     events: np.ndarray,
     p: SorterParameters,
 ) -> NumpySorting:
-    """Make the sorting: a unit for each ROI, with what is known of it and of each of its spikes."""
+    """Return the sorting: a unit for each ROI, with the properties of the ROI and of each of its spikes."""
     live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
     roi = live[spikes["channel_index"]]
     vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
@@ -253,28 +238,27 @@ def _collect(
     borders = np.cumsum(np.bincount(roi, minlength=num_rois))[:-1]
 
     def of_each(values: np.ndarray) -> np.ndarray:
-        """Return what is known of each spike as an array for each ROI."""
+        """Return values of all spikes as one array for each ROI."""
         parts = np.empty(num_rois, dtype=object)
         parts[:] = np.split(values[order], borders)
         return parts
 
     def of_live(values: np.ndarray, missing: Any) -> np.ndarray:
+        """Return values of the ROIs that have a signal as values of all ROIs."""
         spread = np.full(num_rois, missing, dtype=values.dtype)
         spread[live] = values
         return spread
 
     probability, source = of_each(spikes["amplitude"].astype("float32")), of_each(leaked)
     network = load_model(locate_model(p.model), p.device)
-    num_samples = sum(recording.get_num_samples(segment) for segment in range(recording.get_num_segments()))
-    observed_s = np.maximum(num_samples - seen.num_missing, 1) / recording.sampling_frequency
     properties = {
         "polarity": of_live(np.array(polarity, dtype="U8"), ""),
         "model_name": np.full(num_rois, network.name),
         "model_version": np.full(num_rois, network.version),
         "decided_by": of_live(decided_by, ""),
         "threshold": of_live(thresholds.astype("float64"), np.nan),
-        "flag": np.select([seen.dead, seen.has_gaps], ["dead", "gaps"], ""),
-        "firing_rate": np.array([len(one) for one in probability]) / observed_s,
+        "flag": seen.flag,
+        "firing_rate": np.bincount(roi, minlength=num_rois) / seen.observed_s(recording),
         "snr": typical(events["height"], roi, num_rois) / of_live(np.where(noise > 0, noise, np.nan), np.nan),
         "expected_precision": _means(probability),
         "crosstalk_fraction": _means([one >= 0 for one in source]),
@@ -293,18 +277,18 @@ def _collect(
 
 
 def _means(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the mean over the spikes of each ROI, NaN for ROIs without, shape (N,)."""
+    """Return the mean over the spikes of each ROI, NaN for ROIs without spikes, shape (N,)."""
     return np.array([part.mean() if len(part) else np.nan for part in parts])
 
 
 def _most_frequent(ids: np.ndarray, source: np.ndarray) -> str:
-    """Return the id of the ROI from which most spikes have leaked in, "" if none have."""
+    """Return the id of the ROI from which most spikes have leaked in, or "" if none have."""
     counts = np.bincount(source[source >= 0])
     return str(ids[counts.argmax()]) if len(counts) else ""
 
 
 def _upward(polarity: list[str]) -> list[str]:
-    """Return which way to turn traces whose model takes them as they are: not at all."""
+    """Return polarities with "any" as "positive": such traces are not turned."""
     return ["positive" if one == "any" else one for one in polarity]
 
 
@@ -314,24 +298,24 @@ def roi_traces(
     names: Sequence[str] = ROI_TRACES,
     parameters: SorterParameters | None = None,
 ) -> dict[str, BaseRecording]:
-    """Return what lies between the fluorescence of ROIs and their spikes, as lazy recordings.
+    """Return the traces from which the spikes of ROIs were found, as lazy recordings.
 
     Parameters
     ----------
     recording : BaseRecording
-        What was sorted.
+        The recording that was sorted.
     sorting : BaseSorting
         Its units, from ``run_sorter("dlvolt", recording)``, or some of them.
     names : sequence of str
-        Of "delta_f_over_f", "spike_probability" and "subthreshold", the membrane potential without spikes, see
-        `dlvolt.preprocessing.subthreshold`.
+        Which traces: "delta_f_over_f", "spike_probability", or "subthreshold", the membrane potential without spikes
+        (see `dlvolt.preprocessing.subthreshold`).
     parameters : SorterParameters, optional
-        With which it was sorted, if not by `run_sorter`, which keeps them, and not with the defaults.
+        The parameters of the sorter. By default, those that `run_sorter` keeps with the sorting, else the defaults.
 
     Returns
     -------
     dict of str to BaseRecording
-        Of the units that have a signal, with gaps filled, as the sorter sees them.
+        Traces of the units that have a signal, with gaps filled, as the sorter uses them.
 
     Raises
     ------
@@ -367,14 +351,14 @@ def roi_traces(
 
 
 def check_traces(recording: BaseRecording, names: Sequence[str], p: SorterParameters) -> None:
-    """Raise what `roi_traces` will raise, before there is a sorting, so that none is lost."""
+    """Raise the errors of `roi_traces` before a recording is sorted, so that no sorting is lost."""
     if "delta_f_over_f" in names:
         recording = _scaled(recording)
         _check_baseline(recording, survey(recording, _job_kwargs(recording, p, verbose=False)))
 
 
 def _has_baseline(seen: Survey) -> np.ndarray:
-    """Tell which ROIs are never as dark as zero, shape (N,)."""
+    """Return whether each ROI is always brighter than zero, shape (N,)."""
     return seen.lowest > 0
 
 
@@ -388,6 +372,6 @@ def _check_baseline(recording: BaseRecording, seen: Survey) -> None:
 
 
 def _parameters_of(sorting: BaseSorting) -> SorterParameters:
-    """Return the parameters that `run_sorter` has kept, else the defaults."""
+    """Return the parameters that `run_sorter` has kept with a sorting, or the defaults."""
     kept = sorting.sorting_info or {}
     return SorterParameters(**kept.get("params", {}).get("sorter_params", {}))

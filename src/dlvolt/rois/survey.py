@@ -1,4 +1,4 @@
-"""What is wrong with traces, found in one pass: samples that are missing, and channels that never change."""
+"""One pass over a recording for its missing samples, and for channels that never change."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
 
 
 class Survey(NamedTuple):
-    """What a recording of N channels is made of.
+    """Ranges and gaps of a recording of N channels.
 
     Attributes
     ----------
     lowest, highest : np.ndarray, shape (N,)
-        Smallest and largest sample; infinite where a channel has none.
+        Smallest and largest sample of each channel; infinite if all of its samples are missing.
     gaps : list of dict
-        For each segment, the channels (by index) that miss samples, with the first samples of their gaps, and those
-        after their last: shape (2, G), ascending. A gap may be cut into pieces that touch.
+        For each segment, the channels (by index) that miss samples. Values have shape (2, G): the first sample of each
+        gap, and the first sample after it, ascending. A gap may be cut into pieces that touch.
     """
 
     lowest: np.ndarray
@@ -27,28 +27,41 @@ class Survey(NamedTuple):
 
     @property
     def dead(self) -> np.ndarray:
-        """Whether a channel never changes, or has no sample at all, shape (N,)."""
+        """Whether each channel never changes, or has no samples at all, shape (N,)."""
         return ~(self.highest > self.lowest)
 
     @property
     def has_gaps(self) -> np.ndarray:
-        """Whether a channel misses samples, shape (N,)."""
+        """Whether each channel misses samples, shape (N,)."""
         return np.isin(np.arange(len(self.lowest)), [channel for segment in self.gaps for channel in segment])
 
     @property
-    def num_missing(self) -> np.ndarray:
-        """How many samples a channel misses, shape (N,)."""
-        missing = np.zeros(len(self.lowest), dtype="int64")
+    def flag(self) -> np.ndarray:
+        """What is wrong with each channel: "dead", "gaps" or "", shape (N,)."""
+        return np.select([self.dead, self.has_gaps], ["dead", "gaps"], "")
+
+    def observed_s(self, recording: BaseRecording) -> np.ndarray:
+        """Return the duration for which each channel of the recording has samples, in seconds, shape (N,)."""
+        observed = np.full(len(self.lowest), recording.get_total_samples())
         for segment in self.gaps:
             for channel, (starts, ends) in segment.items():
-                missing[channel] += np.sum(ends - starts)
-        return missing
+                observed[channel] -= np.sum(ends - starts)
+        return np.maximum(observed, 1) / recording.sampling_frequency
 
-    def near_gap(self, segment: int, channel: int, frames: np.ndarray, reach: int) -> np.ndarray:
-        """Tell which samples of a channel are missing, or at most so far from one that is, shape (E,)."""
-        starts, ends = self.gaps[segment].get(channel, np.zeros((2, 0), dtype=int))
-        last = np.searchsorted(starts, frames + reach, side="right") - 1  # the last gap that begins before
-        return (last >= 0) & (np.append(ends, 0)[last] > frames - reach)
+    def beside_gap(self, spikes: np.ndarray, reach: int) -> np.ndarray:
+        """Return whether each spike lies in a gap of its channel, or at most `reach` samples from one, shape (E,).
+
+        Channels of the spikes are counted without the dead ones.
+        """
+        beside = np.zeros(len(spikes), dtype=bool)
+        channels = np.flatnonzero(~self.dead)[spikes["channel_index"]]
+        for segment, gaps in enumerate(self.gaps):
+            for channel, (starts, ends) in gaps.items():
+                here = np.flatnonzero((spikes["segment_index"] == segment) & (channels == channel))
+                frames = spikes["sample_index"][here]
+                last = np.searchsorted(starts, frames + reach, side="right") - 1  # the last gap that begins before
+                beside[here] = (last >= 0) & (ends[last] > frames - reach)
+        return beside
 
 
 def survey(recording: BaseRecording, job_kwargs: dict[str, Any]) -> Survey:
@@ -59,12 +72,12 @@ def survey(recording: BaseRecording, job_kwargs: dict[str, Any]) -> Survey:
     recording : BaseRecording
         N channels. Samples that are NaN or infinite count as missing.
     job_kwargs : dict
-        SpikeInterface's.
+        SpikeInterface's job_kwargs.
 
     Returns
     -------
     Survey
-        Ranges and gaps.
+        Ranges and gaps of the channels.
     """
     executor = TimeSeriesChunkExecutor(
         recording,
@@ -94,7 +107,7 @@ def _recording_to_worker(recording: BaseRecording) -> dict[str, Any]:
 def _survey_chunk(
     segment_index: int, start_frame: int, end_frame: int, worker_context: dict[str, Any]
 ) -> tuple[int, np.ndarray, np.ndarray, dict[int, np.ndarray]]:
-    """Return the range of each channel in a chunk, and the gaps of those that have some."""
+    """Return the segment of a chunk, the lowest and highest sample of each channel, and the gaps by channel."""
     traces = worker_context["recording"].get_traces(segment_index, start_frame, end_frame)  # T×N
     missing = ~np.isfinite(traces)
     gaps = {}

@@ -1,4 +1,4 @@
-"""What a spike looks like in a trace that nobody has seen yet: the prior of its template."""
+"""The prior of the template of spikes: their waveforms over all indicators and cells, at a sampling frequency."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-NUM_DRAWS = 256
-NUM_COMPONENTS = 20  # which leave less than a thousandth of the draws' variance
+NUM_DRAWS = 256  # simulated waveforms
+NUM_COMPONENTS = 20  # principal components; all others together have less than a thousandth of the variance
 
 
 class Waveforms(NamedTuple):
@@ -17,7 +17,7 @@ class Waveforms(NamedTuple):
     Attributes
     ----------
     mean : np.ndarray, shape (L,)
-        Of the fluorescence of a spike.
+        Mean fluorescence of a spike.
     components : np.ndarray, shape (J, L)
         Principal components, scaled: the covariance is ``components.T @ components``.
     num_before : int
@@ -31,11 +31,11 @@ class Waveforms(NamedTuple):
 
 @lru_cache(maxsize=16)
 def expected_waveforms(sampling_frequency: float) -> Waveforms:
-    """Return what spikes look like at a sampling frequency, before a trace is seen.
+    """Return the distribution of the waveforms of spikes at a sampling frequency.
 
-    Mean and principal components of the spikes of `dlvolt.simulation.simulate_voltage`, from which `voltage` has learnt
-    what a spike is: with fast and slow indicators, somata and dendrites, with and without what follows a spike. Each is
-    averaged over where in a frame it may fall.
+    It has the mean and the principal components of the spikes of `dlvolt.simulation.simulate_voltage`, on which the
+    network `voltage` is trained: with fast and slow indicators, of somata and dendrites, with and without
+    after-potentials. Each waveform is averaged over its possible positions within a frame.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def expected_waveforms(sampling_frequency: float) -> Waveforms:
     Returns
     -------
     Waveforms
-        Of `NUM_COMPONENTS` components.
+        The distribution, with `NUM_COMPONENTS` components.
     """
     from dlvolt.simulation.voltage_traces import FINE_HZ, VoltageSettings, sampled_height, spike_transient
 

@@ -24,11 +24,13 @@ from numba import njit
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
+from .draws import POLARITIES, check_traces
+
 DT = 0.025  # ms, of the integration
 STEPS_PER_SAMPLE = 2
 FINE_FREQUENCY = 1000 / (DT * STEPS_PER_SAMPLE)  # Hz, of the membrane potential as returned
-WARM_UP_MS = 6000  # the neuron's resting drive is being set to its firing rate
-SEARCH, GAIN = 1.0, 0.1  # µA/cm² per second until it fires, and per spike from then on
+WARM_UP_MS = 6000  # before the trace, while the resting drive is adapted until the neuron fires at its rate
+SEARCH, GAIN = 1.0, 0.1  # steps of that drive: µA/cm² per second until it fires, and per spike from then on
 SPIKE_MV = -15.0  # action potentials peak above this
 LOWEST_RATE, HIGHEST_RATE = 0.5, 20.0  # Hz; other neurons are drawn again
 EDGE_S = 0.02  # spikes this close to the ends of a trace have no baseline to measure their height from
@@ -133,14 +135,14 @@ def integrate(cell: Neuron, current: np.ndarray, compartment: int, rng: np.rando
     Parameters
     ----------
     cell : Neuron
-        Its parameters.
+        Parameters of the neuron.
     current : np.ndarray, shape (T_ms,)
-        Into the soma, µA/cm², one value per millisecond. A neuron with a
-        `target_rate` warms up on the end of it.
+        Current into the soma in µA/cm², one value per millisecond. A neuron with a `target_rate` warms up on the end
+        of it.
     compartment : int
-        Of the dendrite, from the soma outward, to return.
+        Compartment of the dendrite to return, counted from the soma outward.
     rng : np.random.Generator
-        Of the synaptic noise.
+        Generator of the synaptic noise.
 
     Returns
     -------
@@ -208,7 +210,7 @@ def simulate_biophysical(
     polarity: str | None = None,
     seed: int,
 ) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
-    """Simulate neurons of different kinds, each seen through its own indicator and camera.
+    """Simulate neurons of different kinds, each with its own indicator and camera.
 
     Parameters
     ----------
@@ -217,9 +219,9 @@ def simulate_biophysical(
     duration_s : float
         Duration of each trace, in seconds.
     sampling_frequency : float
-        Frames per second of the camera, in Hz; the shutter is open all the time.
+        Frames per second of the camera, in Hz; each frame is exposed for all of its duration.
     snr : float
-        Median height of isolated spikes, over their baseline just before, in units of the noise's standard deviation.
+        Median height of isolated spikes over the baseline just before them, in standard deviations of the noise.
     compartment : {"soma", "dendrite"}
         What the camera looks at. Back-propagated spikes are smaller and wider.
     polarity : {"positive", "negative"}, optional
@@ -244,10 +246,7 @@ def simulate_biophysical(
     """
     if compartment not in ("soma", "dendrite"):
         raise ValueError(f'compartment: must be "soma" or "dendrite", not {compartment!r}')
-    if polarity not in (None, "positive", "negative"):
-        raise ValueError(f'polarity: must be "positive", "negative" or None, not {polarity!r}')
-    if num_traces < 1:
-        raise ValueError(f"num_traces: must be 1 or more, not {num_traces}")
+    check_traces(num_traces, polarity)
     if not duration_s >= 1:
         raise ValueError(f"duration_s: must be 1 s or more, so that every neuron fires, not {duration_s}")
     if not 100 <= sampling_frequency <= FINE_FREQUENCY / 2:
@@ -257,7 +256,7 @@ def simulate_biophysical(
 
     traces, spike_times, polarities = [], [], []
     for rng in np.random.default_rng(seed).spawn(num_traces):
-        signs = ("positive", "negative") if polarity is None else (polarity,)
+        signs = POLARITIES if polarity is None else (polarity,)
         sign = signs[rng.integers(len(signs))]
         soma, dendrite, times = random_neuron_voltage(rng, duration_s)
         response = indicator_response(rng, soma if compartment == "soma" else dendrite)
@@ -319,7 +318,7 @@ def random_neuron(rng: np.random.Generator) -> Neuron:
 
 
 def random_drive(rng: np.random.Generator, duration_ms: int) -> np.ndarray:
-    """Return slow input in mV: theta and delta waves that wax and wane, and plateaus."""
+    """Return slow input in mV, shape (T_ms,): theta and delta waves that wax and wane, and plateaus."""
 
     def slow_noise(sigma_ms: float) -> np.ndarray:
         noise = gaussian_filter1d(rng.standard_normal(duration_ms + 1000), sigma_ms)[:duration_ms]
@@ -337,7 +336,10 @@ def random_drive(rng: np.random.Generator, duration_ms: int) -> np.ndarray:
 
 
 def random_neuron_voltage(rng: np.random.Generator, duration_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return soma and dendrite (T,) in mV at `FINE_FREQUENCY`, and the spike times in s, of a neuron that fires."""
+    """Return the potentials (T,) of soma and dendrite in mV at `FINE_FREQUENCY`, and the spike times in seconds.
+
+    Neurons are drawn until one fires at a rate from `LOWEST_RATE` to `HIGHEST_RATE`.
+    """
     duration_ms = int(np.ceil(1000 * duration_s))
     while True:
         cell = random_neuron(rng)
@@ -421,7 +423,7 @@ def fluorescence(
 def camera(
     rng: np.random.Generator, clean: np.ndarray, times: np.ndarray, sampling_frequency: float, snr: float
 ) -> np.ndarray:
-    """Add shot noise, whose variance follows the brightness, so that spikes have the signal-to-noise ratio."""
+    """Return a trace with shot noise, of a variance proportional to brightness, that gives spikes the wanted SNR."""
     noise_sd = spike_height(clean, times, sampling_frequency) / snr
     return clean + noise_sd * np.sqrt(clean / clean.mean()) * rng.standard_normal(len(clean))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import fftconvolve
 
-from .draws import Range, log_uniform
+from .draws import Range, check_traces, log_uniform, num_frames
 from .voltage_traces import coloured_noise
 
-FINE_HZ = 500.0  # of the simulated time, at least; a frame averages over its exposure
+FINE_HZ = 500.0  # lowest rate at which calcium is simulated; each frame averages over its exposure
 KERNEL_DECAYS = 6  # time constants after which a transient has ended
 
 
@@ -42,40 +42,35 @@ def simulate_calcium(
     settings: CalciumSettings | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Simulate fluorescence traces of spiking cells, each with another cell, indicator and noise.
+    """Simulate fluorescence traces of spiking cells; cell, indicator and noise differ from trace to trace.
 
     Parameters
     ----------
     num_traces : int
-        N.
+        Number of traces N.
     duration_s : float
-        Duration of each.
+        Duration of each trace, in seconds.
     sampling_frequency : float
-        Frames per second.
+        Frames per second, in Hz.
     settings : CalciumSettings, optional
-        Ranges that the traces' properties are drawn from.
+        Ranges from which the properties of each trace are drawn.
     seed : int, default: 0
-        Trace n of a seed is the same whatever `num_traces` is.
+        Trace n of a seed is the same for any `num_traces`.
 
     Returns
     -------
     traces : np.ndarray, shape (T, N), float32
         Brightness.
     spike_times : list of np.ndarray
-        For each trace, in seconds from the start of the first frame, ascending.
+        For each trace, the times of its spikes in seconds from the start of the first frame, ascending.
 
     Raises
     ------
     ValueError
         If an argument is out of range.
     """
-    if num_traces < 1:
-        raise ValueError(f"num_traces: must be 1 or more, not {num_traces}")
-    if not sampling_frequency > 0:
-        raise ValueError(f"sampling_frequency: must be positive, not {sampling_frequency}")
-    num_samples = round(duration_s * sampling_frequency)
-    if num_samples < 1:
-        raise ValueError(f"duration_s: {duration_s} s at {sampling_frequency} Hz holds no sample; give a longer one")
+    check_traces(num_traces)
+    num_samples = num_frames(duration_s, sampling_frequency)
     settings = settings or CalciumSettings()
     draws = np.random.default_rng(seed).spawn(num_traces)
     traces, spike_times = zip(

@@ -1,4 +1,4 @@
-"""What all simulations draw their properties with."""
+"""What all simulations share: the check of what is asked for, and the distribution that properties are drawn from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from typing import overload
 import numpy as np
 
 Range = tuple[float, float]
+POLARITIES = ("positive", "negative")
+
+
+def check_traces(num_traces: int, polarity: str | None = None) -> None:
+    """Raise a ValueError if no trace is asked for, or a polarity that does not exist."""
+    if num_traces < 1:
+        raise ValueError(f"num_traces: must be 1 or more, not {num_traces}")
+    if polarity not in (None, *POLARITIES):
+        raise ValueError(f'polarity: must be "positive", "negative" or None, not {polarity!r}')
+
+
+def num_frames(duration_s: float, sampling_frequency: float) -> int:
+    """Return the number of frames of a trace; raise a ValueError if there is none."""
+    if not sampling_frequency > 0:
+        raise ValueError(f"sampling_frequency: must be positive, not {sampling_frequency}")
+    frames = round(duration_s * sampling_frequency)
+    if frames < 1:
+        raise ValueError(f"duration_s: {duration_s} s at {sampling_frequency} Hz holds no sample; give a longer one")
+    return frames
 
 
 @overload

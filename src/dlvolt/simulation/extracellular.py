@@ -1,4 +1,4 @@
-"""Extracellular traces with known spikes, as amplifiers, filters and users leave them; and scores on others.
+"""Extracellular traces with known spikes, raw or filtered, to train on; and scores on SpikeInterface's recordings.
 
 Electrodes, neurons and templates come from SpikeInterface's generators.
 """
@@ -26,17 +26,17 @@ from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 from .draws import Range, log_uniform
 
-VISIBLE = 3.5  # noise standard deviations that the peak of a unit's template must have for its spikes to count
-SPIKE_BAND_HZ = (300.0, 6000.0)  # where noise and peak are measured, whatever was done to the traces
-DEVIATION_S = 1e-4  # of the targets around a spike: noise moves its extremum
-WINDOWS = 4  # that a simulated recording is long
-MARGIN_MS = 15.0  # simulated before and after, and cut off
-BEFORE_MS, AFTER_MS = 4.0, 10.0  # of a template, ringing of filters included
-JITTER = 4  # positions of a spike between two samples
+VISIBLE = 3.5  # spikes count where the peak of their template is at least so many standard deviations of the noise
+SPIKE_BAND_HZ = (300.0, 6000.0)  # in which noise and peak are measured, however the traces were filtered
+DEVIATION_S = 1e-4  # standard deviation of the targets around a spike, as noise moves its extremum
+WINDOWS = 4  # length of a simulated recording, in windows
+MARGIN_MS = 15.0  # simulated before and after the recording, and cut off
+BEFORE_MS, AFTER_MS = 4.0, 10.0  # extent of a template, ringing of filters included
+JITTER = 4  # sub-sample positions of spikes
 REFRACTORY_MS = 1.5
 
 TOLERANCE_S = 4e-4
-NEAR_UM = 50.0  # to the main channel of a unit, where it may be found as well
+NEAR_UM = 50.0  # a unit may also be found on channels so close to its main channel
 PEERS = ("by_channel", "locally_exclusive")
 TEST_RECORDINGS = ((4, 6, 30e3, 6.0), (4, 6, 20e3, 12.0), (32, 24, 30e3, 8.0), (32, 24, 40e3, 20.0))  # N, U, Hz, µV
 TEST_S, TEST_SEED = 20.0, 1001
@@ -53,9 +53,9 @@ class ExtracellularSettings:
     "Peak of a unit's template on its main channel, in standard deviations of the noise."
     firing_rate_hz: Range = (0.5, 40.0)
     bursting: float = 0.3
-    "Fraction of the units that fire bursts, of spikes that become smaller."
+    "Fraction of the units that fire bursts, in which spikes become smaller."
     upward: float = 0.15
-    "Fraction of the units whose spikes go up; likewise of the recordings that are upside down."
+    "Fraction of the units whose spikes go up, and of the recordings whose sign is turned."
     depolarization_ms: Range = (0.06, 0.5)
     repolarization_ms: Range = (0.15, 1.2)
     recovery_ms: Range = (0.3, 2.5)
@@ -63,7 +63,7 @@ class ExtracellularSettings:
     "Height of a spike's second phase, in units of the first."
     smooth_ms: Range = (0.02, 0.12)
     derivative: Range = (-0.6, 0.6)
-    "Weight of its derivative in a template, for further shapes."
+    "Weight of a template's derivative that is added to it, for a greater variety of shapes."
     amplitude_deviation: Range = (0.0, 0.2)
     "Standard deviation of the heights of a unit's spikes."
     noise_level: Range = (0.5, 2.0)
@@ -72,11 +72,11 @@ class ExtracellularSettings:
     common_noise: Range = (0.0, 0.7)
     "Fraction of the noise's variance that all channels share."
     slow: Range = (0.3, 100.0)
-    "Standard deviation of field potential and drift, in that of the noise."
+    "Standard deviation of field potential and drift, in standard deviations of the noise."
     hum: Range = (0.1, 10.0)
-    "Amplitude of line noise, likewise."
+    "Amplitude of line noise, in standard deviations of the noise."
     step: Range = (1e-4, 0.3)
-    "Of the digitised traces, likewise; the traces count steps, hence gains of all magnitudes."
+    "Step of the digitised traces, in standard deviations of the noise. Traces are in units of steps."
 
 
 def simulate_extracellular(
@@ -84,27 +84,27 @@ def simulate_extracellular(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate a short recording, raw or filtered, of 1 to 16 electrodes.
 
-    Units near and far fire alone, in bursts and on top of each other, mostly downwards. Noise is white to brown, in
-    part shared by all channels; field potential, drift and line noise add to it. Most recordings are band-pass
-    filtered, with zero or with minimum phase, and some are referenced to the mean of the channels. The spikes of a
-    unit count on the channels where the peak of its template is at least 3.5 standard deviations of the noise, both
-    between 300 and 6000 Hz; fainter ones are in the traces, but do not count.
+    Units near and far fire single spikes and bursts, most of them negative, and their spikes overlap. Noise is white
+    to brown and partly shared by all channels; field potential, drift and line noise add to it. Most recordings are
+    band-pass filtered, with zero or with minimum phase, and some are referenced to the mean of the channels. The spikes
+    of a unit count on the channels where the peak of its template is at least 3.5 standard deviations of the noise,
+    both between 300 and 6000 Hz; fainter ones are in the traces, but do not count.
 
     Parameters
     ----------
     num_samples : int
-        T.
+        Number of samples T.
     sampling_frequency : float
-        Hz.
+        In Hz.
     settings : ExtracellularSettings, optional
-        Ranges that properties are drawn from.
+        Ranges from which properties are drawn.
     seed : int, default: 0
         Same seed, same recording.
 
     Returns
     -------
     traces : np.ndarray, shape (T, N), float32
-        Of N channels.
+        Traces of N channels, in steps of the analog-to-digital converter.
     spikes : np.ndarray, shape (T, N), bool
         True at the extremum of each spike that counts.
 
@@ -153,7 +153,7 @@ def simulate_extracellular(
 
 
 def draw_filter(sampling_frequency: float, rng: np.random.Generator) -> Callable[..., np.ndarray]:
-    """Draw what is done to traces before anyone looks for spikes: a Butterworth filter, as ``filter(traces, axis)``."""
+    """Draw the Butterworth filter that all traces of a recording go through; call it as ``filter(traces, axis=…)``."""
     high = rng.uniform(3000.0, 0.45 * sampling_frequency)
     order = int(rng.integers(1, 6))
     if rng.random() < 0.3:  # broadband
@@ -164,7 +164,7 @@ def draw_filter(sampling_frequency: float, rng: np.random.Generator) -> Callable
 
 
 def spike_band(traces: np.ndarray, sampling_frequency: float, axis: int) -> np.ndarray:
-    """Return what of traces is between 300 and 6000 Hz."""
+    """Return traces filtered to 300 to 6000 Hz, with zero phase."""
     return sosfiltfilt(butter(3, SPIKE_BAND_HZ, "bandpass", fs=sampling_frequency, output="sos"), traces, axis=axis)
 
 
@@ -175,7 +175,7 @@ def draw_noise(
     settings: ExtracellularSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draw what electrodes see of a brain without spikes, shape (T, N)."""
+    """Draw the background without spikes: noise, field potential and line noise, shape (T, N)."""
     frequencies = np.fft.rfftfreq(num_samples, 1 / sampling_frequency)[:, None]
 
     def coloured(spectrum: np.ndarray, common: float) -> np.ndarray:  # of variance 1
@@ -199,7 +199,7 @@ def draw_noise(
 def draw_templates(
     num_channels: int, sampling_frequency: float, settings: ExtracellularSettings, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw neurons around electrodes and what those see of a spike, shape (U, L, N, JITTER)."""
+    """Draw neurons around electrodes, and return their templates, shape (U, L, N, JITTER)."""
     columns = 2 if num_channels % 2 == 0 and rng.random() < 0.5 else 1
     electrodes = generate_channel_locations(num_channels, columns, rng.uniform(*settings.spacing_um))
     num_units = 1 + rng.poisson(rng.uniform(*settings.units_per_channel) * num_channels)
@@ -262,17 +262,17 @@ def extracellular_windows(
     Parameters
     ----------
     num_windows, window_samples : int
-        B and T.
+        Number of windows B, and the samples T of each.
     sampling_frequency : float
-        Hz.
+        Sampling frequency of the windows, in Hz.
     seed : int
         Same seed, same windows.
 
     Returns
     -------
     X, y : np.ndarray, shape (B, T), float32
-        Traces, and targets: 1 at the extremum of each spike that counts (see `simulate_extracellular`), and what a
-        Gaussian of 0.1 ms standard deviation leaves of it beside.
+        Traces, and targets: Gaussians of height 1 and standard deviation 0.1 ms at the extremum of each spike that
+        counts (see `simulate_extracellular`).
     """
     blur = partial(gaussian_filter1d, sigma=DEVIATION_S * sampling_frequency, axis=0, mode="constant")
     at_spike = blur(np.eye(1, 101, 50)[0]).max()
@@ -294,18 +294,18 @@ def extracellular_windows(
 def extracellular_scores(
     model: str | Path, recordings: Mapping[str, tuple[BaseRecording, BaseSorting]] | None = None
 ) -> pd.DataFrame:
-    """Score a saved model beside SpikeInterface's detectors, at 5 times the noise, on recordings of SpikeInterface.
+    """Score a saved model, and SpikeInterface's detectors at 5 times the noise, on recordings with known spikes.
 
-    Recall is the part of all spikes with a peak within 0.4 ms on the main channel of their unit, or within 50 µm of
-    it; precision the part of all peaks, on whatever channel, within 0.4 ms of a spike of any unit. All units count,
+    Recall is the share of spikes that have a peak within 0.4 ms on the main channel of their unit, or within 50 µm of
+    it; precision is the share of peaks on any channel that lie within 0.4 ms of a spike of any unit. All units count,
     however faint.
 
     Parameters
     ----------
     model : str or path
-        Of the model.
+        Name or folder of the model, see `dlvolt.networks.load`.
     recordings : dict of (recording, sorting), optional
-        Others, with their true spikes.
+        Recordings with their true spikes, by name; by default those of SpikeInterface's generator.
 
     Returns
     -------
@@ -327,7 +327,7 @@ def extracellular_scores(
 
 
 def generate_recordings() -> dict[str, tuple[BaseRecording, BaseSorting]]:
-    """Generate recordings of kinds that users have."""
+    """Generate recordings with known spikes, of 4 and of 32 channels, by name."""
     return {
         f"{num_channels} channels, {rate / 1000:g} kHz, noise {noise:g} µV": generate_ground_truth_recording(
             [TEST_S],
@@ -363,5 +363,5 @@ def peak_scores(peaks: np.ndarray, sorting: BaseSorting, near: np.ndarray) -> di
 
 
 def within_reach(samples: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
-    """Return whether there is another one near each of the samples; the others ascend."""
+    """Return for each of the samples whether one of `others`, which ascend, is within reach."""
     return np.searchsorted(others, samples - reach) < np.searchsorted(others, samples + reach, side="right")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
-from pynwb.ophys import Fluorescence, ImageSegmentation, ImagingPlane, OpticalChannel
+from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
 from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
 
@@ -20,7 +20,7 @@ from dlvolt.whole import written_whole
 from .biophysical import simulate_biophysical
 
 EPHYS_FREQUENCY = 20_000.0  # Hz, of the electrodes that recorded the true spikes
-SPIKE_COUNTS = 20.0  # height of a spike in camera counts
+SPIKE_COUNTS = 20.0  # height of a spike, in camera counts
 SITE_PX = 48  # side of the square of the field of view that one cell, or a pair of them, has for itself
 SPREAD_PX = (2.5, 4.0)  # standard deviation of a cell along each of its axes
 REACH = 3.0  # a mask ends so many standard deviations from the cell's centre
@@ -37,16 +37,16 @@ class ImagingTruth(NamedTuple):
     path: Path
     """The NWB file."""
     sorting: NumpySorting
-    """The true spikes, as electrodes at 20 kHz saw them whose first sample is the beginning of the first frame; a
-    unit for each ROI, of the ROI's id."""
+    """The true spikes, one unit per ROI with the ROI's id. The sampling frequency is that of an electrode, 20 kHz, and
+    sample 0 is the beginning of the first frame."""
     polarity: str
-    """Of the indicator: "positive" or "negative"."""
+    """Polarity of the indicator: "positive" or "negative"."""
     mixing: np.ndarray
     """(N, N) float64: the part of the light of ROI j that the mask of ROI i takes up; 1 for j = i."""
 
     @property
     def leaks(self) -> list[tuple[int, int]]:
-        """Pairs of ids (from, to) of ROIs of which the one leaks light into the other."""
+        """Pairs of ROI ids (from, to): the first leaks light into the second."""
         ids = self.sorting.unit_ids
         to, source = np.nonzero(self.mixing - np.diag(self.mixing.diagonal()))
         return [(ids[j].item(), ids[i].item()) for i, j in zip(to, source, strict=True)]
@@ -74,7 +74,7 @@ def write_simulated_imaging(
     Parameters
     ----------
     path : path
-        The file to write. It is written beside and moved into place when complete.
+        The file to write. It appears only when it is complete.
     num_rois : int, default: 12
         Number of ROIs N. Their ids are 1 to N.
     duration_s : float, default: 60.0
@@ -82,7 +82,7 @@ def write_simulated_imaging(
     sampling_frequency : float, default: 500.0
         Frames per second of the camera, in Hz.
     snr : float, default: 6.0
-        Height of isolated spikes in standard deviations of the noise, before light leaks.
+        Height of isolated spikes in standard deviations of the noise, before light leaks between ROIs.
     polarity : {"positive", "negative"}, default: "positive"
         Whether the indicator brightens or dims when a neuron fires.
     crosstalk : float, default: 0.3
@@ -142,10 +142,10 @@ def _noise(traces: np.ndarray) -> np.ndarray:
 
 
 def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tuple[csr_array, np.ndarray]:
-    """Draw the cells, tilted Gaussian blobs with peak 1; half of them in pairs that overlap.
+    """Draw the masks of cells, tilted Gaussian blobs of height 1; half of the cells lie in pairs that overlap.
 
-    The products of a blob exp(-rᵀAr/2) with itself and with its copy at a distance d have sums whose ratio is
-    exp(-dᵀAd/4), whence the distance at which the cross-talk is as wanted.
+    The overlap of a blob exp(-rᵀAr/2) with its copy at a distance d, relative to its overlap with itself, is
+    exp(-dᵀAd/4). The distance within a pair follows from that and the cross-talk.
 
     Returns
     -------
@@ -188,6 +188,7 @@ def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tu
 def _session(
     masks: list[list[tuple]], traces: np.ndarray, sampling_frequency: float, polarity: str, seed: int
 ) -> NWBFile:
+    """Return the session of masks, pixels (x, y, weight) for each ROI, and traces (T, N) in camera counts."""
     start = datetime(2024, 5, 31, 14, 30, tzinfo=timezone.utc)
     nwbfile = NWBFile(
         session_description="Simulated voltage imaging of neurons of different kinds.",
@@ -204,8 +205,21 @@ def _session(
     nwbfile.subject = Subject(
         subject_id="simulated-mouse", species="Mus musculus", sex="F", age="P90D", description="a simulated mouse"
     )
-    plane = _imaging_plane(nwbfile, sampling_frequency, polarity)
-
+    indicator, excitation_nm, emission_nm = INDICATORS[polarity]
+    plane = nwbfile.create_imaging_plane(
+        name="ImagingPlane",
+        description="hippocampal neurons under a wide-field microscope",
+        device=nwbfile.create_device(name="Microscope", description="a simulated wide-field microscope with a camera"),
+        optical_channel=OpticalChannel(
+            name="OpticalChannel", description=f"light of {indicator}", emission_lambda=emission_nm
+        ),
+        excitation_lambda=excitation_nm,
+        indicator=indicator,
+        imaging_rate=float(sampling_frequency),
+        location="CA1",
+        grid_spacing=[PIXEL_UM, PIXEL_UM],
+        grid_spacing_unit="micrometers",
+    )
     segmentation = ImageSegmentation()
     cells = segmentation.create_plane_segmentation(
         name="PlaneSegmentation", description="simulated cells, which overlap in pairs", imaging_plane=plane
@@ -226,20 +240,3 @@ def _session(
         rate=float(sampling_frequency),
     )
     return nwbfile
-
-
-def _imaging_plane(nwbfile: NWBFile, sampling_frequency: float, polarity: str) -> ImagingPlane:
-    indicator, excitation_nm, emission_nm = INDICATORS[polarity]
-    channel = OpticalChannel(name="OpticalChannel", description=f"light of {indicator}", emission_lambda=emission_nm)
-    return nwbfile.create_imaging_plane(
-        name="ImagingPlane",
-        description="hippocampal neurons under a wide-field microscope",
-        device=nwbfile.create_device(name="Microscope", description="a simulated wide-field microscope with a camera"),
-        optical_channel=channel,
-        excitation_lambda=excitation_nm,
-        indicator=indicator,
-        imaging_rate=float(sampling_frequency),
-        location="CA1",
-        grid_spacing=[PIXEL_UM, PIXEL_UM],
-        grid_spacing_unit="micrometers",
-    )

@@ -9,10 +9,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import fftconvolve
 
-from .draws import Range, log_uniform
+from .draws import POLARITIES, Range, check_traces, log_uniform, num_frames
 
-FINE_HZ = 5000.0  # the membrane potential is drawn at least so finely, then each frame averages its exposure
-POLARITIES = ("positive", "negative")
+FINE_HZ = 5000.0  # lowest rate at which the membrane potential is drawn; each frame averages over its exposure
 KERNEL_MS = 200.0  # length of a spike's fluorescence transient
 
 
@@ -31,9 +30,9 @@ class VoltageSettings:
     rise_ms: Range = (0.1, 1.5)
     "Time constant with which the indicator follows a depolarisation."
     decay_ms: Range = (0.4, 20.0)
-    "Its fast time constant of return."
+    "Fast time constant with which it returns to rest."
     slow_fraction: Range = (0.0, 0.5)
-    "Weight of its slow component, of 10 to 60 ms."
+    "Weight of the slow component of that return, whose time constant is 10 to 60 ms."
     spike_width_ms: Range = (0.5, 4.0)
     "Full width at half height of the action potential, from fast somata to dendrites."
     subthreshold: Range = (0.05, 1.0)
@@ -57,34 +56,34 @@ def simulate_voltage(
     settings: VoltageSettings | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
-    """Simulate fluorescence traces of spiking cells, each with another cell, indicator, camera and rig.
+    """Simulate fluorescence traces of spiking cells; cell, indicator, camera and rig differ from trace to trace.
 
-    A cell's potential is a subthreshold process plus spikes, single, in bursts or on the slow depolarisation of a
-    complex spike, more of them where it is depolarised. The indicator low-passes it, with a fast and a slow decay. The
-    frame averages over its exposure. Bleaching, motion and heartbeat multiply; another cell, shot noise and line noise
-    add.
+    The membrane potential of a cell is a subthreshold process plus spikes, which are more frequent where it is
+    depolarised: single ones, bursts, and complex spikes on a slow depolarisation. The indicator low-passes the
+    potential, with a fast and a slow decay, and each frame averages over its exposure. Bleaching, motion and heartbeat
+    multiply the result; light of another cell, shot noise and line noise are added.
 
     Parameters
     ----------
     num_traces : int
-        N.
+        Number of traces N.
     duration_s : float
-        Duration of each.
+        Duration of each trace, in seconds.
     sampling_frequency : float
-        Frames per second.
+        Frames per second of the camera, in Hz.
     polarity : {"positive", "negative"}, optional
         Whether spikes brighten or darken the indicator; each with probability 1/2 by default.
     settings : VoltageSettings, optional
-        Ranges that the traces' properties are drawn from.
+        Ranges from which the properties of each trace are drawn.
     seed : int, default: 0
-        Trace n of a seed is the same whatever `num_traces` is.
+        Trace n of a seed is the same for any `num_traces`.
 
     Returns
     -------
     traces : np.ndarray, shape (T, N), float32
         Brightness in camera counts.
     spike_times : list of np.ndarray
-        For each trace the times of the peaks of its action potentials, in seconds from the start of the first frame.
+        For each trace, the times at which its action potentials peak, in seconds from the start of the first frame.
     polarities : list of str
         "positive" or "negative", for each trace.
 
@@ -93,16 +92,9 @@ def simulate_voltage(
     ValueError
         If an argument is out of range.
     """
-    if num_traces < 1:
-        raise ValueError(f"num_traces: must be 1 or more, not {num_traces}")
-    if not sampling_frequency > 0:
-        raise ValueError(f"sampling_frequency: must be positive, not {sampling_frequency}")
-    if polarity not in (None, *POLARITIES):
-        raise ValueError(f'polarity: must be "positive", "negative" or None, not {polarity!r}')
+    check_traces(num_traces, polarity)
+    num_samples = num_frames(duration_s, sampling_frequency)
     settings = settings or VoltageSettings()
-    num_samples = round(duration_s * sampling_frequency)
-    if num_samples < 1:
-        raise ValueError(f"duration_s: {duration_s} s at {sampling_frequency} Hz holds no sample; give a longer one")
     traces = np.empty((num_samples, num_traces), dtype="float32")
     spike_times, polarities = [], []
     for n, rng in enumerate(np.random.default_rng(seed).spawn(num_traces)):
@@ -122,8 +114,8 @@ def simulate_trace(
     -------
     trace : np.ndarray, shape (T,)
         Camera counts.
-    spike_times : np.ndarray
-        Seconds.
+    spike_times : np.ndarray, shape (E,)
+        In seconds.
     """
     frame = int(np.ceil(FINE_HZ / sampling_frequency))  # fine samples per frame
     fine_hz = frame * sampling_frequency
@@ -165,7 +157,7 @@ def coloured_noise(num_samples: int, fs: float, corner_hz: float, order: float, 
 
 
 def subthreshold_potential(num_samples: int, fs: float, rng: np.random.Generator) -> np.ndarray:
-    """Return synaptic noise, a rhythm (delta to gamma) and up states, of unit variance together."""
+    """Return synaptic noise plus a rhythm (delta to gamma) plus up states, scaled to unit variance, shape (T,)."""
     time = np.arange(num_samples) / fs
     potential = coloured_noise(num_samples, fs, log_uniform(rng, (1, 30)), rng.uniform(1, 2), rng)
     if rng.random() < 0.5:
@@ -216,7 +208,7 @@ def spike_train(
 
 
 def spike_transient(fs: float, settings: VoltageSettings, rng: np.random.Generator) -> np.ndarray:
-    """Return the fluorescence of one spike, from its peak at a quarter of `KERNEL_MS` on; see `transients`."""
+    """Return the fluorescence of one spike over `KERNEL_MS`; the action potential peaks a quarter of the way in."""
     time = 1000 * np.arange(round(KERNEL_MS / 1000 * fs)) / fs - KERNEL_MS / 4  # ms from the peak
     width = log_uniform(rng, settings.spike_width_ms)
     skew = rng.uniform(0.25, 0.5)  # the rise is faster than the fall
@@ -236,7 +228,7 @@ def spike_transient(fs: float, settings: VoltageSettings, rng: np.random.Generat
 
 
 def low_pass(signal: np.ndarray, fs: float, time_constant_ms: float) -> np.ndarray:
-    """Follow a signal with a first-order time constant."""
+    """Return a signal (T,) filtered by a first-order low-pass of the given time constant."""
     time = 1000 * np.arange(round(5 * time_constant_ms / 1000 * fs) + 1) / fs
     kernel = np.exp(-time / time_constant_ms)
     return fftconvolve(signal, kernel / kernel.sum())[: len(signal)]
@@ -249,7 +241,7 @@ def sampled_height(transient: np.ndarray, frame: int) -> float:
 
 
 def transients(times: np.ndarray, heights: np.ndarray, shape: np.ndarray, num_samples: int, fs: float) -> np.ndarray:
-    """Add up a transient of the given shape for each spike."""
+    """Return a trace (T,) with a transient for each spike; its peak is at a quarter of `shape`."""
     impulses = np.zeros(num_samples + len(shape))
     np.add.at(impulses, np.round(times * fs).astype(int), heights)
     peak = len(shape) // 4
@@ -259,7 +251,7 @@ def transients(times: np.ndarray, heights: np.ndarray, shape: np.ndarray, num_sa
 def complex_spike_depolarisation(
     times: np.ndarray, num_samples: int, fs: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return plateaus under some of the bursts, as long and high as each trace's complex spikes are; most have none."""
+    """Return the slow depolarisations (T,) under bursts that make them complex spikes; most traces have none."""
     plateau = np.zeros(num_samples)
     if rng.random() < 0.2:
         in_burst = np.diff(times, prepend=-np.inf) < 0.02
@@ -273,14 +265,14 @@ def complex_spike_depolarisation(
 
 
 def bleaching(time: np.ndarray, settings: VoltageSettings, rng: np.random.Generator) -> np.ndarray:
-    """Return the brightness that is left, a double exponential that begins at 1."""
+    """Return the share of the brightness that is left at each time, a double exponential that begins at 1."""
     lost, fast = rng.uniform(*settings.bleaching), rng.uniform(0, 0.5)
     tau_fast, tau_slow = log_uniform(rng, (0.3, 3)), log_uniform(rng, (5, 50))
     return 1 - lost * (fast * (1 - np.exp(-time / tau_fast)) + (1 - fast) * (1 - np.exp(-time / tau_slow)))
 
 
 def motion_and_heartbeat(time: np.ndarray, settings: VoltageSettings, rng: np.random.Generator) -> np.ndarray:
-    """Return the relative change of brightness by slow drift, jerks that return or stay, and the pulse."""
+    """Return the relative change of brightness by drift, by jerks that return or stay, and by the heartbeat."""
     num_samples, fs = len(time), 1 / max(time[1] - time[0], 1e-9) if len(time) > 1 else 1.0
     height = log_uniform(rng, settings.motion)
     change = height * coloured_noise(num_samples, fs, 0.2, 1.5, rng) * rng.uniform(0, 1)

@@ -1,6 +1,6 @@
-"""From labelled traces to trained networks.
+"""Training of networks on labelled traces.
 
-Imported at once and not lazily, because functions here are called like their files.
+Its modules are not imported lazily, because functions have the names of their files.
 """
 
 from .fit import fit

@@ -1,14 +1,12 @@
-"""Train the weights of spike rates that come with dlvolt, on recordings of calcium with known spikes.
+"""Train the packaged networks of spike rates on calcium recordings with known spikes.
 
-``python -m dlvolt.training.calcium calcium FOLDER`` writes them again, from a folder of such recordings, after scoring
-the network on cells it was not trained on; ``s2s`` likewise.
+``python -m dlvolt.training.calcium calcium FOLDER`` scores the network on cells it was not trained on, then trains and
+writes the weights, from a folder of such recordings; with ``s2s`` it does the same for that network.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,43 +15,43 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import correlate, resample_poly
 from sklearn.base import clone
-from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from dlvolt.deconvolution.fluorescence import refined_rate
 from dlvolt.evaluation import rate_scores
+from dlvolt.evaluation.rates import CHALLENGE_BIN
 from dlvolt.networks import RateNetwork, create, save, trace_rate
-from dlvolt.networks.store import CONFIG
+from dlvolt.networks.store import packaged_weights
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
 
 from .fit import over_trace
+from .packaged import model_card, one_cycle, script_parser
 from .windows import window_samples
 
 RATE = 100.0  # Hz, of the networks and of the spikefinder challenge
-RATE_RANGE_HZ = (7.0, 1000.0)  # of the recordings that are trained on; faster ones are averaged down
+RATE_RANGE_HZ = (7.0, 1000.0)  # frame rates of the training data; faster recordings are averaged down
 VERSION = "1"
-SETTINGS: dict[str, dict[str, Any]] = {  # of training, other than those published
+SETTINGS: dict[str, dict[str, Any]] = {  # settings of training that differ from the published ones
     "s2s": dict(num_windows=8000, window_samples=8192, batch_size=5, lr=3e-3),
-    "calcium": dict(num_windows=16000),  # each member
+    "calcium": dict(num_windows=16000),  # for each member of the ensemble
 }
 SPIKEFINDER = ("DS01", "DS15", "spikefinder_4", "spikefinder_5", "spikefinder_6")  # DS01 is its set 2, DS15 its set 3
-FAVOUR = 5  # how many times as often their windows are drawn
-SILENT = 0.2  # of the windows are noise alone
-FRAMES = (1, 17)  # samples from frame to frame, of noise
-NUM_FOLDS = 5  # of the cells of each dataset
-INDICATORS = {  # the datasets that are left out together, to test on an indicator that was not trained on
+FAVOUR = 5  # how many times as often windows of these datasets are drawn
+SILENT = 0.2  # share of the windows that are noise alone
+FRAMES = (1, 17)  # samples per frame of simulated noise, at least and less than
+NUM_FOLDS = 5
+INDICATORS = {  # datasets that are left out together, to test on an indicator that was not trained on
     "OGB-1": ("DS01", "DS02", "spikefinder_4"),
     "GCaMP6f": ("DS09", "DS10", "DS11", "DS27"),
     "GCaMP6s": ("DS12", "DS13", "DS14", "DS15", "spikefinder_5"),
     "jRCaMP1a": ("DS19",),
     "GCaMP8": ("DS30", "DS32"),
 }
-MISALIGNED_S = 0.15  # light that leads the spikes by more is wrongly timed, and moved
-TYPICAL_LAG_S = 0.04  # of the steepest rise of the light behind the spike
-LONGEST_LAG_S = 0.6
-STEP_S, BASELINE_S = 0.08, 3.0  # standard deviations of the Gaussians that smooth steps and take away the baseline
+MISALIGNED_S = 0.15  # if fluorescence leads the spikes by more, their clocks disagree and the spikes are moved
+TYPICAL_LAG_S = 0.04  # from a spike to the steepest rise of fluorescence
+LONGEST_LAG_S = 0.6  # that is searched for such a lead
+STEP_S, BASELINE_S = 0.08, 3.0  # standard deviations of the Gaussians that smooth rises and estimate the baseline
 
 ABOUT = {
     "s2s": "Spike rates from the fluorescence of calcium by the signal-to-signal network of Sebastian et al. (2021), "
@@ -62,10 +60,16 @@ ABOUT = {
     "fifth of the cells.",
 }
 DATA = (
+    "Trained on published recordings of fluorescence with juxtacellular spikes: "
     "OGB-1, GCaMP6f, GCaMP6s, GCaMP8f, GCaMP8s and jRCaMP1a in mouse, as collected in PTRRupprecht/Cascade and "
     "PTRRupprecht/Autocalibrated-spike-inference (GPL-3 repositories; DS01 to DS32), and the training sets 4, 5 and 6 "
     "of the spikefinder challenge (berenslab/spikefinder_analysis, no licence given). No test set of the challenge was "
     "used."
+)
+SCORES = (
+    "Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained "
+    f"on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the "
+    """estimated by the true number of spikes; "spikefinder's" are sets like those of the challenge"""
 )
 
 
@@ -84,19 +88,19 @@ def read_labelled(folder: str | Path) -> list[Labelled]:
     Parameters
     ----------
     folder : path
-        Of ``*.npz`` files, one for each dataset. A recording is either ``{cell}_{recording}_fluorescence`` with
+        Folder of ``*.npz`` files, one for each dataset. A recording is either ``{cell}_{recording}_fluorescence`` with
         ``…_time_s``, the time of the first frame and the time between frames, and ``…_spike_times_s``; or, at 100 Hz,
         ``{cell}_calcium_100hz`` with ``{cell}_spike_counts_100hz``. Files of a spikefinder test set are refused.
 
     Returns
     -------
     list of Labelled
-        With spikes that are wrongly timed moved, see `realign`.
+        The recordings, with spikes realigned, see `realign`.
 
     Raises
     ------
     ValueError
-        If there is no recording, or a test set.
+        If there is no recording, or if there is a test set.
     """
     recordings = []
     for path in sorted(Path(folder).glob("*.npz")):
@@ -119,13 +123,14 @@ def read_labelled(folder: str | Path) -> list[Labelled]:
 
 
 def at_rate(trace: np.ndarray, spikes: np.ndarray, sampling_frequency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a trace (T,) to 100 Hz as `dlvolt.preprocessing.spike_rate` does; spikes are given in its samples.
+    """Resample a trace (T,), and its spikes in samples, to 100 Hz as `dlvolt.preprocessing.spike_rate` does.
 
     Returns
     -------
     trace : np.ndarray, shape (T',), float32
+        The resampled trace.
     counts : np.ndarray, shape (T',), int8
-        Of the spikes from each sample to the next; spikes outside the trace are left out.
+        Number of spikes from each sample to the next, without spikes outside the trace.
     """
     ratio = resampling_ratio(RATE, sampling_frequency)
     taps, _ = resampling_filter(ratio.numerator, ratio.denominator)
@@ -138,7 +143,7 @@ def at_rate(trace: np.ndarray, spikes: np.ndarray, sampling_frequency: float) ->
 
 
 def realign(recording: Labelled) -> Labelled:
-    """Move the spikes of a recording whose light leads them by far, which is a fault of its clocks."""
+    """Return a recording with its spikes moved, if its fluorescence leads them by more than `MISALIGNED_S`."""
     lead = lead_samples(recording.trace, recording.counts)
     if lead <= MISALIGNED_S * RATE:
         return recording
@@ -147,7 +152,7 @@ def realign(recording: Labelled) -> Labelled:
 
 
 def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
-    """Return how many samples before the spikes the light rises most steeply; negative where it follows them."""
+    """Return by how many samples the steepest rises of fluorescence lead the spikes; negative if they follow."""
     trace = trace - gaussian_filter1d(trace, BASELINE_S * RATE)
     rises = np.maximum(np.gradient(gaussian_filter1d(trace, STEP_S * RATE)), 0)
     spikes = gaussian_filter1d(counts.astype(float), STEP_S * RATE)
@@ -156,9 +161,9 @@ def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
     return int(np.argmax(covariance[middle - reach : middle + reach + 1])) - reach
 
 
-def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int = 0) -> np.ndarray:
-    """Return the fold of each recording, in which every dataset has its share of cells, and a cell is whole."""
-    rng = np.random.default_rng(seed)
+def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS) -> np.ndarray:
+    """Return the fold of each recording; the cells of each dataset are spread over folds, each cell as a whole."""
+    rng = np.random.default_rng(0)
     fold_of: dict[tuple[str, str], int] = {}
     for dataset in sorted({each.dataset for each in recordings}):
         cells = sorted({each.cell for each in recordings if each.dataset == dataset})
@@ -170,16 +175,16 @@ def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS, seed: int 
 def draw_windows(
     recordings: Sequence[Labelled], num_windows: int, size: int, seed: int, favour: float = FAVOUR
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows from anywhere in recordings, and vary them as microscopes do.
+    """Draw windows from anywhere in recordings, with added noise, drift and blur.
 
-    Large datasets do not drown small ones: the windows of a dataset are as many as the square root of its duration,
-    and `favour` times as many of those like spikefinder's. Some hold nothing but noise: in slow frames it looks like
-    the cells of some datasets, and silence has to be learnt.
+    The number of windows of a dataset is proportional to the square root of its duration, so that large datasets do not
+    dominate, and `favour` times as large for those like spikefinder's. Some windows hold nothing but noise, so that the
+    network learns silence: noise in slow frames looks like the cells of some datasets.
 
     Returns
     -------
     X : np.ndarray, shape (num_windows, size), float32
-        Traces.
+        Windows of traces.
     y : np.ndarray, shape (num_windows, size), int8
         Spikes per sample.
     """
@@ -200,7 +205,7 @@ def draw_windows(
 
 
 def varied(trace: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a trace (T,) with more noise of some frame rate, with drift or with a longer exposure, or with none."""
+    """Return a trace (T,), at random with more noise of some frame rate, with drift, and with a longer exposure."""
     deviation, num_samples = trace.std(), len(trace)
     if rng.random() < 0.5:
         trace = trace + rng.uniform(0, 0.6) * deviation * noise(num_samples, int(rng.integers(*FRAMES)), rng)
@@ -217,7 +222,7 @@ def noise(num_samples: int, step: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def drift(num_samples: int, step: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a Gaussian baseline (T,), drawn at every step and straight in between."""
+    """Return a baseline (T,) that is drawn from a Gaussian every `step` samples, and linear in between."""
     nodes = rng.normal(size=num_samples // step + 2)
     return np.interp(np.arange(num_samples) / step, np.arange(len(nodes)), nodes)
 
@@ -225,42 +230,42 @@ def drift(num_samples: int, step: int, rng: np.random.Generator) -> np.ndarray:
 def train(
     name: str, recordings: Sequence[Labelled], seed: int = 0, verbose: bool = False, **settings: Any
 ) -> RateNetwork:
-    """Train one network, once through windows that are drawn and varied; the last fifth of them validates it.
+    """Train one network on windows that are drawn and varied, one epoch long; the last fifth of them validates it.
 
-    It is calibrated on as many more, drawn from all datasets alike: the favoured ones should be learnt best, but the
-    number of spikes should be right for all.
+    It is calibrated on a fifth as many further windows, drawn without favour, so that the number of spikes is right for
+    all datasets.
 
     Parameters
     ----------
     name : {"s2s", "calcium"}
-        Of "calcium", one member.
+        Which network; for "calcium", one member of the ensemble.
     recordings : sequence of Labelled
-        To train on.
+        Recordings to train on.
     seed : int
         Same seed, same weights.
     verbose : bool
         Print losses.
     **settings
-        Of `dlvolt.networks.create`, and ``num_windows`` to draw.
+        Settings of `dlvolt.networks.create`, and ``num_windows`` to draw.
 
     Returns
     -------
     RateNetwork
-        Fitted.
+        The trained network.
     """
     given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose), max_epochs=1)
     settings = dict[str, Any](given) | SETTINGS[name] | settings
     num_windows = settings.pop("num_windows")
     model = create(name, **settings)
-    steps = model.max_epochs * -(-(num_windows - num_windows // 5) // model.batch_size)
-    schedule = LRScheduler(OneCycleLR, max_lr=model.lr, total_steps=steps + 1, pct_start=0.1, step_every="batch")
-    model.set_params(callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))])
+    num_trained = num_windows - num_windows // 5
+    callbacks = one_cycle(model.lr, num_trained, model.batch_size, model.max_epochs, pct_start=0.1)
+    model.set_params(callbacks=callbacks)
     model.fit(*draw_windows(recordings, num_windows, model.window_samples, seed))
     return model.calibrate(*draw_windows(recordings, num_windows // 5, model.window_samples, seed, favour=1))
 
 
 def ensemble(members: Sequence[RateNetwork], X: np.ndarray, y: np.ndarray) -> RateNetwork:
-    """Return the network that answers for several of `Calcium`, calibrated on windows (B, T)."""
+    """Return the network that averages several networks `Calcium` of one member, calibrated on windows (B, T)."""
     state = {
         key.replace("members.0", f"members.{n}"): value
         for n, member in enumerate(members)
@@ -270,7 +275,7 @@ def ensemble(members: Sequence[RateNetwork], X: np.ndarray, y: np.ndarray) -> Ra
 
 
 def members(model: RateNetwork) -> list[RateNetwork]:
-    """Return the networks that answer together as one of `Calcium`; the first has not seen the first of `folds`, ..."""
+    """Return the members of a network `Calcium`; the first was trained without the first of `folds`, and so on."""
     single: list[dict[str, Tensor]] = [{} for _ in range(model.get_params()["module__num_members"])]
     for key, value in model.state().items():
         _, number, rest = key.split(".", 2)
@@ -281,46 +286,44 @@ def members(model: RateNetwork) -> list[RateNetwork]:
 def score(
     models: RateNetwork | Sequence[RateNetwork],
     recordings: Sequence[Labelled],
-    bin_samples: int = 4,
     refine: bool = False,
 ) -> pd.DataFrame:
-    """Score a network, or the mean of several, cell by cell, as the spikefinder challenge does.
+    """Score a network, or the mean of several, cell by cell in bins of 40 ms, as the spikefinder challenge does.
 
     Parameters
     ----------
     models : RateNetwork or a sequence of them
-        Fitted.
+        Trained networks.
     recordings : sequence of Labelled
-        Of cells that they have not seen.
-    bin_samples : int, default: 4
-        Of 10 ms, that are summed.
+        Recordings of cells that they were not trained on.
     refine : bool, default: False
-        Score what the trace makes of the rates, `dlvolt.deconvolution.fluorescence.refined_rate`.
+        Whether rates are refined by the trace, see `dlvolt.deconvolution.fluorescence.refined_rate`.
 
     Returns
     -------
     DataFrame
-        A row for each cell (the index: dataset, cell), its recordings one after the other: the columns of
-        `dlvolt.evaluation.rate_scores`, and ``count_ratio``, estimated by true number of spikes.
+        A row for each cell, with all of its recordings, and the index (dataset, cell). Columns are those of
+        `dlvolt.evaluation.rate_scores` and ``count_ratio``, the estimated over the true number of spikes.
     """
     models = [models] if isinstance(models, RateNetwork) else models
     cells: dict[tuple[str, str], list[np.ndarray]] = {}
     for each in recordings:
         rates = np.stack([over_trace(trace_rate, model, each.trace) for model in models])
         rate = refined_rate(each.trace, rates, RATE) if refine else rates.mean(axis=0)
-        whole = len(rate) // bin_samples * bin_samples
+        whole = len(rate) // CHALLENGE_BIN * CHALLENGE_BIN  # samples of whole bins
         cells.setdefault((each.dataset, each.cell), []).append(np.stack([each.counts, rate])[:, :whole])
     joined = [np.concatenate(parts, axis=1) for parts in cells.values()]
     all_counts, all_rates = zip(*joined, strict=True)
-    table = rate_scores(all_counts, all_rates, bin_samples)
+    table = rate_scores(all_counts, all_rates)
     table["count_ratio"] = [rate.sum() / RATE / counts.sum() if counts.any() else np.nan for counts, rate in joined]
     return table.set_index(pd.MultiIndex.from_tuples(cells, names=["dataset", "cell"]))
 
 
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return means over the cells of each dataset, each indicator, those like spikefinder's, and all; ``±`` deviations.
+    """Return mean scores over cells, by dataset, by indicator, of sets like spikefinder's, and of all.
 
-    Of ``count_ratio`` it is the median: a cell that hardly fires has a ratio of any size.
+    Columns with ``±`` are standard deviations. ``count_ratio`` is the median, as cells that hardly fire have extreme
+    ratios.
     """
     dataset = cells.index.get_level_values("dataset")
     groups = {name: cells[dataset == name] for name in sorted(set(dataset))}
@@ -349,14 +352,14 @@ def cross_validate(
     name, recordings, seed, **settings
         As for `train`.
     groups : array, one entry per recording
-        `folds`, or `indicators`.
+        The group of each recording, from `folds` or `indicators`.
 
     Returns
     -------
     models : list of RateNetwork
         One per group, in ascending order.
     cells : DataFrame
-        From `score`, of all groups together.
+        The scores of all cells, see `score`.
     """
     models, tables = [], []
     for group in tqdm(np.unique(groups), desc=name):
@@ -373,41 +376,11 @@ def indicators(recordings: Sequence[Labelled]) -> np.ndarray:
     return np.array([indicator_of.get(each.dataset, each.dataset) for each in recordings])
 
 
-def model_card(name: str, command: str, by_cell: pd.DataFrame, by_indicator: pd.DataFrame) -> str:
-    """Say in Markdown what trained weights, how to train them again, and how well they do."""
-    return f"""# {name}, version {VERSION}
-
-{ABOUT[name]}
-
-Architecture: `{name}`; settings in `{CONFIG}`. Licence of the weights: MIT. Train it again with
-
-    {command}
-
-Trained on published recordings of fluorescence with juxtacellular spikes: {DATA}
-
-Scores as the spikefinder challenge defines them (25 Hz, per cell, then averaged), on cells that were not trained
-on, in {NUM_FOLDS} folds; `±` is the standard deviation over cells, `count_ratio` the median over cells of the estimated
-by the true number of spikes; "spikefinder's" are sets like those of the challenge:
-
-```
-{by_cell.round(3).to_string()}
-```
-
-Trained without an indicator, and scored on it:
-
-```
-{by_indicator.round(3).to_string()}
-```
-"""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.calcium``."""
-    parser = argparse.ArgumentParser("dlvolt.training.calcium", description=__doc__)
+    parser = script_parser("calcium", __doc__)
     parser.add_argument("name", choices=ABOUT)
     parser.add_argument("folder", type=Path, help="folder of labelled recordings, see read_labelled")
-    parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     recordings = read_labelled(args.folder)
     models, by_cell = cross_validate(args.name, recordings, folds(recordings), args.seed)
@@ -419,8 +392,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         model = train(args.name, recordings, args.seed)
     command = f"python -m dlvolt.training.calcium {args.name} FOLDER --seed {args.seed}"
-    card = model_card(args.name, command, summary(by_cell), summary(by_indicator))
-    save(model, args.out or Path(str(files("dlvolt"))) / "weights" / args.name, card=card)
+    tables = [
+        (f"{DATA}\n\n{SCORES}", summary(by_cell)),
+        ("Trained without an indicator, and scored on it", summary(by_indicator)),
+    ]
+    card = model_card(args.name, VERSION, ABOUT[args.name], args.name, command, tables)
+    save(model, args.out or packaged_weights() / args.name, card=card)
     print(card)
 
 

@@ -21,9 +21,9 @@ from dlvolt.networks.rate import RESOLUTION_S
 from .labels import targets
 from .windows import split_in_time, windows
 
-FRACTIONS = (0.7, 0.15, 0.15)  # of time: training, validation, test
+FRACTIONS = (0.7, 0.15, 0.15)  # of time, or of cells: training, validation, test
 SWEPT = np.geomspace(0.01, 0.99, 60)  # thresholds of detections that are tried
-CERTAIN = (1e-7, 1 - 1e-7)  # log odds end here
+CERTAIN = (1e-7, 1 - 1e-7)  # probabilities are clipped to these, which keeps log odds finite
 
 
 def fit(
@@ -39,10 +39,10 @@ def fit(
 ) -> TraceNetwork | MelSVM:
     """Train a network on labelled traces, choose its threshold, and test it.
 
-    Each trace is split in time: 70 % to train on, 15 % that say when to stop and which thresholds on the probability
-    give the best F1, and the last 15 % to test on. Where it is known which cell each trace is of, cells are split so
-    instead, and all traces of a cell stay together. Everything is checked before training starts. A model that is
-    trained already starts afresh, unless it was made with ``warm_start=True``.
+    Each trace is split in time: 70 % to train on, 15 % to choose when to stop and the thresholds with the best F1, and
+    the last 15 % to test on. If the cell of each trace is given, cells are split in these proportions instead, and all
+    traces of a cell stay together. Everything is checked before training starts. A model that is trained already starts
+    afresh, unless it was made with ``warm_start=True``.
 
     Parameters
     ----------
@@ -53,15 +53,15 @@ def fit(
     labels : array or list of arrays
         Spike times in seconds, spike frames, or 0/1 traces, one array per trace; see `targets`.
     sampling_frequency : float
-        Of the traces, in Hz.
+        Sampling frequency of the traces, in Hz.
     kind : {"auto", "seconds", "frames", "trace"}
-        What labels are.
+        What the labels are; see `targets`.
     cells : sequence, optional
         The cell of each trace, by any name; at least three different ones.
     seed : int
         Same seed, same result.
     verbose : bool
-        Print the losses of every epoch, and a bar.
+        Print the losses of every epoch, and a progress bar.
 
     Returns
     -------
@@ -76,8 +76,8 @@ def fit(
     Raises
     ------
     ValueError
-        Naming the argument and the mend: traces that are shorter than a window, constant or not finite; labels that
-        do not fit them or hold no spike in the training parts; a sampling frequency that is not the model's.
+        If traces are shorter than a window, constant or not finite; if labels do not fit them, or hold no spike in the
+        training parts; if the sampling frequency is not the model's.
 
     Examples
     --------
@@ -98,17 +98,17 @@ def fit(
 
 @dataclass(frozen=True)
 class Part:
-    """Traces and 0/1 labels of one part of time."""
+    """Traces and labels of the training, validation or test part."""
 
     traces: list[np.ndarray]
     labels: list[np.ndarray]
 
     def windows(self, model: TraceNetwork | MelSVM) -> tuple[np.ndarray, np.ndarray]:
-        """Return the windows a model takes, X and y of shape (B, T)."""
+        """Return windows as the model takes them, X and y of shape (B, T)."""
         return windows(self.traces, self.labels, model.window_samples, model.overlap_samples)
 
     def probability(self, model: TraceNetwork | MelSVM) -> np.ndarray:
-        """Return the probability of all samples, one trace after the other."""
+        """Return the spike probability of all samples, one trace after the other."""
         return np.concatenate([over_trace(trace_probability, model, trace) for trace in self.traces])
 
     @property
@@ -126,7 +126,7 @@ def prepare(
     cells: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> tuple[Part, Part, Part]:
-    """Check everything and split it into training, validation and test part; see `fit`."""
+    """Check traces and labels, and return training, validation and test part; see `fit`."""
     if not (isinstance(sampling_frequency, float | Real) and 0 < sampling_frequency < np.inf):
         raise ValueError(f"sampling_frequency must be positive, in Hz, not {sampling_frequency!r}")
     own = model.sampling_frequency
@@ -152,7 +152,7 @@ def prepare(
 
 
 def split_by_cell(cells: Sequence[Hashable], num_traces: int, seed: int) -> list[list[int]]:
-    """Return the traces of training, validation and test part; the seed draws the cells of each."""
+    """Return the indices of the traces of training, validation and test part; cells are drawn by the seed."""
     names = list(dict.fromkeys(cells))
     if len(cells) != num_traces or len(names) < len(FRACTIONS):
         raise ValueError(
@@ -193,7 +193,7 @@ def checked_traces(traces: np.ndarray | Sequence[ArrayLike], window_samples: int
 def fit_parts(
     model: TraceNetwork | MelSVM, X: np.ndarray, y: np.ndarray, validation: Part, test: Part
 ) -> TraceNetwork | MelSVM:
-    """Train on windows (B, T), choose the threshold on one part and test on the other."""
+    """Train on windows (B, T), choose thresholds on the validation part, and score on the test part."""
     model.fit(X, y, validation=validation.windows(model))
     if isinstance(model, RateNetwork):
         model.test_scores_ = rates_scored(model, test)
@@ -210,7 +210,7 @@ def fit_parts(
 
 
 def rates_scored(model: RateNetwork, test: Part) -> dict[str, float]:
-    """Return the scores of estimated rates, the mean over traces, and the ratio of estimated to true spikes."""
+    """Return the scores of estimated rates, averaged over traces, and the ratio of estimated to true spikes."""
     size = max(1, round(RESOLUTION_S * model.sampling_frequency))
     rates = [over_trace(trace_rate, model, trace) for trace in test.traces]
     ratio = sum(map(np.sum, rates)) / model.sampling_frequency / max(test.truth.sum(), 1)
@@ -223,7 +223,7 @@ def over_trace(answer: Callable, model: TraceNetwork | MelSVM, trace: np.ndarray
 
 
 def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray) -> float | None:
-    """Return the threshold with the best F1 of events within 5 ms, or None where there is nothing to find."""
+    """Return the threshold with the best F1 of events within 5 ms, or None if there is no spike."""
     if not truth.any():
         return None
     return best_event_threshold(event_sweep(model, truth, probability, SWEPT))
@@ -242,7 +242,7 @@ def event_sweep(
 ) -> pd.DataFrame:
     """Score the events that each threshold gives, found within 5 ms; see `threshold_sweep`."""
     fs = model.sampling_frequency
-    assert fs is not None  # `fit` tells it
+    assert fs is not None  # `fit` has set it
     return threshold_sweep(event_times(truth, fs), probability, fs, thresholds, shadow_ms=model.shadow_ms)
 
 
@@ -253,10 +253,10 @@ def event_times(truth: np.ndarray, sampling_frequency: float) -> np.ndarray:
 
 
 def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Return the threshold with the best F1 per sample, or 0.5 where there is nothing to find.
+    """Return the threshold with the best F1 per sample, or 0.5 if there is no spike.
 
-    Every threshold between two neighbouring probabilities does equally well; the one taken is half way in log odds.
-    So where spikes stand clear of the rest, the threshold lies between the two and not at the weakest spike.
+    All thresholds between two neighbouring probabilities give the same F1; the one half way in log odds is taken. So
+    if spikes are well separated from other samples, the threshold lies between them and not at the weakest spike.
     """
     if not truth.any():
         return 0.5
@@ -268,6 +268,6 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
 
 
 def scores(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
-    """Return precision, recall and F1 per sample; without a spike to find, 1 if none is found."""
+    """Return precision, recall and F1 per sample; all are 1 if there is no spike and none is found."""
     found = sample_scores(truth, probability, threshold)
     return dict(precision=found.precision, recall=found.recall, f1=found.f1, num_spike_samples=int(truth.sum()))

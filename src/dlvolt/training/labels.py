@@ -1,8 +1,8 @@
-"""Labels of all kinds become one: 1 at samples with a spike, 0 at the others; or how many spikes there are."""
+"""Labels of all kinds as one array per trace: 1 at samples with a spike and 0 at others, or numbers of spikes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 
 import numpy as np
@@ -30,12 +30,11 @@ def targets(
     sampling_frequency : float
         In Hz.
     kind : {"auto", "seconds", "frames", "trace"}
-        What labels are. "auto" takes, trace by trace, an array as long as the trace that holds nothing but 0 and 1
-        for a 0/1 trace (no spike train has two spikes at 0 or 1, so that is what it is), other integers for frames,
-        and other numbers for seconds.
+        What the labels are. "auto" decides trace by trace: an array as long as the trace that holds nothing but 0 and 1
+        is a 0/1 trace, other integers are frames, and other numbers are seconds.
     counted : bool
-        Give the number of spikes from each sample to the next, and take traces of such numbers, too: "auto" takes an
-        array as long as the trace for one, unless it ascends.
+        Return the number of spikes from each sample to the next. Labels may then be traces of such numbers: "auto"
+        takes an array as long as the trace for one, unless it ascends.
 
     Returns
     -------
@@ -54,7 +53,7 @@ def targets(
         if each.ndim != 1 or each.dtype.kind not in "biuf" or not np.isfinite(each.astype(float)).all():
             raise ValueError(f"labels[{index}] must be a list of finite numbers: spike times, frames, or a 0/1 trace")
     return [
-        (_counts if counted else _target)(each, length, sampling_frequency, kind, f"labels[{index}]")
+        _target(each, length, sampling_frequency, kind, counted, f"labels[{index}]")
         for index, (each, length) in enumerate(zip(per_trace, num_samples, strict=True))
     ]
 
@@ -77,42 +76,26 @@ def _one_per_trace(labels: np.ndarray | Sequence[ArrayLike], num_samples: Sequen
     return [np.asarray(each) for each in labels]
 
 
-def _target(label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, name: str) -> np.ndarray:
-    """Return the 0/1 trace of one trace's labels."""
-    binary = ((label == 0) | (label == 1)).all()
+def _target(
+    label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, counted: bool, name: str
+) -> np.ndarray:
+    """Return the 0/1 trace, or the numbers of spikes, of one trace's labels."""
+    binary = np.isin(label, (0, 1)).all()
     if kind == "auto":
-        if binary and len(label) == num_samples:
-            kind = "trace"
-        elif binary and len(label) > 2:
+        as_long = len(label) == num_samples
+        if binary and not as_long and len(label) > 2 and not counted:
             raise ValueError(f"{name} has {len(label)} values 0 and 1, but the trace has {num_samples} samples")
+        if as_long and (not np.all(np.diff(label) > 0) if counted else binary):
+            kind = "trace"
         else:
             kind = "frames" if label.dtype.kind in "iu" else "seconds"
     if kind == "trace":
-        if not binary or len(label) != num_samples:
-            raise ValueError(f"{name} must be {num_samples} values 0 or 1, as many as the trace has samples")
+        possible, what = (np.arange(128), "numbers of spikes") if counted else ((0, 1), "values 0 or 1")
+        if len(label) != num_samples or not np.isin(label, possible).all():
+            raise ValueError(f"{name} must be {num_samples} {what}, as many as the trace has samples")
         return label.astype("int8")
-    target = np.zeros(num_samples, dtype="int8")
-    target[_frames(label, np.rint, num_samples, sampling_frequency, kind, name)] = 1
-    return target
-
-
-def _counts(label: np.ndarray, num_samples: int, sampling_frequency: float, kind: str, name: str) -> np.ndarray:
-    """Return how many spikes each sample of one trace has."""
-    if kind == "trace" or (kind == "auto" and len(label) == num_samples and not np.all(np.diff(label) > 0)):
-        if label.shape != (num_samples,) or not np.isin(label, np.arange(128)).all():
-            raise ValueError(f"{name} must be {num_samples} numbers of spikes, as many as the trace has samples")
-        return label.astype("int8")
-    if kind == "auto":
-        kind = "frames" if label.dtype.kind in "iu" else "seconds"
-    frames = _frames(label, np.floor, num_samples, sampling_frequency, kind, name)
-    return np.bincount(frames, minlength=num_samples).astype("int8")
-
-
-def _frames(
-    label: np.ndarray, whole: Callable, num_samples: int, sampling_frequency: float, kind: str, name: str
-) -> np.ndarray:
-    """Return the samples of spikes given as frames or seconds."""
-    frames = label if kind == "frames" else whole(label * sampling_frequency)
+    rounded = np.floor if counted else np.rint
+    frames = label if kind == "frames" else rounded(label * sampling_frequency)
     outside = (frames < 0) | (frames >= num_samples)
     if outside.any():
         unit, extent = ("s", num_samples / sampling_frequency) if kind == "seconds" else ("", num_samples)
@@ -120,4 +103,5 @@ def _frames(
             f"{name}: the spike at {label[outside][0]:g} {unit} lies outside the trace (0 to {extent:g} {unit}); "
             "floats are taken for seconds and integers for frames, unless kind says otherwise"
         )
-    return frames.astype(int)
+    counts = np.bincount(frames.astype(int), minlength=num_samples)
+    return (counts if counted else counts > 0).astype("int8")

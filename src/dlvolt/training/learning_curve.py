@@ -1,4 +1,4 @@
-"""How good a network gets with how much training data."""
+"""The scores of a network as a function of the amount of training data."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def learning_curve(
     seed: int = 0,
     verbose: bool = False,
 ) -> pd.DataFrame:
-    """Train on growing parts of the training windows, and test on the same test parts each time.
+    """Train on growing shares of the training windows, and test on the same test parts each time.
 
-    Windows are drawn at random, and each draw contains the smaller ones.
+    Windows are drawn at random, and each draw contains all smaller draws.
 
     Parameters
     ----------
     model : TraceNetwork or MelSVM
-        Settings to train with; the model itself is left alone.
+        Model whose settings are trained with; it is not changed itself.
     traces, labels, sampling_frequency, kind, seed
         As for `dlvolt.training.fit`.
     fractions : sequence of float
-        Of the training windows.
+        Shares of the training windows.
     verbose : bool
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------

@@ -5,24 +5,20 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.signal import resample_poly
-from skorch.callbacks import GradientNormClipping, LRScheduler
 from spikeinterface.core import NumpyRecording
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
-from torch.optim.lr_scheduler import OneCycleLR
 
 from dlvolt.detection import shadow
 from dlvolt.evaluation import EventScores, best_threshold, event_scores, threshold_sweep
 from dlvolt.networks import TraceNetwork, create, save
-from dlvolt.networks.store import CONFIG
+from dlvolt.networks.store import packaged_weights
 from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
 from dlvolt.simulation import (
     VoltageSettings,
@@ -32,10 +28,12 @@ from dlvolt.simulation import (
     simulate_voltage,
 )
 
-TRACE_WINDOWS = 4  # windows that a simulated trace is long
-WRONG_WAY = 0.1  # fraction of windows turned and without targets: a network silent on them can tell the polarity
+from .packaged import model_card, one_cycle, script_parser
+
+TRACE_WINDOWS = 4  # length of a simulated trace, in windows
+WRONG_WAY = 0.1  # share of windows turned and without targets, so that the network can tell the polarity
 FRAME_RATES = (200, 250, 300, 400, 500, 600, 800, 1000, 1000, 1250, 2000, 3328, 4000, 5000)  # Hz
-CONDITIONS = {  # Hz, SNR per sample, where the camera looks
+CONDITIONS = {  # Hz, SNR per sample, compartment in view
     "soma, 500 Hz, SNR 4": (500.0, 4.0, "soma"),
     "soma, 1 kHz, SNR 3": (1000.0, 3.0, "soma"),
     "soma, 1 kHz, SNR 6": (1000.0, 6.0, "soma"),
@@ -47,13 +45,13 @@ PEAK_LEARNING_RATE = 2e-3
 
 
 class Recipe(NamedTuple):
-    """What makes a set of weights."""
+    """How one set of weights is made, and scored."""
 
     architecture: str
     settings: dict[str, Any]  # of `dlvolt.networks.create`
     windows: Callable[[int, int, float, int], tuple[np.ndarray, np.ndarray]]  # (B, T, sampling frequency, seed) -> X, y
-    score: Callable[[Path], pd.DataFrame]  # of the saved model, on data of another kind
-    tolerance_s: float
+    score: Callable[[Path], pd.DataFrame]  # scores the saved model on data of another kind
+    tolerance_s: float  # within which an event counts as found when the threshold is chosen
     version: str
     about: str
 
@@ -65,19 +63,16 @@ def voltage_windows(
 
     Parameters
     ----------
-    num_windows, window_samples : int
-        B and T.
-    sampling_frequency : float
-        Of the windows, in Hz.
-    seed : int
-        Same seed, same windows.
+    num_windows, window_samples, sampling_frequency, seed
+        As for `dlvolt.simulation.extracellular_windows`.
 
     Returns
     -------
     X, y : np.ndarray, shape (B, T), float32
-        Traces whose spikes go up, and targets, see `soft_targets`; a few of the traces are turned and their targets 0.
+        Traces whose spikes go up, and their targets, see `soft_targets`. A tenth of the windows is turned, with
+        targets of 0.
     """
-    settings = VoltageSettings(firing_rate_hz=(0.3, 20.0))  # the rarest spikes would teach little
+    settings = VoltageSettings(firing_rate_hz=(0.3, 20.0))  # windows without spikes teach little
     X, y = (np.empty((num_windows, window_samples), dtype="float32") for _ in range(2))
     starts = range(0, num_windows, TRACE_WINDOWS)
     for first, rng in zip(starts, np.random.default_rng(seed).spawn(len(starts)), strict=True):
@@ -89,7 +84,7 @@ def voltage_windows(
         )
         taps, _ = resampling_filter(ratio.numerator, ratio.denominator)
         trace = resample_poly(traces[:, 0], ratio.numerator, ratio.denominator, window=taps, padtype="line")
-        centres = (spike_times[0] * frame_rate - 0.5) * float(ratio)  # a frame stands for its exposure's middle
+        centres = (spike_times[0] * frame_rate - 0.5) * float(ratio)  # a frame is at the middle of its exposure
         target = soft_targets(centres, len(trace), 1.5e-3 * sampling_frequency)
         stop = min(first + TRACE_WINDOWS, num_windows)
         for window, start in zip(range(first, stop), range(0, len(trace), window_samples), strict=False):
@@ -100,16 +95,17 @@ def voltage_windows(
 
 
 def soft_targets(centres: np.ndarray, num_samples: int, deviation: float) -> np.ndarray:
-    """Return 1 at each spike, and near it what a Gaussian leaves of that.
+    """Return the maximum of Gaussians of height 1 at each spike.
 
-    A network that cannot tell the sample of a spike would learn small probabilities at many; this it can learn.
+    A network that cannot tell the exact sample of a spike would learn small probabilities at many samples from targets
+    of single samples.
 
     Parameters
     ----------
-    centres : np.ndarray
-        Spikes, in samples; fractions are heeded.
+    centres : np.ndarray, shape (E,)
+        Times of spikes, in samples and their fractions.
     num_samples : int
-        T.
+        Length T of the trace.
     deviation : float
         Standard deviation of the Gaussian, in samples.
 
@@ -134,7 +130,7 @@ def voltage_scores(model: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         A row per condition: precision, recall and F1 of the events of all traces within 5 ms; ``mean_f1`` is the mean
-        over traces, ``polarity`` the fraction whose polarity was inferred rightly.
+        over traces, ``polarity`` the share of traces whose polarity was inferred correctly.
     """
     rows = {}
     for condition, (frame_rate, snr, compartment) in CONDITIONS.items():
@@ -219,22 +215,22 @@ def train(
     Parameters
     ----------
     name : str
-        Of the recipe.
+        Name of the recipe.
     num_windows : int
-        To train on; a twentieth as many more choose the threshold.
+        Number of windows to train on. A twentieth as many are simulated in addition, to choose the threshold.
     max_epochs : int
-        How often each is seen.
+        How often each window is seen.
     seed : int
         Same seed, same weights.
     verbose : bool
         Print losses.
     **settings
-        Other than the recipe's.
+        Settings of `dlvolt.networks.create` that replace those of the recipe.
 
     Returns
     -------
     TraceNetwork
-        Fitted.
+        The trained network.
 
     Raises
     ------
@@ -244,13 +240,6 @@ def train(
     if name not in RECIPES:
         raise ValueError(f"name: there is no recipe {name!r}; take one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    schedule = LRScheduler(
-        OneCycleLR,
-        max_lr=PEAK_LEARNING_RATE,
-        total_steps=max_epochs * -(-num_windows // BATCH_SIZE) + 1,
-        pct_start=0.05,
-        step_every="batch",
-    )
     given = dict(recipe.settings, name=name, version=recipe.version) | settings
     model = create(
         recipe.architecture,
@@ -258,8 +247,8 @@ def train(
         batch_size=BATCH_SIZE,
         max_epochs=max_epochs,
         patience=max_epochs,  # the schedule runs to its end
-        positive_weight=1.0,  # there is no lack of data; and probabilities are what the threshold is chosen on
-        callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))],
+        positive_weight=1.0,  # simulated data do not lack spikes
+        callbacks=one_cycle(PEAK_LEARNING_RATE, num_windows, BATCH_SIZE, max_epochs, pct_start=0.05),
         seed=seed,
         verbose=verbose,
     )
@@ -274,49 +263,31 @@ def event_threshold(model: TraceNetwork, X: np.ndarray, y: np.ndarray, tolerance
     """Return the threshold at which the events found in windows have the best F1."""
     frames, windows = shadow(y.T, 0.9, 0)  # a target is at least 0.9 at the sample of a spike only
     fs = model.sampling_frequency
-    assert fs is not None  # recipes tell it
+    assert fs is not None  # every recipe sets it
     true = [frames[windows == window] / fs for window in range(len(y))]
     probability = model.predict_proba(X).T
     return best_threshold(threshold_sweep(true, probability, fs, tolerance_s=tolerance_s, shadow_ms=model.shadow_ms))
 
 
-def model_card(name: str, command: str, scores: pd.DataFrame) -> str:
-    """Say in Markdown what trained weights, how to train them again, and how well they do."""
-    recipe = RECIPES[name]
-    return f"""# {name}, version {recipe.version}
-
-{recipe.about}
-
-Architecture: `{recipe.architecture}`; settings in `{CONFIG}`. Licence: MIT. Train it again with
-
-    {command}
-
-which also measured these scores:
-
-```
-{scores.round(3).to_string()}
-```
-"""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.pretrain``."""
-    parser = argparse.ArgumentParser("dlvolt.training.pretrain", description=__doc__)
+    parser = script_parser("pretrain", __doc__)
     parser.add_argument("name", choices=RECIPES)
-    parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
     parser.add_argument("--num-windows", type=int, default=40_000)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    out = args.out or Path(str(files("dlvolt"))) / "weights" / args.name
+    out = args.out or packaged_weights() / args.name
     model = train(args.name, num_windows=args.num_windows, max_epochs=args.epochs, seed=args.seed, verbose=True)
     save(model, out)
     command = (
         f"python -m dlvolt.training.pretrain {args.name} --num-windows {args.num_windows} --epochs {args.epochs} "
         f"--seed {args.seed}"
     )
-    scores = RECIPES[args.name].score(out)
-    save(model, out, card=model_card(args.name, command, scores))
+    recipe = RECIPES[args.name]
+    scores = recipe.score(out)
+    tables = [("which also measured these scores", scores)]
+    card = model_card(args.name, recipe.version, recipe.about, recipe.architecture, command, tables)
+    save(model, out, card=card)
     print(scores.round(3).to_string())
 
 

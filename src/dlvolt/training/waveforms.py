@@ -1,29 +1,28 @@
-"""Train the networks of snippets that come with dlvolt, on snippets that were labelled by hand.
+"""Train the packaged networks of snippets on snippets that were labelled by hand.
 
-``python -m dlvolt.training.waveforms waveform_cnn snippets.npz`` writes the weights again, to the folder that
-`dlvolt.networks.load` reads, and measures how well such networks do on channels they were not trained on.
+``python -m dlvolt.training.waveforms waveform_cnn snippets.npz`` writes the weights to the folder that
+`dlvolt.networks.load` reads, and scores such networks on channels they were not trained on.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from skorch.callbacks import GradientNormClipping, LRScheduler
-from torch.optim.lr_scheduler import OneCycleLR
 
 from dlvolt.networks import SnippetNetwork, create, save
+from dlvolt.networks.store import packaged_weights
+
+from .packaged import model_card, one_cycle, script_parser
 
 TRAINING, VALIDATION = (9, 16, 33), 11  # channels
 EPOCHS, BATCH_SIZE, PEAK_LEARNING_RATE = 8, 256, 4e-3
-JITTER = 2  # samples, at most
-STRETCH, GAIN = 0.4, 0.1  # standard deviations of their logarithms
-NOISE_UV = 100.0  # added, standard deviation before it is smoothed over three samples
-BEYOND = 0.3  # how far a mixture of two spikes may lie beyond either
+JITTER = 2  # samples by which a snippet is shifted, at most
+STRETCH, GAIN = 0.4, 0.1  # standard deviations of the logarithms of the factors in time and amplitude
+NOISE_UV = 100.0  # standard deviation of the added noise, before it is smoothed over three samples
+BEYOND = 0.3  # a mixture of two spikes may lie beyond either of them by this share of their difference
 
 Channel = tuple[np.ndarray, np.ndarray]  # snippets (B, D) in µV, labels (B,)
 
@@ -34,7 +33,7 @@ def read_channels(path: str | Path) -> dict[int, Channel]:
     Raises
     ------
     ValueError
-        If there are none in it.
+        If the file has no such arrays.
     """
     with np.load(path) as arrays:
         numbers = sorted(int(key[len("channel") : -len("_spikes")]) for key in arrays if key.endswith("_spikes"))
@@ -45,11 +44,11 @@ def read_channels(path: str | Path) -> dict[int, Channel]:
 
 
 def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: int = 0) -> Channel:
-    """Return changed copies of snippets: what may differ on the next channel, and does not change what they are.
+    """Return copies of snippets, varied as they may differ from channel to channel.
 
-    Spikes are mixed with others, of any channel, so that there are more shapes than neurons; then snippets are shifted
-    by some samples, stretched in time around the peak, made a little larger or smaller, and noise is added. Amplitude
-    must stay much as it is, because labels were drawn around large spikes.
+    Each spike is mixed with another, of any channel, so that there are more shapes than neurons. Then snippets are
+    shifted by some samples, stretched in time around the peak, scaled a little, and noise is added. The amplitude stays
+    nearly as it is, because labels were drawn around large spikes.
 
     Parameters
     ----------
@@ -58,16 +57,16 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
     y : np.ndarray, shape (B,)
         1 for spikes, else 0.
     copies : int
-        Of each.
+        Number of copies of each snippet.
     num_before : int
-        Sample of the peak.
+        Sample of the peak in a snippet.
     seed : int
         Same seed, same copies.
 
     Returns
     -------
     X : np.ndarray, shape (copies B, D), float32
-        Changed snippets.
+        Varied snippets.
     y : np.ndarray, shape (copies B,)
         Their labels.
     """
@@ -92,31 +91,25 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
 
 
 def train(architecture: str, channels: Sequence[Channel], validation: Channel, seed: int = 0) -> SnippetNetwork:
-    """Train a network on channels; the one for validation is only looked at.
+    """Train a network on the snippets of some channels.
 
     Parameters
     ----------
     architecture : {"waveform_cnn", "waveform_gru"}
-        Which.
+        Which network.
     channels : sequence of (X, y)
-        Snippets (B, D) in µV, and labels (B,).
+        For each channel, snippets (B, D) in µV, and labels (B,).
     validation : (X, y)
-        Another one, for the losses that training prints.
+        Snippets of another channel, for the losses that training prints.
     seed : int
         Same seed, same weights.
 
     Returns
     -------
     SnippetNetwork
-        Fitted.
+        The trained network.
     """
     X, y = (np.concatenate(parts) for parts in zip(*channels, strict=True))
-    schedule = LRScheduler(
-        OneCycleLR,
-        max_lr=PEAK_LEARNING_RATE,
-        total_steps=EPOCHS * -(-len(X) // BATCH_SIZE) + 1,
-        step_every="batch",
-    )
     model = create(
         architecture,
         version="1",
@@ -124,7 +117,7 @@ def train(architecture: str, channels: Sequence[Channel], validation: Channel, s
         batch_size=BATCH_SIZE,
         max_epochs=1,
         positive_weight=1.0,
-        callbacks=[("schedule", schedule), ("clipping", GradientNormClipping(1.0))],
+        callbacks=one_cycle(PEAK_LEARNING_RATE, len(X), BATCH_SIZE, EPOCHS),
         seed=seed,
     )
     return model.fit(*augment(X, y, EPOCHS, model.num_before, seed), validation=validation)
@@ -133,13 +126,13 @@ def train(architecture: str, channels: Sequence[Channel], validation: Channel, s
 def leave_one_channel_out(
     architecture: str, channels: dict[int, Channel], seeds: Sequence[int] = (0, 1, 2)
 ) -> pd.DataFrame:
-    """Train on all channels but one, and score on that, for each.
+    """Score networks on each channel in turn that were trained on all others.
 
     Returns
     -------
     DataFrame
-        Macro-F1: a row per channel left out and one for the mean over them, a column per seed; their mean and
-        standard deviation.
+        Macro-F1. Rows: the channel left out, and the mean over channels. Columns: the seed, and the mean and standard
+        deviation over seeds.
     """
     table = pd.DataFrame(index=list(channels), columns=[f"seed {seed}" for seed in seeds], dtype=float)
     for number, left_out in channels.items():
@@ -150,45 +143,31 @@ def leave_one_channel_out(
     return table.assign(mean=table.mean(axis=1), sd=table.std(axis=1, ddof=0))
 
 
-def model_card(model: SnippetNetwork, file: str, validation: float, table: pd.DataFrame) -> str:
-    """Say in Markdown what trained weights, how to train them again, and how well they do."""
-    return f"""# {model.architecture}, version {model.version}
-
-Is the snippet of a threshold crossing a spike? Snippets of {model.window_samples} samples at 30 kHz, in µV, band-pass
-filtered from 300 to 8000 Hz, with the peak near sample {model.num_before}. Trained on channels {TRAINING} of a zebra
-finch (Cambridge Neurotech ASSY-236-H5; henryxcham/spike_detection_classification, Apache-2.0), labelled by hand around
-a cluster in PCA space, as `dlvolt.training.waveforms` says; channel {VALIDATION} was looked at only.
-
-Architecture: `{model.architecture}`; settings in `config.json`. Licence: MIT. Train it again with
-
-    python -m dlvolt.training.waveforms {model.architecture} {file} --seed {model.seed}
-
-which also measured these scores. Macro-F1 on channel {VALIDATION}: {validation:.3f}. Macro-F1 of networks trained
-likewise on three channels, on the fourth, whose number stands on the left:
-
-```
-{table.round(3).to_string()}
-```
-"""
+def describe(model: SnippetNetwork) -> str:
+    """Return what a network is for and trained on, for its model card."""
+    return f"""Is the snippet of a threshold crossing a spike? Snippets of {model.window_samples} samples at 30 kHz, in
+µV, band-pass filtered from 300 to 8000 Hz, with the peak near sample {model.num_before}. Trained on channels {TRAINING}
+of a zebra finch (Cambridge Neurotech ASSY-236-H5; henryxcham/spike_detection_classification, Apache-2.0), labelled by
+hand around a cluster in PCA space, as `dlvolt.training.waveforms` says; channel {VALIDATION} was looked at only."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m dlvolt.training.waveforms``."""
-    parser = argparse.ArgumentParser("dlvolt.training.waveforms", description=__doc__)
+    parser = script_parser("waveforms", __doc__)
     parser.add_argument("architecture", choices=["waveform_cnn", "waveform_gru"])
     parser.add_argument("path", type=Path, help="labelled snippets, see read_channels")
-    parser.add_argument("--out", type=Path, help="folder to write; default: that of the weights in the package")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     channels = read_channels(args.path)
     model = train(args.architecture, [channels[n] for n in TRAINING], channels[VALIDATION], args.seed)
     table = leave_one_channel_out(args.architecture, channels)
     score = model.score(*channels[VALIDATION])
-    save(
-        model,
-        args.out or Path(str(files("dlvolt"))) / "weights" / args.architecture,
-        card=model_card(model, args.path.name, score, table),
+    command = f"python -m dlvolt.training.waveforms {args.architecture} {args.path.name} --seed {args.seed}"
+    scores = (
+        f"which also measured these scores. Macro-F1 on channel {VALIDATION}: {score:.3f}. Macro-F1 of networks "
+        "trained likewise on three channels, on the fourth, whose number stands on the left"
     )
+    card = model_card(model.name, model.version, describe(model), args.architecture, command, [(scores, table)])
+    save(model, args.out or packaged_weights() / args.architecture, card=card)
     print(f"channel {VALIDATION}: {score:.3f}\n{table.round(3).to_string()}")
 
 

@@ -1,4 +1,4 @@
-"""Traces are split in time, and cut into windows."""
+"""Split traces in time, and cut them into windows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut traces and labels into overlapping windows.
 
-    The last window of a trace ends where the trace ends, so nothing is lost. A trace shorter than a window goes on
-    as its mirror image.
+    The last window of a trace ends where the trace ends, so no sample is left out. A trace shorter than a window is
+    continued by its mirror image.
 
     Parameters
     ----------
     traces, labels : sequences of arrays, shapes (T,)
-        Of equal lengths, trace by trace.
+        Traces, and their labels of the same lengths.
     size, overlap : int
         Length of a window, and how many samples it shares with the next.
 
@@ -64,7 +64,7 @@ def split_in_time(
     arrays : sequence of arrays, shapes (T,)
         Traces, or labels.
     fractions : sequence of float
-        Of the time; their sum is 1.
+        Share of the time of each part; their sum is 1.
 
     Returns
     -------
