@@ -31,6 +31,7 @@ from dlvolt.electrodes.left_over import LeftOverRecording
 from dlvolt.electrodes.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.electrodes.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.electrodes.refractory import contamination, same_neuron
+from dlvolt.memory import release_memory
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
 from dlvolt.preprocessing.steady_noise import usual_levels
@@ -110,6 +111,7 @@ def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> Bas
     levels, is_steady = usual_levels(filtered, p.seed, num_workers)
     if not is_steady:
         filtered = steady_noise(filtered, levels)
+    release_memory()  # of the samples of noise
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 

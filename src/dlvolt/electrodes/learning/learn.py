@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from dlvolt.memory import release_memory
+
 from .evidence import Decoys
 from .sample import NUM_FEATURES, collect
 from .structure import joined, merge, split
@@ -89,6 +91,7 @@ def learn_units(
     for sweep in trange(first_sweep, last_sweep + 1, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.moved) == 0:  # at the start, or none is left
             return units
+        release_memory()  # of what came before
         is_last = sweep == last_sweep
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
