@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.base import base_peak_dtype
+from spikeinterface.core.job_tools import divide_time_series_into_chunks
 from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -118,12 +119,7 @@ def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: fl
 
     A slice is left out if artefacts leave less than half as much of it as of the best slice.
     """
-    width = round(CHUNK_S * recording.sampling_frequency)
-    slices = []
-    for segment in range(recording.get_num_segments()):
-        num_samples = recording.get_num_samples(segment)
-        starts = np.arange(0, num_samples, width)
-        slices += [(segment, int(start), int(min(start + width, num_samples))) for start in starts]
+    slices = divide_time_series_into_chunks(recording, round(CHUNK_S * recording.sampling_frequency))
     if len(artefacts.periods):
         left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
         slices = list(compress(slices, left >= left.max() / 2))
@@ -424,7 +420,7 @@ def collect(
     """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
     waveforms, rates = units.waveforms, units.false_discovery_rates.numpy()
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
-    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    lengths = [segment.get_num_samples() for segment in recording.segments]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
     spikes["cluster_index"] = owner[spikes["cluster_index"]]
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
@@ -436,11 +432,9 @@ def collect(
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
 
-    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
-    vector["sample_index"] = spikes["sample_index"]
-    vector["unit_index"] = index_of[spikes["cluster_index"]]
-    vector["segment_index"] = spikes["segment_index"]
-    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
+    unit_indices = index_of[spikes["cluster_index"]]
+    of_kept = unit_indices >= 0
+    sorting = as_sorting(spikes[of_kept], unit_indices[of_kept], recording, np.arange(len(kept)))
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
