@@ -33,30 +33,20 @@ def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float 
         the recording is too short to tell.
     """
     fs = recording.sampling_frequency
-    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     size = round(CHUNK_S * fs)
-    longest = int(np.argmax(lengths))
-    if lengths[longest] < size:
+    longest = max(range(recording.get_num_segments()), key=recording.get_num_samples)
+    num_samples = recording.get_num_samples(longest)
+    if num_samples < size:
         return None
     channels = recording.channel_ids[np.linspace(0, len(recording.channel_ids) - 1, MOST_CHANNELS).round().astype(int)]
-    starts = np.linspace(0, lengths[longest] - size, NUM_CHUNKS).astype(int)
-    window = np.hanning(size)[:, None]
-    power = np.median(
-        [
-            np.abs(np.fft.rfft(window * _centred(recording, longest, start, start + size, np.unique(channels)), axis=0))
-            ** 2
-            for start in starts
-        ],
-        axis=0,
-    )  # F×N; an artefact is in few of the chunks, hum in all of them
+    channels, window, spectra = list(np.unique(channels)), np.hanning(size)[:, None], []
+    for start in np.linspace(0, num_samples - size, NUM_CHUNKS).astype(int):
+        traces = recording.get_traces(longest, start, start + size, channel_ids=channels).astype("float64")
+        spectra.append(np.abs(np.fft.rfft(window * (traces - traces.mean(axis=0)), axis=0)) ** 2)
+    power = np.median(spectra, axis=0)  # F×N; an artefact is in few of the chunks, hum in all of them
     found = [_lines(power, fs / size, mains, freq_min, min(freq_max, 0.95 * fs / 2)) for mains in MAINS_HZ]
     share, freq, harmonics = max(found, key=lambda each: each[0])
     return {"freq": freq, "harmonics": harmonics} if share > HARMFUL else None
-
-
-def _centred(recording: BaseRecording, segment: int, start: int, end: int, channels: np.ndarray) -> np.ndarray:
-    traces = recording.get_traces(segment, start, end, channel_ids=list(channels)).astype("float64")
-    return traces - traces.mean(axis=0)
 
 
 def _lines(
