@@ -62,6 +62,18 @@ def alignment(waveforms: Tensor) -> Alignment:
     return Alignment(products, distances / torch.maximum(of_first, of_second).sqrt(), lags, shifts)
 
 
+def recentred(moved: Tensor, num_before: int) -> Tensor:
+    """Return waveforms, shape (K, M, N, D), shifted by whole samples so that their peaks are at sample `num_before`.
+
+    The peak is the largest absolute value in the reference place, the middle one of the M. Zeros fill up the ends.
+    """
+    width, shifted = moved.shape[3], torch.zeros_like(moved)
+    for waveform, into in zip(moved, shifted, strict=True):
+        by = num_before - int(waveform[len(waveform) // 2].abs().amax(dim=0).argmax())
+        into[..., max(0, by) : width + min(0, by)] = waveform[..., max(0, -by) : width - max(0, by)]
+    return shifted
+
+
 def lagged_products(first: Tensor, second: Tensor, reach: int) -> Tensor:
     """Return ⟨W_i(d + τ), V_j(d)⟩ at lags τ of up to so many samples, of (K, N, D) and (K', N, D): (K, K', lags)."""
     length = first.shape[2] + reach

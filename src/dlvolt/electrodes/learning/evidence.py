@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlvolt.deconvolution import Events
 
-from .alignment import lagged_products
+from .alignment import lagged_products, recentred
 from .shadows import casts_shadow, shadows_of
 from .units import LearningSettings, Matchers, Units
 
@@ -138,12 +138,8 @@ def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Te
     Noise that is symmetric makes as many events of either sign. Far neurons make it skewed, but neither their
     direction of time nor their place on the probe is the unit's own.
     """
-    backward = torch.zeros_like(moved)
-    width = moved.shape[3]
-    for flipped, into in zip(moved.flip(3), backward, strict=True):
-        by = num_before - int(flipped[len(flipped) // 2].abs().amax(dim=0).argmax())
-        into[..., max(0, by) : width + min(0, by)] = flipped[..., max(0, -by) : width - max(0, by)]
-    return [-moved, backward] if elsewhere is None else [-moved, backward, moved[:, :, elsewhere]]
+    kinds = [-moved, recentred(moved.flip(3), num_before)]
+    return kinds if elsewhere is None else [*kinds, moved[:, :, elsewhere]]
 
 
 def _is_distinct(decoys: Tensor, units: Units) -> Tensor:

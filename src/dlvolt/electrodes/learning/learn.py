@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from .alignment import recentred
 from .evidence import Decoys
 from .sample import NUM_FEATURES, collect
 from .structure import joined, merge, split
@@ -108,7 +109,7 @@ def learn_units(
             units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
             units, snippets = merge(units, snippets, sample.basis)
             units = joined(units, snippets)
-        units = units._replace(moved=_recentred(units.moved, settings.num_before))
+        units = units._replace(moved=recentred(units.moved, settings.num_before))
     return units
 
 
@@ -134,13 +135,3 @@ def in_few_places(places: list[int], share: float) -> list[int]:
         if len(chosen) >= wanted:
             break
     return sorted(chosen)[:: max(1, round(len(chosen) / wanted))]
-
-
-def _recentred(moved: Tensor, num_before: int) -> Tensor:
-    """Move the largest absolute value of each waveform, shape (M, N, D), to sample `num_before`, zeros coming in."""
-    width = moved.shape[3]
-    recentred = torch.zeros_like(moved)
-    for k, waveform in enumerate(moved):
-        by = num_before - int(waveform[len(waveform) // 2].abs().amax(dim=0).argmax())
-        recentred[k, ..., max(0, by) : width + min(0, by)] = waveform[..., max(0, -by) : width - max(0, by)]
-    return recentred
