@@ -82,7 +82,7 @@ class Decoys:
         self, units: Units, which: Tensor, settings: LearningSettings, elsewhere: Tensor | None, device: str
     ) -> None:
         self.num_units, self.width = len(units.moved), units.moved.shape[3]
-        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # units with this kind of decoy, decoys, shadows on them
+        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # units that have decoys, these, `casts` on them
         owners = torch.nonzero(which)[:, 0]
         if len(owners) == 0:
             return
@@ -90,7 +90,8 @@ class Decoys:
             fair = _is_distinct(moved, units) | (index == 0)  # decoys of the first kind are always taken
             if fair.any():
                 decoys = units.select(owners[fair])._replace(moved=moved[fair])
-                self.kinds.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
+                casts = casts_shadow(torch.cat([units.waveforms, decoys.waveforms]))[: self.num_units, self.num_units :]
+                self.kinds.append((owners[fair], Matchers(decoys, settings, device), casts))
 
     def none(self) -> Tensor:
         """Return counts that are zero, shape (1 + kinds, K), to which those of `count` can be added."""
@@ -120,11 +121,6 @@ class Decoys:
         for kind, (owners, decoys, casts) in enumerate(self.kinds, start=1):
             counts[kind, owners] = _count_alone(events, decoys.at(place).pursue(left), casts, self.width)
         return counts
-
-
-def _casts_on(units: Units, others: Units) -> Tensor:
-    """Return which unit casts a shadow on which of the K' others, shape (K, K'), bool."""
-    return casts_shadow(torch.cat([units.waveforms, others.waveforms]))[: len(units.moved), len(units.moved) :]
 
 
 def _count_alone(events: Events, others: Events, casts: Tensor, width: int) -> Tensor:

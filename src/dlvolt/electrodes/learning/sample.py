@@ -156,19 +156,17 @@ def collect(
 
     def of_group(group: range) -> _Part:
         some, place = [(chunks[index], index in weighed) for index in group], places[group[0]]
-        return _collect_part(some, matchers.at(place), casts, channels, basis, decoys, place)
+        return _collect_part(some, place, matchers.at(place), casts, channels, basis, decoys)
 
     parts = map_in_threads(of_group, groups, num_workers)
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
-    for group, part in zip(groups, parts, strict=True):
-        sums[:, places[group[0]]] += part.sums * is_near[:, :, None]
-        squares[:, places[group[0]]] += part.squares
+    for part in parts:
+        sums[:, part.place] += part.sums * is_near[:, :, None]
+        squares[:, part.place] += part.squares
     return CleanSample(
         units=torch.cat([part.events.units for part in parts]),
-        places=torch.cat(
-            [torch.full_like(part.events.units, places[group[0]]) for group, part in zip(groups, parts, strict=True)]
-        ),
+        places=torch.cat([torch.full_like(part.events.units, part.place) for part in parts]),
         amplitudes=torch.cat([part.events.amplitudes for part in parts]),
         in_shadow=torch.cat([part.in_shadow for part in parts]),
         shadows=torch.stack([part.shadows for part in parts]).sum(dim=0),
@@ -185,6 +183,7 @@ def collect(
 class _Part(NamedTuple):
     """What goes into a `CleanSample` from some chunks in one place; `counts` are those of `Decoys.count`."""
 
+    place: int
     events: Events
     features: Tensor
     in_shadow: Tensor
@@ -197,12 +196,12 @@ class _Part(NamedTuple):
 
 def _collect_part(
     chunks: list[tuple[Tensor, bool]],
+    place: int,
     matcher: Matcher,
     casts: Tensor,
     channels: Tensor,
     basis: Tensor,
     decoys: Decoys,
-    place: int,
 ) -> _Part:
     """Find the events in chunks, all of them with the tissue in one place, and project and sum their clean snippets.
 
@@ -253,6 +252,7 @@ def _collect_part(
             counts += decoys.count(subtract(left, events.select(in_shadow), templates), events, in_shadow, place)
     moved_back = sum(of_shift @ matrix for of_shift, matrix in zip(sums, back, strict=True))
     return _Part(
+        place=place,
         events=Events(*(torch.cat(fields) for fields in zip(*found, strict=True))),
         features=torch.cat(features),
         in_shadow=torch.cat(shaded),
