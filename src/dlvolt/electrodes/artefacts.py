@@ -70,14 +70,10 @@ class Artefacts(NamedTuple):
 
     def in_seconds(self, sampling_frequency: float) -> list[list]:
         """Return each stretch as [segment, start in s, end in s, reason], counted from the segment's first sample."""
-        return [
-            [int(segment), float(start / sampling_frequency), float(end / sampling_frequency), reason]
-            for (segment, start, end), reason in zip(
-                self.periods[["segment_index", "start_sample_index", "end_sample_index"]].tolist(),
-                self.reasons,
-                strict=True,
-            )
-        ]
+        segments = self.periods["segment_index"].tolist()
+        starts = (self.periods["start_sample_index"] / sampling_frequency).tolist()
+        ends = (self.periods["end_sample_index"] / sampling_frequency).tolist()
+        return [list(stretch) for stretch in zip(segments, starts, ends, self.reasons, strict=True)]
 
 
 def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_period: int = 0) -> Artefacts:
@@ -221,8 +217,9 @@ def _judge_chunk(
     recording, measure = worker_context["recording"], worker_context["measure"]
     first, last = -(-start_frame // measure.block), -(-end_frame // measure.block)  # blocks that begin in the chunk
     margin = measure.hum_period + measure.lag
-    start, end = first * measure.block, min(last * measure.block, recording.get_num_samples(segment_index))
-    low, high = max(0, start - margin), min(end + margin, recording.get_num_samples(segment_index))
+    num_samples = recording.get_num_samples(segment_index)
+    start, end = first * measure.block, min(last * measure.block, num_samples)
+    low, high = max(0, start - margin), min(end + margin, num_samples)
     traces = recording.get_traces(segment_index, low, high)
     largest = measure.largest_changes(traces, start - low, high - end)
     relative = largest / measure.typical

@@ -87,26 +87,23 @@ class MatchedFilterPeakDetector(PeakDetector):
         """Return the peaks in traces, shape (T, N), without those in the margins."""
         chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch wants to be allowed to write
         times, channels, (before, top, after) = self._candidates(chunk.T)
-        keep = torch.from_numpy(
-            largest_around(
-                times.numpy(),
-                channels.numpy(),
-                top.numpy(),
-                self.neighbours,
-                self.wide_neighbours,
-                self.exclude_sweep,
-                len(self.prototype),
-            )
+        keep = largest_around(
+            times.numpy(),
+            channels.numpy(),
+            top.numpy(),
+            self.neighbours,
+            self.wide_neighbours,
+            self.exclude_sweep,
+            len(self.prototype),
         )
-        keep &= (times + self.num_before >= self.get_margin()) & (
-            times + self.num_before < len(traces) - self.get_margin()
-        )
-        times, channels, before, top, after = (x[keep] for x in (times, channels, before, top, after))
+        samples, margin = times + self.num_before, self.get_margin()
+        keep = torch.from_numpy(keep) & (samples >= margin) & (samples < len(traces) - margin)
+        samples, channels, before, top, after = (x[keep] for x in (samples, channels, before, top, after))
         delta = (before - after) / (2 * (before - 2 * top + after))  # apex of the parabola through the three
         shift = (delta * NUM_SHIFTS + (NUM_SHIFTS - 1) / 2).round().clamp(0, NUM_SHIFTS - 1)
 
-        peaks = np.zeros(len(times), dtype=self.get_dtype())
-        peaks["sample_index"] = times + self.num_before
+        peaks = np.zeros(len(samples), dtype=self.get_dtype())
+        peaks["sample_index"] = samples
         peaks["channel_index"] = channels
         peaks["amplitude"] = traces[peaks["sample_index"], peaks["channel_index"]]
         peaks["segment_index"] = segment_index

@@ -134,9 +134,8 @@ def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: fl
 
 def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tuple[int, int, int]]) -> float:
     """Return the duration of some slices, without artefacts, in s."""
-    return sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices) / (
-        recording.sampling_frequency
-    )
+    num_samples = sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices)
+    return num_samples / recording.sampling_frequency
 
 
 def take_sample(
