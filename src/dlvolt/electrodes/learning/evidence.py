@@ -82,7 +82,7 @@ class Decoys:
         self, units: Units, which: Tensor, settings: LearningSettings, elsewhere: Tensor | None, device: str
     ) -> None:
         self.num_units, self.width = len(units.moved), units.moved.shape[3]
-        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # units that have decoys, these, `casts` on them
+        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # units with decoys, these, and who casts shadows
         owners = torch.nonzero(which)[:, 0]
         if len(owners) == 0:
             return
@@ -90,7 +90,9 @@ class Decoys:
             fair = _is_distinct(moved, units) | (index == 0)  # decoys of the first kind are always taken
             if fair.any():
                 decoys = units.select(owners[fair])._replace(moved=moved[fair])
-                casts = casts_shadow(torch.cat([units.waveforms, decoys.waveforms]))[: self.num_units, self.num_units :]
+                casts = casts_shadow(torch.cat([units.waveforms, decoys.waveforms]))
+                casts[self.num_units :] = False  # only shadows of units count,
+                casts[:, : self.num_units] = False  # and only those on decoys
                 self.kinds.append((owners[fair], Matchers(decoys, settings, device), casts))
 
     def none(self) -> Tensor:
@@ -119,28 +121,12 @@ class Decoys:
         counts = self.none()
         counts[0] = torch.bincount(events.units[~in_shadow], minlength=self.num_units)
         for kind, (owners, decoys, casts) in enumerate(self.kinds, start=1):
-            counts[kind, owners] = _count_alone(events, decoys.at(place).pursue(left), casts, self.width)
+            found = decoys.at(place).pursue(left)
+            units = torch.cat([events.units, self.num_units + found.units])
+            both = Events(torch.cat([events.times, found.times]), units, torch.ones(len(units)))
+            is_shaded = shadows_of(both, casts, self.width)[0][len(events.times) :]
+            counts[kind, owners] = torch.bincount(found.units[~is_shaded], minlength=len(owners))
         return counts
-
-
-def _count_alone(events: Events, others: Events, casts: Tensor, width: int) -> Tensor:
-    """Count the events of each of K' decoys, without those in the shadow of a unit, shape (K',).
-
-    Parameters
-    ----------
-    events, others : Events
-        Events of the K units and of the decoys.
-    casts : Tensor, shape (K, K'), bool
-        Which unit casts a shadow on which decoy.
-    width : int
-        D.
-    """
-    num_units, num_others = casts.shape
-    of_both = torch.zeros(num_units + num_others, num_units + num_others, dtype=torch.bool)
-    of_both[:num_units, num_units:] = casts
-    times, units = torch.cat([events.times, others.times]), torch.cat([events.units, num_units + others.units])
-    in_shadow = shadows_of(Events(times, units, torch.ones(len(times))), of_both, width)[0][len(events.times) :]
-    return torch.bincount(others.units[~in_shadow], minlength=num_others)
 
 
 def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Tensor]:
