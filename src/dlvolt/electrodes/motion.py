@@ -83,12 +83,13 @@ class Drift(NamedTuple):
         """
         if self.motion is None:
             return np.zeros(len(frames), dtype=int)
-        times, estimated = recording.sample_index_to_time(frames, segment_index=0), self.motion.temporal_bins_s[0]
+        times = recording.sample_index_to_time(frames, segment_index=0)
+        estimated, displacement = self.motion.temporal_bins_s[0], self.motion.displacement[0][:, 0]
         after = np.searchsorted(estimated, times).clip(1, len(estimated) - 1)
         share = ((times - estimated[after - 1]) / (estimated[after] - estimated[after - 1])).clip(0, 1)
-        steps = np.diff(self.motion.displacement[0][:, 0])[after - 1]
+        steps = displacement[after] - displacement[after - 1]
         share = np.where(np.abs(steps) > JUMP_UM, share.round(), share)
-        moved = self.motion.displacement[0][after - 1, 0] + share * steps
+        moved = displacement[after - 1] + share * steps
         return np.searchsorted((self.displacements[:-1] + self.displacements[1:]) / 2, moved)
 
     def pieces(self, recording: BaseRecording, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -261,6 +262,7 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
         return density[((depths - edges[0]) / BIN_UM).astype(int).clip(0, len(density) - 1)]
 
     points, half = list(zip(times.tolist(), moved.tolist(), strict=True)), np.diff(times).max() / 2
+    # Steps in a row are one jump, as the bin in which the tissue jumps may be estimated to lie in the middle.
     for start, end in np.flatnonzero(np.diff(jumping, prepend=False, append=False)).reshape(-1, 2):
         old, new = start - 1, end - 1  # bins before and after the jump
         if abs(moved[new] - moved[old]) <= JUMP_UM:

@@ -207,8 +207,8 @@ def _collect_part(
 
     Each chunk comes with a mark, whether decoys are to be counted in it.
 
-    A template is updated to Σ w a R / Σ w a² over its events, see `CleanSample`. The weight w of an event is 1, and
-    falls with the mean square of the residual in its snippet where noise alone would leave less, as in artefacts.
+    A template is updated to Σ w a R / Σ w a² over its events, see `CleanSample`. The weight w of an event is 1,
+    and less if the mean square of the residual in its snippet is larger than that of noise, as in artefacts.
 
     In a shadow, w is close to 0. Nor is such an event subtracted from the chunk: if it is a part of the larger spike
     that the larger template lacks, it has to stay in the residual for that template to take it up. (If it is a spike
@@ -221,7 +221,7 @@ def _collect_part(
     templates, typical = matcher.templates.to("cpu"), torch.as_tensor(matcher.prior.typical, device="cpu")
     num_units, width = len(typical), basis.shape[1]
     back = undelays(width)  # J×D×D
-    local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D
+    local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D, of norm 1
     of_unit = local @ basis.T  # K×C×B
     profiles = (back @ basis.T).mT.contiguous().numpy()  # J×B×D
     sums, added = torch.zeros(len(back), *local.shape), torch.zeros(num_units)
@@ -237,7 +237,7 @@ def _collect_part(
         if not found:  # one chunk shows well enough how scores deviate
             deviations = _score_deviations(left, matcher)
         relative = events.amplitudes / typical[events.units]
-        weights = relative * torch.where(in_shadow, LITTLE, 1.0)
+        weights = relative * torch.where(in_shadow, LITTLE, 1.0)  # w a
         projected = torch.zeros(len(weights), channels.shape[1], len(basis))
         times, units, _, shifts = (field.numpy() for field in events)
         given = (left.numpy(), times, units, shifts, weights.numpy(), channels.numpy(), profiles)

@@ -77,18 +77,18 @@ def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units,
     _, distances, lags, shifts = alignment(waveforms)
     absorbed: set[int] = set()
     for pair in _close_pairs(distances):
-        small, large = sorted(pair, key=lambda k: len(snippets[k].features))
         if absorbed.intersection(pair):
             continue
+        small, large = sorted(pair, key=lambda k: len(snippets[k].features))
+        few, many = snippets[small], snippets[large]
         seen = torch.zeros(waveforms.shape[1], dtype=torch.bool)
-        seen[snippets[small].channels[torch.isin(snippets[small].channels, snippets[large].channels)]] = True
+        seen[few.channels[torch.isin(few.channels, many.channels)]] = True
         seen &= support(waveforms[list(pair)]).any(dim=0)
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
-        # The features that the snippets of the smaller unit would have if found with the template of the larger one.
-        aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
-        if distances[pair] < max(same, SAME / amplitudes[list(pair)].max()) or is_unimodal(
-            aligned.on(seen).numpy(), snippets[large].on(seen).numpy()
-        ):
+        # The features that the few snippets would have if found with the template of the larger unit.
+        aligned = few._replace(features=few.features @ (delayed @ basis.T))
+        is_close = distances[pair] < max(same, SAME / amplitudes[list(pair)].max())
+        if is_close or is_unimodal(aligned.on(seen).numpy(), many.on(seen).numpy()):
             absorbed.add(small)
     kept = [k for k in range(len(waveforms)) if k not in absorbed]
     return units.select(kept), [snippets[k] for k in kept]

@@ -51,6 +51,7 @@ def update(
         measured = amplitudes + (amplitudes - 1) / (units.spreads[k] * scale) ** 2  # without the pull of the prior
         typical = _medians(measured, places, units.moved.shape[1])
         measured, scale = measured / typical[places], scale * typical[places]
+        # Noise adds 1 / scale² to the variance of relative amplitudes.
         variance = ((measured - 1).abs().median() / GAUSSIAN_MAD) ** 2 - scale.square().reciprocal().mean()
         spreads[k] = variance.clamp(min=0).sqrt().clamp(min=MIN_SPREAD)
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
