@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import binary_dilation
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
@@ -236,9 +237,9 @@ def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, 
     is_outsize = (outsize >= MOST) & many
     width = round(SUSTAINED_MS / BLOCK_MS)
     is_high = (high >= MOST) | (in_common > 0) & many
-    is_start = np.convolve(is_high, np.ones(width), mode="full")[width - 1 :] >= SUSTAINED * width  # of 20 ms
-    is_sustained = np.convolve(is_start, np.ones(width), mode="full")[: len(high)] > 0
-    is_sustained &= np.convolve(is_high, np.ones(5), mode="same") > 0  # only up to two blocks from one that is high
+    is_start = np.convolve(is_high, np.ones(width))[width - 1 :] >= SUSTAINED * width  # of `width` blocks, mostly high
+    is_sustained = np.convolve(is_start, np.ones(width))[: len(high)] > 0
+    is_sustained &= binary_dilation(is_high, iterations=2)  # not more than two blocks from one that is high
     is_constant = constant >= MOST
     longest = CONSTANT_COARSE_MS if measure.coarse else CONSTANT_MS
     for start, end in _runs(is_constant):
@@ -246,7 +247,7 @@ def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, 
             is_constant[start:end] = False
     is_artefact = is_outsize | is_sustained
     for start, end in _runs(is_artefact):
-        while start > 0 and high[start - 1] >= 0.5:
+        while start > 0 and high[start - 1] >= 0.5:  # it lasts as long as half of the channels are high
             start -= 1
         while end < len(high) and high[end] >= 0.5:
             end += 1
