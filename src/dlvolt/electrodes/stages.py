@@ -48,6 +48,8 @@ FEW_CHUNKS = 5  # the first sweeps of learning take a part of the sample each, w
 MOST_PARTS = 3  # and there are at most so many parts
 FOOTPRINT = 1.5  # reach of templates around their main channel, in radii of the snippets that are clustered
 
+Slice = tuple[int, int, int]  # segment, first sample, and end of a part of the recording
+
 
 class Finite(NamedTuple):
     """A recording without missing samples, its artefacts, and its mains hum as `find_hum` returns it."""
@@ -117,8 +119,8 @@ def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> Bas
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
-def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[tuple[int, int, int]]:
-    """Return one-second slices (segment, start, end), evenly spread over the recording, of at most `duration_s` in all.
+def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[Slice]:
+    """Return one-second slices, evenly spread over the recording, of at most `duration_s` in all.
 
     Slices of which artefacts leave less than half of what they leave of the best slice are not taken.
     """
@@ -132,7 +134,7 @@ def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: fl
     return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
 
 
-def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tuple[int, int, int]]) -> float:
+def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[Slice]) -> float:
     """Return the duration of some slices, without artefacts, in s."""
     num_samples = sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices)
     return num_samples / recording.sampling_frequency
@@ -153,24 +155,24 @@ def take_sample(
     sample = dict(zip(slices, by_channel, strict=True))
     largest = np.finfo("float16").max
 
-    def load(run: list[tuple[int, int, int]]) -> None:
+    def load(run: list[Slice]) -> None:
         (segment, first, _), (_, _, last) = run[0], run[-1]
         traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
         for piece in run:
-            _, start, end = piece
-            np.clip(traces[:, start - first : end - first], -largest, largest, out=sample[piece], casting="same_kind")
+            own = traces[:, piece[1] - first : piece[2] - first]
+            np.clip(own, -largest, largest, out=sample[piece], casting="same_kind")
 
     map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])
     return [piece.T for piece in by_channel]
 
 
-def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+def adjacent(recording: BaseRecording, slices: list[Slice]) -> list[list[Slice]]:
     """Return slices grouped into runs that follow each other without a gap, at most as long as a chunk.
 
     When a run is read as a whole, filters need the samples around it only once.
     """
     longest = chunk_duration(recording) * recording.sampling_frequency
-    runs: list[list[tuple[int, int, int]]] = []
+    runs: list[list[Slice]] = []
     for segment, start, end in slices:
         if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
             runs[-1].append((segment, start, end))
@@ -195,14 +197,14 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
     -------
     chunks : list of Tensor, shape (N, T')
         The chunks, in order of places.
-    of_groups : list of int
+    of_chunks : list of int
         Where the tissue is in each chunk.
     """
-    size, groups, of_groups = 0, list[list[int]](), list[int]()
+    size, groups, of_chunks = 0, list[list[int]](), list[int]()
     for index in np.argsort(places, kind="stable"):
         place = int(places[index])
-        if not groups or place != of_groups[-1] or size + pieces[index].size > CHUNK_SIZE:
-            size, groups, of_groups = 0, [*groups, []], [*of_groups, place]
+        if not groups or place != of_chunks[-1] or size + pieces[index].size > CHUNK_SIZE:
+            size, groups, of_chunks = 0, [*groups, []], [*of_chunks, place]
         groups[-1].append(index)
         size += pieces[index].size
     chunks, nothing = [], np.zeros((0, 0))
@@ -213,7 +215,7 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
             parts += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
         chunks.append(torch.from_numpy(np.concatenate(parts[:-1], axis=1) if len(group) > 1 else parts[0]))
     pieces.clear()
-    return chunks, of_groups
+    return chunks, of_chunks
 
 
 def chunk_duration(recording: BaseRecording) -> float:
@@ -259,7 +261,7 @@ def detect(
     shape: SpikeShape | None,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
-    slices: list[tuple[int, int, int]] | None = None,
+    slices: list[Slice] | None = None,
 ) -> Peaks:
     """Return the peaks in slices of the recording, by default in those from which peaks are clustered."""
     slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
@@ -363,9 +365,8 @@ def learn(
     the way, which frees its memory.
     """
     num_before, num_after = template_extent(recording, p)
-    middles = np.array(
-        [(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)]
-    )
+    slices = spread_slices(recording, artefacts, p.learning_duration_s)  # which the sample is of
+    middles = np.array([(start + end) // 2 for _, start, end in slices])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]
     elsewhere = another_place(recording, sample)
@@ -442,7 +443,7 @@ def collect(
     recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
 ) -> NumpySorting:
     """Return the sorting: units by depth that fire enough and are not noise, with properties, and the artefacts."""
-    waveforms, rates = units.waveforms, units.false_discovery_rates.numpy()
+    waveforms, fdr = units.waveforms, units.false_discovery_rates.numpy()
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
     lengths = [segment.get_num_samples() for segment in recording.segments]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
@@ -452,7 +453,7 @@ def collect(
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
     whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
     fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
-    kept = by_depth[(counts[by_depth] >= fewest) & (rates[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
+    kept = by_depth[(counts[by_depth] >= fewest) & (fdr[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
 
@@ -463,8 +464,8 @@ def collect(
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
     contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
-    is_single = (rates[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
-    sorting.set_property("fdr", rates[kept].astype("float32"))
+    is_single = (fdr[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
+    sorting.set_property("fdr", fdr[kept].astype("float32"))
     sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
     sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
     return sorting
