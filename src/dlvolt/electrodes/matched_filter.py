@@ -225,7 +225,15 @@ def find_snippets(
 
 
 def find_prototype(snippets: np.ndarray, num_before: int) -> np.ndarray:
-    """Return the median of snippets, shape (snippets, D), each scaled to a peak of 1, with the sign of most peaks."""
+    """Return a typical spike, shape (D,): the median of snippets scaled to a peak of 1, with the sign of most peaks.
+
+    Parameters
+    ----------
+    snippets : np.ndarray, shape (snippets, D)
+        Snippets on single channels.
+    num_before : int
+        Samples before the peak.
+    """
     sign = -1.0 if np.median(snippets[:, num_before]) < 0 else 1.0
     scaled = snippets / snippets[:, num_before, None]
     return sign * np.median(scaled, axis=0)

@@ -333,7 +333,8 @@ def interpolation(recording: BaseRecording, by_um: np.ndarray | float) -> np.nda
 def smoothing(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
     """Return the matrix that moves the tissue as `interpolation` does, but by wide averages, shape (N, N).
 
-    In wide averages a neuron looks the same wherever it is between the channels.
+    In wide averages a neuron looks the same wherever it is between the channels. Parameters are those of
+    `interpolation`.
     """
     squares = cdist(*_moved(recording, by_um), "sqeuclidean")
     weights = np.exp(-squares / (2 * SMOOTH_UM**2))

@@ -107,6 +107,7 @@ def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:
     """Return how many pairs of two sorted trains are more than `low` and at most `high` samples apart."""
 
     def within(reach: int) -> int:
+        """Return the number of pairs that are at most so far apart."""
         return int((np.searchsorted(b, a + reach, side="right") - np.searchsorted(b, a - reach)).sum())
 
     return within(high) - within(low)

@@ -1,4 +1,10 @@
-"""The stages of the sorter of electrodes, one function each, in the order of `recipe`."""
+"""The stages of the sorter of electrodes, one function each, in the order of `recipe`.
+
+What they take by the same name is the same: ``recording`` is the whitened recording, of N channels, unless stated
+otherwise; ``p`` the parameters of the sorter; ``artefacts`` what is set aside; ``sample`` chunks of the recording, of
+shape (T, N); ``shape`` what spikes look like, None if there are none; ``found`` the peaks; ``drift`` the motion of the
+tissue; ``units`` the units, K; ``job_kwargs`` SpikeInterface's.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +66,7 @@ class Finite(NamedTuple):
 
 
 def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
-    """Convert unsigned samples to signed ones, fill missing samples, and find artefacts and mains hum."""
+    """Return the raw recording with signed samples and missing ones filled, and its artefacts and mains hum."""
     if recording.get_dtype().kind == "u":  # SpikeInterface's filters refuse unsigned samples
         recording = unsigned_to_signed(recording)
     if recording.get_dtype().kind == "f":
@@ -156,6 +162,7 @@ def take_sample(
     largest = np.finfo("float16").max
 
     def load(run: list[Slice]) -> None:
+        """Read a run of slices into the sample."""
         (segment, first, _), (_, _, last) = run[0], run[-1]
         traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
         for piece in run:
@@ -317,7 +324,7 @@ def cluster(
     p: SorterParameters,
     places: np.ndarray | None = None,
 ) -> Tensor:
-    """Cluster peaks, and return the median waveform of each cluster in the reference place, shape (K, N, D).
+    """Return the median waveform of each cluster of peaks, in the reference place, shape (K, N, D).
 
     `places`, shape (P,), tells where the tissue is at each peak; if it is None, it is looked up in `drift`.
     """
@@ -442,7 +449,10 @@ def deconvolve(
 def collect(
     recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
 ) -> NumpySorting:
-    """Return the sorting: units by depth that fire enough and are not noise, with properties, and the artefacts."""
+    """Return the sorting: units by depth that fire enough and are not noise, with properties, and the artefacts.
+
+    `spikes` are those that `deconvolve` returns.
+    """
     waveforms, fdr = units.waveforms, units.false_discovery_rates.numpy()
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
     lengths = [segment.get_num_samples() for segment in recording.segments]

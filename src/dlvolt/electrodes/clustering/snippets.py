@@ -52,7 +52,15 @@ class ProjectSnippets(PipelineNode):
 
 
 def fit_temporal_basis(snippets: np.ndarray, num_components: int) -> np.ndarray:
-    """Return the leading right singular vectors of single-channel snippets, shape (B, D), float32."""
+    """Return the leading right singular vectors of snippets, shape (B, D), float32.
+
+    Parameters
+    ----------
+    snippets : np.ndarray, shape (snippets, D)
+        Snippets on single channels.
+    num_components : int
+        B.
+    """
     return np.linalg.svd(snippets, full_matrices=False)[2][:num_components].astype("float32")
 
 

@@ -155,6 +155,7 @@ def collect(
     groups = _groups(places)  # not by the number of threads, on which results must not depend
 
     def of_group(group: range) -> _Part:
+        """Return the part of a group of chunks, given by indices."""
         some, place = [(chunks[index], index in weighed) for index in group], places[group[0]]
         return _collect_part(some, place, matchers.at(place), casts, channels, basis, decoys)
 

@@ -70,6 +70,7 @@ def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units,
 
     Two units are merged if their waveforms are the same up to a shift, or if, moved by this shift, their snippets have
     a single mode along the line between the means (`is_unimodal`). The unit with more snippets is kept.
+    Parameters are those of `split`.
     """
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
@@ -99,7 +100,8 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
 
     Two neurons would not take turns whenever the tissue moves, so the two units are one neuron. Its waveform in each
     place is mostly that of the unit which has more spikes there. Interpolation over a large distance errs, so units
-    that look less alike are joined, too, if they are counterparts, see `_counterparts`.
+    that look less alike are joined, too, if they are counterparts, see `_counterparts`. Of the snippets of each unit
+    only the places are used.
     """
     moved, num_places = units.moved.clone(), units.moved.shape[1]
     counts = torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()  # K×M

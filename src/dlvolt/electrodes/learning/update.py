@@ -42,6 +42,7 @@ def update(
     moved, spreads, norms = torch.zeros_like(units.moved), units.spreads.clone(), units.moved.flatten(2).norm(dim=2)
 
     def update_unit(k: int) -> None:
+        """Set the waveforms and the spread of a unit."""
         if counts[k] < MIN_EVENTS:
             moved[k] = units.moved[k]
             return
@@ -95,10 +96,11 @@ def plausible(
 
 
 def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
-    """Return a mean waveform, shape (M, C, D), without the components that may as well be noise.
+    """Return a mean waveform, shape (M, C, D), of so many spikes, without the components that may as well be noise.
 
-    The mean of n spikes holds white noise of variance 1/n. Singular values below the largest of such noise (the edge
-    of the Marchenko-Pastur law) are set to zero, and then the channels that hardly see the rest.
+    At most `rank` components are kept. The mean of n spikes holds white noise of variance 1/n. Singular values below
+    the largest of such noise (the edge of the Marchenko-Pastur law) are set to zero, and then the channels that hardly
+    see the rest.
     """
     num_places, _, num_samples = waveform.shape
     used = waveform.any(dim=2).any(dim=0)
