@@ -36,9 +36,9 @@ class MatchedFilterPeakDetector(PeakDetector):
     num_before : int
         Samples of the prototype before its peak.
     peak_sign : str
-        "neg" or "pos" if the prototype is to be found as it is, "both" for its negative too.
+        "neg" or "pos" to find the prototype as it is, "both" to find its negative, too.
     detect_threshold : float
-        In noise standard deviations.
+        Least score of a peak, in noise standard deviations.
     exclude_sweep_ms, radius_um : float
         Of peaks that are this close in time and space, in ms and µm, only the largest is kept. Side lobes are dropped.
     """
@@ -85,7 +85,7 @@ class MatchedFilterPeakDetector(PeakDetector):
         self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
     ) -> tuple[np.ndarray]:
         """Return the peaks in traces, shape (T, N), without those in the margins."""
-        chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch wants to be allowed to write
+        chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch warns of read-only arrays
         times, channels, (before, top, after) = self._candidates(chunk.T)
         keep = largest_around(
             times.numpy(),
@@ -196,7 +196,7 @@ def find_snippets(
     chunks : list of np.ndarray, shape (T, N)
         Whitened traces.
     threshold : float
-        In noise standard deviations.
+        Least height of a peak, in noise standard deviations.
     peak_sign : str
         Sign of the peaks that are looked for: "neg", "pos" or "both".
     num_before, num_after : int

@@ -387,8 +387,8 @@ def at_reference(
         for channel in np.unique(before):
             members = here[before == channel]
             near = np.flatnonzero(neighbours[channel])
-            own = features[members][:, :, : len(near)]
-            energy = np.square(own @ averages[np.ix_(near, near)]).sum(axis=1)
+            own = features[members][:, :, : len(near)]  # members×B×near
+            energy = np.square(own @ averages[np.ix_(near, near)]).sum(axis=1)  # at the reference
             main = near[energy.argmax(axis=1)]
             peaks["channel_index"][members] = main
             for each in np.unique(main):

@@ -372,7 +372,7 @@ def learn(
     the way, which frees its memory.
     """
     num_before, num_after = template_extent(recording, p)
-    slices = spread_slices(recording, artefacts, p.learning_duration_s)  # which the sample is of
+    slices = spread_slices(recording, artefacts, p.learning_duration_s)  # those of the sample
     middles = np.array([(start + end) // 2 for _, start, end in slices])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]

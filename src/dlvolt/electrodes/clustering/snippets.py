@@ -43,7 +43,7 @@ class ProjectSnippets(PipelineNode):
 
     def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray:
         """Return the features of the snippets around the peaks, shape (P, B, C)."""
-        chunk = torch.from_numpy(np.require(traces, requirements="W")).T  # torch wants to be allowed to write
+        chunk = torch.from_numpy(np.require(traces, requirements="W")).T  # torch warns of read-only arrays
         start, channel, shift = (torch.from_numpy(peaks[x]) for x in ("sample_index", "channel_index", "shift"))
         start = start - self.num_before
         snippets = event_slices(chunk, start, self.num_before + self.num_after, self.channels[channel])  # P×C×D

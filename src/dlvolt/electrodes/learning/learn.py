@@ -96,8 +96,9 @@ def learn_units(
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
         seconds = num_samples / sampling_frequency
-        weak = (units.waveforms.flatten(1).norm(dim=1) < WEAK) & (sweep > first_sweep)  # at first, none is well known
-        decoys = Decoys(units, weak, settings, elsewhere, device)
+        is_weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
+        is_weak &= sweep > first_sweep  # in the first sweep, no unit is known well enough
+        decoys = Decoys(units, is_weak, settings, elsewhere, device)
         weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
         num_features = 0 if is_last else NUM_FEATURES  # the last sweep neither splits nor merges
