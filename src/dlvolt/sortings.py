@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
+from spikeinterface.core.base import minimum_spike_dtype
 from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 
 
-def as_sorting(vector: np.ndarray, recording: BaseRecording, unit_ids: np.ndarray) -> NumpySorting:
+def as_sorting(
+    spikes: np.ndarray, unit_indices: np.ndarray, recording: BaseRecording, unit_ids: np.ndarray
+) -> NumpySorting:
     """Return spikes as a sorting, in order of time, with all segments of the recording.
 
     Parameters
     ----------
-    vector : array of shape (E,)
-        The spikes, as in a spike vector of SpikeInterface, in any order.
+    spikes : array of shape (E,)
+        With fields ``sample_index`` and ``segment_index``, in any order.
+    unit_indices : array of shape (E,), int
+        The unit of each spike, as an index into `unit_ids`.
     recording : BaseRecording
         The recording in which they were found.
     unit_ids : array of shape (K,)
         The identifiers of the units.
     """
+    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
+    vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
+    vector["unit_index"] = unit_indices
     vector = vector[np.lexsort((vector["unit_index"], vector["sample_index"], vector["segment_index"]))]
     sorting = NumpySorting(vector, recording.sampling_frequency, unit_ids)
     add_empty_segments(sorting, recording.get_num_segments())

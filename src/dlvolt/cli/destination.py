@@ -58,7 +58,7 @@ def check_destination(path: Path, recording: BaseRecording, destination: dict[st
     from dlvolt.sortings import as_sorting
 
     check_target(path, destination["source"], destination["overwrite"])
-    empty = as_sorting(np.zeros(0, minimum_spike_dtype), recording, np.arange(0))
+    empty = as_sorting(np.zeros(0, minimum_spike_dtype), np.arange(0), recording, np.arange(0))
     empty.register_recording(recording)
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as folder:
         write_nwb_units(empty, Path(folder) / "empty.nwb", **destination)

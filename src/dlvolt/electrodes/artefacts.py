@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import binary_dilation
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.base import base_period_dtype
 from spikeinterface.core.job_tools import TimeSeriesChunkExecutor
@@ -15,30 +16,30 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 from dlvolt.preprocessing.highpass_reference import row_medians
 from dlvolt.preprocessing.random_chunks import random_chunks
 
-BLOCK_MS = 1.0  # the recording is judged in blocks of this length, half as long as a spike
-LAG_MS = 0.2  # x(t + lag) - x(t) keeps the band of spikes and little of field potentials
-NUM_CHUNKS, CHUNK_S = 40, 0.25  # of the recording, which tell what a typical block is
-MOST = 0.75  # of the channels: no neuron is seen by so many
-HIGH = 3.0  # times a channel's typical block, some nine noise standard deviations: noise never gets there
-SUSTAINED_MS, SUSTAINED = 20.0, 0.6  # blocks that are high for so much of so long are no spikes, but movement
-MOST_IN_COMMON = 32  # channels, spread over the probe, tell what all have in common
-OUTSIZE = 10.0  # times a channel's typical block: on most channels of a probe no spike gets there,
-OUTSIZE_OF_FEW, FEW_CHANNELS = 25.0, 16  # and on most of so few, which may all be beside one neuron, not here
-CONSTANT_MS = 3.0  # a recording that does not change for so long is blanked, saturated or has lost packets,
-CONSTANT_COARSE_MS = 50.0  # or has digits so coarse that noise seldom changes them
-BEFORE, AFTER = 1, 3  # blocks beside an artefact that go with it, as amplifiers recover slowly
-SHORTEST_MS = 5.0  # between two artefacts; what is shorter goes with them
+BLOCK_MS = 1.0  # length of the blocks in which the recording is judged, half as long as a spike
+LAG_MS = 0.2  # the change x(t + lag) - x(t) keeps the band of spikes and little of field potentials
+NUM_CHUNKS, CHUNK_S = 40, 0.25  # chunks of the recording in which typical blocks are measured
+MOST = 0.75  # share of the channels that is too large to see one neuron
+HIGH = 3.0  # change relative to a channel's typical block, some nine noise standard deviations: noise is never so high
+SUSTAINED_MS, SUSTAINED = 20.0, 0.6  # if this share of the blocks in this time is high, they are movement, not spikes
+MOST_IN_COMMON = 32  # channels, spread over the probe, whose median is what all have in common
+OUTSIZE = 10.0  # change relative to a channel's typical block that no spike causes on most channels of a probe,
+OUTSIZE_OF_FEW, FEW_CHANNELS = 25.0, 16  # or of fewer channels than 16, which may all be beside one neuron
+CONSTANT_MS = 3.0  # traces that do not change for so long are blanked, saturated or of lost packets,
+CONSTANT_COARSE_MS = 50.0  # or this long if steps of the digitiser are so coarse that noise is often below one
+BEFORE, AFTER = 1, 3  # blocks beside an artefact that are set aside with it, as amplifiers recover slowly
+SHORTEST_MS = 5.0  # stretches between two artefacts that are shorter are set aside with them
 
 
 class Artefacts(NamedTuple):
-    """What is set aside.
+    """The stretches of a recording that are set aside.
 
     Attributes
     ----------
     periods : np.ndarray, SpikeInterface's base_period_dtype
-        Stretches of each segment, ascending, which do not overlap.
+        The stretches; those of each segment are ascending and do not overlap.
     reasons : list of str
-        Why, for each: "constant" (blanked, saturated, lost) or "outsize" (stimulation, movement).
+        What each of them is: "constant" (blanked, saturated, lost) or "outsize" (stimulation, movement).
     """
 
     periods: np.ndarray
@@ -46,7 +47,7 @@ class Artefacts(NamedTuple):
 
     @classmethod
     def none(cls) -> Artefacts:
-        """Return that nothing is set aside."""
+        """Return no stretches at all."""
         return cls(np.zeros(0, dtype=base_period_dtype), [])
 
     def num_samples(self, segment: int, start: int, end: int) -> int:
@@ -56,7 +57,7 @@ class Artefacts(NamedTuple):
         return int(overlap.clip(min=0).sum())
 
     def contain(self, segments: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Tell which samples are set aside, shape (E,), bool."""
+        """Return which samples, given by segments and frames of shape (E,), are set aside, shape (E,), bool."""
         inside = np.zeros(len(frames), dtype=bool)
         for segment in np.unique(self.periods["segment_index"]):
             own = self.periods[self.periods["segment_index"] == segment]
@@ -65,29 +66,29 @@ class Artefacts(NamedTuple):
         return inside
 
     def seconds(self, sampling_frequency: float) -> float:
-        """Return how much is set aside in all."""
+        """Return the duration of all stretches together, in s."""
         return float((self.periods["end_sample_index"] - self.periods["start_sample_index"]).sum() / sampling_frequency)
 
     def in_seconds(self, sampling_frequency: float) -> list[list]:
         """Return each stretch as [segment, start in s, end in s, reason], counted from the segment's first sample."""
-        return [
-            [int(segment), float(start / sampling_frequency), float(end / sampling_frequency), reason]
-            for (segment, start, end), reason in zip(
-                self.periods[["segment_index", "start_sample_index", "end_sample_index"]].tolist(),
-                self.reasons,
-                strict=True,
-            )
-        ]
+        segments = self.periods["segment_index"].tolist()
+        starts = (self.periods["start_sample_index"] / sampling_frequency).tolist()
+        ends = (self.periods["end_sample_index"] / sampling_frequency).tolist()
+        return [list(stretch) for stretch in zip(segments, starts, ends, self.reasons, strict=True)]
 
 
 def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_period: int = 0) -> Artefacts:
     """Find the stretches in which most channels leave the range of spikes and noise together, in one pass.
 
     The recording is cut into blocks of a millisecond. A block is measured by the largest change of each channel over
-    0.2 ms, and compared with the channel's own typical block. An artefact is a block that is outsize on most channels,
-    a time of 20 ms in which most blocks are high on most channels, or in what all of them have in common (as when
-    muscles are heard), or 3 ms in which most channels do not change. What only some channels show may be a spike, and
-    is left to the sorter.
+    0.2 ms, relative to that in the channel's typical block. Artefacts are
+
+    - blocks that are outsize on most channels;
+    - 20 ms in which most blocks are high on most channels, or high in the median of the channels (as when muscles are
+      recorded);
+    - 3 ms in which most channels do not change.
+
+    What only some channels show may be a spike, and is left to the sorter.
 
     Parameters
     ----------
@@ -96,13 +97,12 @@ def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_per
     job_kwargs : dict
         SpikeInterface's.
     hum_period : int
-        Samples after which mains hum repeats itself; 0 where there is none. Changes that come again after a period, or
-        were there a period before, are hum.
+        Period of mains hum, in samples; 0 if there is none. Changes that recur after a period are hum and do not count.
 
     Returns
     -------
     Artefacts
-        Possibly none.
+        The stretches, possibly none.
     """
     measure = _Measure.of(recording, hum_period)
     if not measure.is_alive.any():
@@ -130,11 +130,19 @@ def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_per
 
 
 class _Measure(NamedTuple):
-    """How blocks are measured: their length, the lag and the hum's period in samples, and the channels' typical block.
+    """How blocks are measured.
 
-    `typical`, shape (N + 1,), is the median of the largest change in blocks that change at all, the last one that of
-    the median over channels; channels that are not alive, (N,), are not asked. `coarse` tells whether a typical block
-    changes by one step of the digitiser.
+    Attributes
+    ----------
+    block, lag, hum_period : int
+        Length of a block, lag of a change, and period of mains hum (0 if there is none), in samples.
+    typical : np.ndarray, shape (N + 1,)
+        Largest change in a typical block of each channel, and of the median over channels: the median of blocks that
+        change at all.
+    is_alive : np.ndarray, shape (N,), bool
+        Which channels change at all; the others are left out.
+    coarse : bool
+        Whether typical blocks change by a single step of the digitiser.
     """
 
     block: int
@@ -146,6 +154,7 @@ class _Measure(NamedTuple):
 
     @classmethod
     def of(cls, recording: BaseRecording, hum_period: int) -> _Measure:
+        """Return the measure for a recording, from chunks of it."""
         fs = recording.sampling_frequency
         block, lag = max(4, round(BLOCK_MS / 1000 * fs)), max(1, round(LAG_MS / 1000 * fs))
         chunks = random_chunks(recording, NUM_CHUNKS, CHUNK_S)
@@ -158,9 +167,9 @@ class _Measure(NamedTuple):
         return measure._replace(typical=np.where(typical > 0, typical, np.inf), is_alive=is_alive, coarse=coarse)
 
     def largest_changes(self, traces: np.ndarray, before: int, after: int) -> np.ndarray:
-        """Return the largest changes in each block, of each channel and of the median over channels, (B, N + 1).
+        """Return the largest change in each block, of each channel and of the median over channels, (blocks, N + 1).
 
-        The traces, (T, N), have so many samples more on each side.
+        The traces, shape (T, N), have `before` samples before the first block and `after` samples after the last.
         """
         changes = np.subtract(traces[self.lag :], traces[: -self.lag], dtype="float32")
         in_common = row_medians(changes[:, :: -(-changes.shape[1] // MOST_IN_COMMON)])[:, None]
@@ -173,10 +182,10 @@ class _Measure(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _block_maxima(signed: np.ndarray, first: int, last: int, block: int, period: int) -> np.ndarray:
-    """Return the largest absolute changes in each block from sample first to last, shape (B, N), of changes (T, N).
+    """Return the largest absolute change in each block, shape (blocks, N), given changes, shape (T, N).
 
-    Where there is a hum, of a period not 0, what counts is by how much a change differs from that a period later or
-    earlier, whichever is like it.
+    Blocks are those from sample `first` to `last`. If there is hum, of a period that is not 0, the change one period
+    later or earlier, whichever is more alike, is subtracted from each change.
     """
     num_samples, num_channels = signed.shape
     largest = np.zeros((-(-(last - first) // block), num_channels), dtype=signed.dtype)
@@ -194,21 +203,24 @@ def _block_maxima(signed: np.ndarray, first: int, last: int, block: int, period:
 
 
 def _to_worker(recording: BaseRecording, measure: _Measure) -> dict[str, Any]:
+    """Return what a worker needs for all of its chunks."""
     return {"recording": recording, "measure": measure}
 
 
 def _judge_chunk(
     segment_index: int, start_frame: int, end_frame: int, worker_context: dict[str, Any]
 ) -> tuple[int, int, np.ndarray]:
-    """Return the first block of a chunk, and its verdicts, shape (B, 4).
+    """Return the segment of a chunk, its first block, and verdicts on its blocks, shape (blocks, 4).
 
-    Shares of the channels that are constant, high and outsize in each block, and whether what they share is high.
+    The verdicts are the shares of channels that are constant, high and outsize in a block, and whether the median over
+    channels is high.
     """
     recording, measure = worker_context["recording"], worker_context["measure"]
     first, last = -(-start_frame // measure.block), -(-end_frame // measure.block)  # blocks that begin in the chunk
     margin = measure.hum_period + measure.lag
-    start, end = first * measure.block, min(last * measure.block, recording.get_num_samples(segment_index))
-    low, high = max(0, start - margin), min(end + margin, recording.get_num_samples(segment_index))
+    num_samples = recording.get_num_samples(segment_index)
+    start, end = first * measure.block, min(last * measure.block, num_samples)
+    low, high = max(0, start - margin), min(end + margin, num_samples)
     traces = recording.get_traces(segment_index, low, high)
     largest = measure.largest_changes(traces, start - low, high - end)
     relative = largest / measure.typical
@@ -219,15 +231,15 @@ def _judge_chunk(
 
 
 def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, str]]:
-    """Return the stretches of blocks, (start, end, reason), that are set aside, given verdicts, (B, 4)."""
+    """Return the stretches of blocks, (start, end, reason), that are set aside, given verdicts of `_judge_chunk`."""
     constant, high, outsize, in_common = verdicts.T
     many = np.count_nonzero(measure.is_alive) > 1  # one channel alone may see outsize spikes
     is_outsize = (outsize >= MOST) & many
     width = round(SUSTAINED_MS / BLOCK_MS)
     is_high = (high >= MOST) | (in_common > 0) & many
-    enough = np.convolve(is_high, np.ones(width), mode="full")[width - 1 :] >= SUSTAINED * width  # from here on
-    is_sustained = np.convolve(enough, np.ones(width), mode="full")[: len(high)] > 0
-    is_sustained &= np.convolve(is_high, np.ones(5), mode="same") > 0  # up to where it is high for the last time
+    is_start = np.convolve(is_high, np.ones(width))[width - 1 :] >= SUSTAINED * width  # of `width` blocks, mostly high
+    is_sustained = np.convolve(is_start, np.ones(width))[: len(high)] > 0
+    is_sustained &= binary_dilation(is_high, iterations=2)  # not more than two blocks from one that is high
     is_constant = constant >= MOST
     longest = CONSTANT_COARSE_MS if measure.coarse else CONSTANT_MS
     for start, end in _runs(is_constant):
@@ -235,7 +247,7 @@ def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, 
             is_constant[start:end] = False
     is_artefact = is_outsize | is_sustained
     for start, end in _runs(is_artefact):
-        while start > 0 and high[start - 1] >= 0.5:
+        while start > 0 and high[start - 1] >= 0.5:  # it lasts as long as half of the channels are high
             start -= 1
         while end < len(high) and high[end] >= 0.5:
             end += 1
@@ -252,22 +264,22 @@ def _stretches(verdicts: np.ndarray, measure: _Measure) -> list[tuple[int, int, 
 
 
 def _runs(marked: np.ndarray) -> np.ndarray:
-    """Return first and end of each run of marked blocks, shape (runs, 2)."""
+    """Return the first block and the end of each run of marked blocks, shape (runs, 2)."""
     return np.flatnonzero(np.diff(marked, prepend=False, append=False)).reshape(-1, 2)
 
 
 class BridgedRecording(BasePreprocessor):
-    """Cross some periods by a straight line, from what lies before to what comes after.
+    """Replace the traces in some periods by a straight line from what is before to what is after.
 
-    So filters do not ring from what is in them. SpikeInterface's ``silence_periods`` sets them to zero, which is a
-    step where traces have an offset.
+    Filters then do not ring from what was in the periods. They would if the periods were set to zero, as
+    ``silence_periods`` of SpikeInterface does, which is a step if traces have an offset.
 
     Parameters
     ----------
     recording : BaseRecording
         Traces of any type; they become float32.
     periods : np.ndarray, SpikeInterface's base_period_dtype
-        Ascending in each segment; they do not overlap.
+        Periods, ascending in each segment, that do not overlap.
     """
 
     def __init__(self, recording: BaseRecording, periods: np.ndarray) -> None:
@@ -281,7 +293,7 @@ class BridgedRecording(BasePreprocessor):
 
 
 class BridgedSegment(BasePreprocessorSegment):
-    """One segment of a `BridgedRecording`; the ends of a line are means over so many samples beside the period."""
+    """One segment of a `BridgedRecording`; the ends of a line are means over `width` samples beside the period."""
 
     def __init__(self, parent: BaseRecordingSegment, periods: np.ndarray, width: int) -> None:
         BasePreprocessorSegment.__init__(self, parent)
@@ -304,9 +316,10 @@ class BridgedSegment(BasePreprocessorSegment):
         return traces
 
     def _mean(self, start: int, end: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray | None:
+        """Return the mean over some frames, or None if these are outside of the segment."""
         start, end = max(0, start), min(end, self.get_num_samples())
         if end <= start:
-            return None  # there is nothing on this side
+            return None
         return self.parent_recording_segment.get_traces(start, end, channel_indices).mean(axis=0, dtype="float64")
 
 

@@ -1,4 +1,4 @@
-"""Peaks of electrodes: is it a spike? A network looks at the snippet of each while they stream."""
+"""Peaks of electrodes are classified as spikes or noise by a network that sees the snippet of each."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_n
 from dlvolt.networks.snippets import SnippetNetwork, outlines
 from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
 
-SUPPORT = 4  # samples on either side of a snippet that help to interpolate it
+SUPPORT = 4  # samples on either side of a snippet from which it is interpolated, too
 
 
 class SpikeProbabilityOfPeaks(PipelineNode):
-    """Give each peak the probability of being a spike; a node of SpikeInterface's pipelines, after a source of peaks.
+    """Node of SpikeInterface's pipelines, after a source of peaks: the probability that each of them is a spike.
 
-    The snippet of a peak on its channel is resampled to the rate of the network by a cubic spline, turned so that it
-    goes down, and scaled from the noise of its channel to that of the channels the network was trained on. So the unit
-    of the traces does not matter.
+    The snippet of a peak on its channel is resampled to the sampling frequency of the network by a cubic spline, turned
+    so that the peak goes down, and scaled from the noise level of the channel to that of the channels the network was
+    trained on. So the unit of the traces does not matter.
 
     Parameters
     ----------
     recording : BaseRecording
         N channels, band-pass filtered, 300 to 8000 Hz for the weights in the package.
     peaks : PeakDetector or PeakRetriever
-        What finds or replays the peaks.
+        The node that detects or replays the peaks.
     noise_levels : np.ndarray, shape (N,)
         Standard deviation of the noise, in the unit of the traces.
     model : str or path, default: "waveform_cnn"
@@ -37,8 +37,8 @@ class SpikeProbabilityOfPeaks(PipelineNode):
     device : str, default: "auto"
         Torch device; "auto" takes CUDA where there is one.
     return_output : bool or (bool, bool), default: True
-        Whether the pipeline returns the probabilities; of two, the second is for the outlines of the snippets, see
-        `dlvolt.networks.snippets.outlines`.
+        Whether the pipeline returns the probabilities. A second value tells the same of the outlines of the snippets
+        (`dlvolt.networks.snippets.outlines`), which are then computed, too.
 
     Raises
     ------
@@ -65,15 +65,15 @@ class SpikeProbabilityOfPeaks(PipelineNode):
             self.scale = np.where(noise_levels > 0, self.network.noise_uv / noise_levels, 0).astype("float32")
 
     def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at too."""
+        """Return the samples on either side of a chunk that belong to snippets of peaks in it."""
         return int(np.abs(self.window).max()) + 1
 
     def get_dtype(self) -> np.dtype:
-        """Return the type of a probability."""
+        """Return the dtype of the probabilities."""
         return np.dtype("float32")
 
     def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the probability of each of the peaks in a chunk, shape (P,), float32, and, if wanted, the outlines."""
+        """Return the probability of each peak in a chunk, shape (P,), float32, and the outlines if they are wanted."""
         samples, channels = peaks["sample_index"][:, None] + self.window, peaks["channel_index"]
         downward = np.where(peaks["amplitude"] > 0, -self.scale[channels], self.scale[channels])
         snippets = traces[samples, channels[:, None]].astype("float32") @ self.resample  # P×D
@@ -94,17 +94,17 @@ def classify_peaks(
     seed: int = 0,
     job_kwargs: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    """Say which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
+    """Return which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
 
-    Peaks are scored chunk by chunk, so no more snippets are in memory than a chunk has; ``threshold="predict"`` keeps a
-    third of each.
+    Peaks are scored chunk by chunk, so no more snippets are in memory than those of a chunk. ``threshold="predict"``
+    keeps the outlines of all snippets, which take a third of their memory.
 
     Parameters
     ----------
     recording : BaseRecording
         N channels, band-pass filtered, 300 to 8000 Hz for the weights in the package.
     peaks : np.ndarray, shape (P,), SpikeInterface's peak dtype
-        In any order.
+        The peaks, in any order.
     model : str or path
         "waveform_cnn" or "waveform_gru", or the folder of a saved model of snippets.
     threshold : float, "noise" or "predict"
@@ -115,20 +115,20 @@ def classify_peaks(
     device : str
         Torch device; "auto" takes CUDA where there is one.
     seed : int
-        Of the sample of the recording that tells the noise of its channels.
+        Seed of the random chunks of the recording in which noise levels are estimated.
     job_kwargs : dict, optional
         SpikeInterface's.
 
     Returns
     -------
     np.ndarray, shape (P,), int
-        1 for spikes, 0 for noise.
+        Labels: 1 for spikes, 0 for noise.
 
     Raises
     ------
     ValueError
-        If `threshold` is neither a probability nor a name, peaks are not those of the recording, traces are not finite
-        around one, or the model is not for them.
+        If `threshold` is neither a probability nor a name, if peaks are on channels that the recording lacks, if
+        traces around a peak are not finite, or if the model is for traces or cannot serve the sampling frequency.
     """
     if threshold not in ("noise", "predict") and not (isinstance(threshold, float | Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a probability, 'noise' or 'predict', not {threshold!r}")
@@ -163,12 +163,12 @@ def classify_peaks(
 
 
 def check_peak_model(recording: BaseRecording, model: str | Path, device: str = "auto") -> SnippetNetwork:
-    """Load the network that is to classify the peaks of a recording.
+    """Return the network that is to classify the peaks of a recording; arguments as for `classify_peaks`.
 
     Raises
     ------
     ValueError
-        If it is one of traces, or cannot serve the recording's sampling frequency.
+        If the network is for traces or cannot serve the recording's sampling frequency.
     """
     network = load_model(locate_model(model), device)
     if not isinstance(network, SnippetNetwork):

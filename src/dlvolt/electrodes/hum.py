@@ -1,4 +1,4 @@
-"""Mains hum: whether it stands out of the noise in the band of spikes, and at which frequency exactly."""
+"""Mains hum: whether it exceeds the noise in the band of spikes, and its exact frequency."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 from spikeinterface.core import BaseRecording
 
 MAINS_HZ = (50.0, 60.0)
-TOLERANCE = 0.005  # mains drift by a few parts in a thousand
-CHUNK_S, NUM_CHUNKS, MOST_CHANNELS = 4.0, 3, 8  # that are looked at
-BESIDE_HZ = (4.0, 20.0)  # from a line, where the noise beside it is measured
+TOLERANCE = 0.005  # relative deviation from the nominal frequency; mains drift by a few parts in a thousand
+CHUNK_S, NUM_CHUNKS, MOST_CHANNELS = 4.0, 3, 8  # parts of the recording, and channels, that are looked at
+BESIDE_HZ = (4.0, 20.0)  # distances from a line between which the noise beside it is measured
 WIDTH_HZ = 0.5  # of a line, on either side
-STANDS_OUT = 10.0  # times the noise beside it: a line is taken out
-STRONGEST = 10  # lines tell the frequency
-FEWEST = 3  # harmonics: one line alone is of something else
-HARMFUL = 0.05  # of the noise in the band: hum with less power is left alone, as a notch costs spikes a little
+STANDS_OUT = 10.0  # a line is taken out if its power is so many times that of the noise beside it
+STRONGEST = 10  # lines from which the frequency is estimated
+FEWEST = 3  # harmonics that make hum; a single line is something else
+HARMFUL = 0.05  # hum with less power, relative to the noise in the band, stays, as notches distort spikes a little
 
 
 def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float = 6000.0) -> dict | None:
-    """Return what `notch_comb` needs to take mains hum out, where hum would pass for noise or spikes.
+    """Return the arguments with which `notch_comb` takes mains hum out of a recording, or None if it has none.
 
     Parameters
     ----------
@@ -29,51 +29,56 @@ def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float 
     Returns
     -------
     dict or None
-        ``freq``, Hz, and ``harmonics``, those that stand out; None where there is no hum to speak of, or
-        the recording is too short to tell.
+        ``freq``, Hz, and ``harmonics``, those that exceed the noise. None if hum is too weak to do harm, or if the
+        recording is shorter than 4 s.
     """
     fs = recording.sampling_frequency
-    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
     size = round(CHUNK_S * fs)
-    longest = int(np.argmax(lengths))
-    if lengths[longest] < size:
+    longest = max(range(recording.get_num_segments()), key=recording.get_num_samples)
+    num_samples = recording.get_num_samples(longest)
+    if num_samples < size:
         return None
     channels = recording.channel_ids[np.linspace(0, len(recording.channel_ids) - 1, MOST_CHANNELS).round().astype(int)]
-    starts = np.linspace(0, lengths[longest] - size, NUM_CHUNKS).astype(int)
-    window = np.hanning(size)[:, None]
-    power = np.median(
-        [
-            np.abs(np.fft.rfft(window * _centred(recording, longest, start, start + size, np.unique(channels)), axis=0))
-            ** 2
-            for start in starts
-        ],
-        axis=0,
-    )  # F×N; an artefact is in few of the chunks, hum in all of them
+    channels, window, spectra = list(np.unique(channels)), np.hanning(size)[:, None], []
+    for start in np.linspace(0, num_samples - size, NUM_CHUNKS).astype(int):
+        traces = recording.get_traces(longest, start, start + size, channel_ids=channels).astype("float64")
+        spectra.append(np.abs(np.fft.rfft(window * (traces - traces.mean(axis=0)), axis=0)) ** 2)
+    power = np.median(spectra, axis=0)  # F×N; an artefact is in few of the chunks, hum in all of them
     found = [_lines(power, fs / size, mains, freq_min, min(freq_max, 0.95 * fs / 2)) for mains in MAINS_HZ]
     share, freq, harmonics = max(found, key=lambda each: each[0])
     return {"freq": freq, "harmonics": harmonics} if share > HARMFUL else None
 
 
-def _centred(recording: BaseRecording, segment: int, start: int, end: int, channels: np.ndarray) -> np.ndarray:
-    traces = recording.get_traces(segment, start, end, channel_ids=list(channels)).astype("float64")
-    return traces - traces.mean(axis=0)
-
-
 def _lines(
     power: np.ndarray, resolution: float, mains: float, freq_min: float, freq_max: float
 ) -> tuple[float, float, list[int]]:
-    """Return the power of the lines relative to the noise of the band, the exact frequency, and which stand out."""
+    """Return what there is of hum at the frequency of some mains.
+
+    Parameters
+    ----------
+    power : np.ndarray, shape (F, N)
+        Power spectrum of each channel.
+    resolution : float
+        Width of its bins, Hz.
+    mains, freq_min, freq_max : float
+        Nominal frequency, and band of spikes, Hz.
+
+    Returns
+    -------
+    share : float
+        Power of the lines in the band relative to that of the noise there; 0 if there are too few lines for hum.
+    freq : float
+        Exact frequency, Hz.
+    harmonics : list of int
+        Multiples of the frequency at which there is a line.
+    """
     floor = np.median(power[round(freq_min / resolution) : round(freq_max / resolution)], axis=0)  # N
     floor = np.where(floor > 0, floor, np.inf)  # dead channels have no hum
     multiples = np.arange(1, int(freq_max / mains))
-
-    def heights(freq: float) -> np.ndarray:
-        at = np.round(multiples * freq / resolution).astype(int)
-        return (power[at] / floor).mean(axis=1)
-
     candidates = mains * np.linspace(1 - TOLERANCE, 1 + TOLERANCE, 201)
-    fits = np.array([np.log1p(heights(candidate)).sum() for candidate in candidates])
-    freq = float(np.median(candidates[fits == fits.max()]))  # several fall into the same bins
+    bins = np.round(np.outer(candidates, multiples) / resolution).astype(int)  # candidates×multiples
+    fits = np.array([np.log1p((power[at] / floor).mean(axis=1)).sum() for at in bins])
+    freq = float(np.median(candidates[fits == fits.max()]))  # candidates in the same bins fit equally well
     freq = _refined(power.mean(axis=1), resolution, freq, multiples)
     reach = round(WIDTH_HZ / resolution)
     near, far = (round(hz / resolution) for hz in BESIDE_HZ)
@@ -93,7 +98,17 @@ def _lines(
 
 
 def _refined(power: np.ndarray, resolution: float, freq: float, multiples: np.ndarray) -> float:
-    """Return the fundamental of the strongest lines, each of which is placed between bins by a parabola."""
+    """Return the fundamental frequency of the strongest lines, each of them located between bins by a parabola.
+
+    Parameters
+    ----------
+    power : np.ndarray, shape (F,)
+        Power spectrum, mean of the channels.
+    resolution, freq : float
+        Width of its bins, and a first estimate of the frequency, Hz.
+    multiples : np.ndarray
+        Harmonics to look at.
+    """
     around = np.round(multiples * freq / resolution).astype(int)[:, None] + np.arange(-2, 3)
     peaks = around[np.arange(len(around)), power[around].argmax(axis=1)]
     before, top, after = (np.log(power[peaks + step] + 1e-30) for step in (-1, 0, 1))

@@ -1,4 +1,4 @@
-"""What is left of a sample of the recording when all known units are explained away."""
+"""The residual of a sample of the recording: what is left after the spikes of all known units are subtracted."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dlvolt.electrodes.learning import Matchers
 
 
 class LeftOverRecording(BaseRecording):
-    """Chunks of a recording, less the spikes of known units; computed when they are read, as they take memory.
+    """Chunks of a recording less the spikes of known units, computed when they are read to save memory.
 
     Parameters
     ----------
     recording : BaseRecording
-        Where the chunks are from: channels and their locations.
+        The recording that the chunks are from, which has channels and their locations.
     chunks : list of Tensor, shape (N, T)
-        Whitened traces, each a segment; may be halves.
+        Whitened traces, each of them a segment; may be float16.
     places : list of int
-        Where the tissue is in each.
+        Where the tissue is in each chunk.
     matchers : Matchers or None
-        The units known.
+        The known units; None if there are none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LeftOverSegment(BaseRecordingSegment):
         return self.chunk.shape[1]
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return what is left, shape (T, N); all of the chunk is pursued, so better ask for all of it at once."""
+        """Return the residual, shape (T, N); each call pursues all of the chunk, so it is best read in one."""
         left = self.chunk.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         if self.matchers is not None:
             matcher = self.matchers.at(self.place)

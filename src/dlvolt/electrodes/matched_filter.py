@@ -1,4 +1,4 @@
-"""Detect spikes as a typical waveform, seen by a channel and, more weakly, by its neighbours."""
+"""Spikes are detected by their likeness to a typical waveform, on one channel or on neighbouring ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from spikeinterface.core.node_pipeline import PeakDetector
 from dlvolt.deconvolution import NUM_SHIFTS
 from dlvolt.deconvolution.locality import blocks
 
-SIDE_LOBE = 0.3  # of the score of a spike: smaller peaks within a template's reach are its side lobes
-DECAYS_UM = (20.0, 50.0)  # how far a spike is seen that more than one channel sees
+SIDE_LOBE = 0.3  # peaks of the score near a spike that are smaller, relative to the spike's, are its side lobes
+DECAYS_UM = (20.0, 50.0)  # distances over which a spike that several channels see decays by a factor e
 BLOCK = 24  # channels that are filtered together
-TILE = 8192  # samples that are filtered together: they fit into the cache
+TILE = 8192  # samples that are filtered together, as so many fit into the cache
 
 
 class MatchedFilterPeakDetector(PeakDetector):
     """Detect peaks in the correlation of whitened traces with a typical spike.
 
-    A spike is taken for the prototype in time. In space it is seen by one channel, or by its neighbours too, with a
-    weight that decays exponentially with the distance from its main channel. On white noise of variance 1 the
-    correlation with such a unit-norm template has variance 1, so weak spikes that many channels see stand out
-    although none of them crosses the threshold.
+    Templates of a typical spike are products of a prototype in time and a footprint in space. There are three
+    footprints: one channel, and two that decay exponentially with the distance from the main channel. The correlation
+    of a template of norm 1 with white noise of variance 1 has variance 1. So weak spikes that many channels see are
+    detected although they do not cross the threshold on any of these channels.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ class MatchedFilterPeakDetector(PeakDetector):
     prototype : np.ndarray, shape (D,)
         A typical spike on its main channel, with the sign of the peaks to find.
     num_before : int
-        Sample of its peak.
+        Samples of the prototype before its peak.
     peak_sign : str
-        "neg" or "pos" if the prototype is to be found as it is, "both" for its negative too.
+        "neg" or "pos" to find the prototype as it is, "both" to find its negative, too.
     detect_threshold : float
-        In noise standard deviations.
+        Least score of a peak, in noise standard deviations.
     exclude_sweep_ms, radius_um : float
-        Of the peaks so close in time and space only the largest is kept. Side lobes of a spike go too.
+        Of peaks that are this close in time and space, in ms and µm, only the largest is kept. Side lobes are dropped.
     """
 
     name = "dlvolt-matched-filter"
@@ -74,39 +74,36 @@ class MatchedFilterPeakDetector(PeakDetector):
         self.exclude_sweep = max(1, round(exclude_sweep_ms / 1000 * recording.sampling_frequency))
 
     def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at too."""
+        """Return the samples on either side of a chunk that are filtered with it."""
         return 2 * len(self.prototype) + 1
 
     def get_dtype(self) -> np.dtype:
-        """Return SpikeInterface's peak dtype and the index of the sub-sample shift."""
+        """Return SpikeInterface's peak dtype with a field more, the index of the sub-sample shift."""
         return np.dtype([*base_peak_dtype, ("shift", "int64")])
 
     def compute(
         self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int, max_margin: int
     ) -> tuple[np.ndarray]:
-        """Return the peaks of a chunk, shape (T, N), whose margins are cut off."""
-        chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch wants to be allowed to write
+        """Return the peaks in traces, shape (T, N), without those in the margins."""
+        chunk = torch.from_numpy(np.require(traces, requirements="W"))  # torch warns of read-only arrays
         times, channels, (before, top, after) = self._candidates(chunk.T)
-        keep = torch.from_numpy(
-            largest_around(
-                times.numpy(),
-                channels.numpy(),
-                top.numpy(),
-                self.neighbours,
-                self.wide_neighbours,
-                self.exclude_sweep,
-                len(self.prototype),
-            )
+        keep = largest_around(
+            times.numpy(),
+            channels.numpy(),
+            top.numpy(),
+            self.neighbours,
+            self.wide_neighbours,
+            self.exclude_sweep,
+            len(self.prototype),
         )
-        keep &= (times + self.num_before >= self.get_margin()) & (
-            times + self.num_before < len(traces) - self.get_margin()
-        )
-        times, channels, before, top, after = (x[keep] for x in (times, channels, before, top, after))
-        delta = (before - after) / (2 * (before - 2 * top + after))  # of the parabola through the three
+        samples, margin = times + self.num_before, self.get_margin()
+        keep = torch.from_numpy(keep) & (samples >= margin) & (samples < len(traces) - margin)
+        samples, channels, before, top, after = (x[keep] for x in (samples, channels, before, top, after))
+        delta = (before - after) / (2 * (before - 2 * top + after))  # apex of the parabola through the three
         shift = (delta * NUM_SHIFTS + (NUM_SHIFTS - 1) / 2).round().clamp(0, NUM_SHIFTS - 1)
 
-        peaks = np.zeros(len(times), dtype=self.get_dtype())
-        peaks["sample_index"] = times + self.num_before
+        peaks = np.zeros(len(samples), dtype=self.get_dtype())
+        peaks["sample_index"] = samples
         peaks["channel_index"] = channels
         peaks["amplitude"] = traces[peaks["sample_index"], peaks["channel_index"]]
         peaks["segment_index"] = segment_index
@@ -114,14 +111,19 @@ class MatchedFilterPeakDetector(PeakDetector):
         return (peaks,)
 
     def _candidates(self, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return where the score of a chunk, shape (N, T), has maxima above the threshold.
+        """Return the maxima in time above the threshold of the score, the best of the three footprints, in a chunk.
+
+        Parameters
+        ----------
+        chunk : Tensor, shape (N, T)
+            Traces.
 
         Returns
         -------
         times, channels : Tensor, shape (candidates,)
-            By time.
+            First sample of the prototype and main channel, in order of time.
         scores : Tensor, shape (3, candidates)
-            The score before, at and after the maximum.
+            The score one sample before, at and after the maximum.
         """
         prototypes = self.prototype.expand(len(chunk), 1, -1)
         found = []
@@ -134,7 +136,7 @@ class MatchedFilterPeakDetector(PeakDetector):
                 if self.both_signs:
                     one_channel, score = one_channel.abs_(), score.abs_()
                 score = torch.maximum(score.amax(dim=0), one_channel)  # rows×(TILE+2)
-                above = torch.from_numpy(np.flatnonzero((score > self.detect_threshold).numpy()))  # far faster here
+                above = torch.from_numpy(np.flatnonzero((score > self.detect_threshold).numpy()))  # NumPy is far faster
                 row, time = above // score.shape[1], above % score.shape[1]
                 has_sides = (time > 0) & (time < score.shape[1] - 1)
                 row, time = row[has_sides], time[has_sides]
@@ -161,11 +163,11 @@ def largest_around(
     Parameters
     ----------
     times, channels, scores : np.ndarray, shape (candidates,)
-        By time.
+        Samples, channels and scores of the candidates, in order of time.
     neighbours, wide_neighbours : np.ndarray, shape (N, N), bool
-        Which channels are beside each other, and on which the side lobes of a spike are seen.
+        Channels on which candidates can be beside each other, and side lobes of each other.
     exclude_sweep, width : int
-        Samples within which candidates are beside each other, and side lobes of each other.
+        Samples up to which candidates can be beside each other, and below which they can be side lobes of each other.
     """
     keep = np.ones(len(times), dtype=np.bool_)
     for first in range(len(times)):
@@ -187,25 +189,25 @@ def largest_around(
 def find_snippets(
     chunks: list[np.ndarray], threshold: float, peak_sign: str, num_before: int, num_after: int, max_snippets: int
 ) -> np.ndarray:
-    """Cut out what crosses a threshold on any one channel.
+    """Return the snippets around threshold crossings on single channels.
 
     Parameters
     ----------
     chunks : list of np.ndarray, shape (T, N)
         Whitened traces.
     threshold : float
-        In noise standard deviations.
+        Least height of a peak, in noise standard deviations.
     peak_sign : str
-        "neg", "pos" or "both".
+        Sign of the peaks that are looked for: "neg", "pos" or "both".
     num_before, num_after : int
-        Samples of a snippet before and from the peak on, D in all.
+        Samples of a snippet before the peak, and from it on; D in all.
     max_snippets : int
-        The search ends when there are so many.
+        No further chunk is searched when there are so many.
 
     Returns
     -------
     np.ndarray, shape (snippets, D)
-        Possibly none.
+        The snippets, possibly none.
     """
     window = np.arange(-num_before, num_after)
     snippets = [np.zeros((0, len(window)), dtype="float32")]
@@ -223,7 +225,15 @@ def find_snippets(
 
 
 def find_prototype(snippets: np.ndarray, num_before: int) -> np.ndarray:
-    """Return the median snippet, each scaled to unit peak and turned the way most of them point, shape (D,)."""
+    """Return a typical spike, shape (D,): the median of snippets scaled to a peak of 1, with the sign of most peaks.
+
+    Parameters
+    ----------
+    snippets : np.ndarray, shape (snippets, D)
+        Snippets on single channels.
+    num_before : int
+        Samples before the peak.
+    """
     sign = -1.0 if np.median(snippets[:, num_before]) < 0 else 1.0
     scaled = snippets / snippets[:, num_before, None]
     return sign * np.median(scaled, axis=0)

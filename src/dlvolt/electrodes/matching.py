@@ -11,14 +11,14 @@ from torch import Tensor
 from dlvolt.electrodes.learning import LearningSettings, Matcher, Matchers, Units
 from dlvolt.electrodes.motion import Drift
 
-MARGIN = 16  # templates; chains of overlapping events that reach further are not heard of
+MARGIN = 16  # margin of a chunk, in lengths of a template; chains of overlapping events are seldom longer
 
 
 class DlvoltMatching(BaseTemplateMatching):
     """Find spikes by MAP deconvolution with low-rank templates.
 
-    See `dlvolt.deconvolution.pursue`. Results do not depend on how the recording is cut into chunks: each chunk is
-    seen with a margin of sixteen templates.
+    See `dlvolt.deconvolution.pursue`. Results do not depend on how the recording is cut into chunks, as each chunk is
+    matched with a margin of sixteen templates.
     """
 
     name = "dlvolt"
@@ -29,21 +29,21 @@ class DlvoltMatching(BaseTemplateMatching):
     amplitude_spreads : float or array
         Standard deviation of each unit's amplitudes, relative to its template.
     firing_rates : float or array
-        Of each unit, Hz: a spike of a unit that fires rarely has to be the clearer.
+        Firing rate of each unit, Hz: the lower it is, the clearer a spike has to be.
     score_deviations : float or array
-        Standard deviation of each unit's scores where it has no spikes: 1 where the noise is white.
+        Standard deviation of each unit's scores where it has no spikes: 1 if the noise is white.
     amplitude_range : tuple
         Smallest and largest amplitude of a spike relative to its template.
     refractory_ms : float
-        Spikes of one unit lie at least so far apart.
+        Least distance of two spikes of one unit, ms.
     noise_levels : array or None
-        Noise standard deviation of each channel, in the units of the traces; None estimates it.
+        Noise standard deviation of each channel, in the unit of the traces; None estimates it.
     device : str
-        "auto" takes CUDA where there is one.
+        Torch device; "auto" takes CUDA where there is one.
     drift : dlvolt.electrodes.motion.Drift or None
-        If the tissue moves, its place in the course of the recording.
+        Place of the tissue in the course of the recording; None if nothing moves.
     moved : Tensor or None
-        Templates in each place, units by places by channels by samples; `templates` are those in the middle one.
+        Templates in each place, units by places by channels by samples; `templates` are those in the middle place.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class DlvoltMatching(BaseTemplateMatching):
         )
 
     def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at too."""
+        """Return the samples on either side of a chunk that are matched with it."""
         return MARGIN * self.width
 
     def compute_matching(self, traces: np.ndarray, start_frame: int, end_frame: int, segment_index: int) -> np.ndarray:
@@ -108,7 +108,10 @@ class DlvoltMatching(BaseTemplateMatching):
         return np.concatenate(spikes)
 
     def _in_piece(self, traces: np.ndarray, start: int, matcher: Matcher) -> np.ndarray:
-        # The bins of the pursuit lie on one grid over the recording, wherever the chunk starts.
+        """Return the spikes in traces from a frame `start` on, with samples relative to it, in order of time.
+
+        Zeros are put before the traces so that the bins of the pursuit are on one grid over the whole recording.
+        """
         offset = start % self.width
         chunk = np.zeros((traces.shape[1], offset + len(traces)), dtype="float32")
         np.divide(traces.T, self.noise_levels[:, None], out=chunk[:, offset:])

@@ -1,4 +1,4 @@
-"""Motion of the tissue along the probe: how far, whether it matters, and where it takes a spike's snippet."""
+"""Drift: how far the tissue moves along the probe, whether that matters, and how it changes waveforms."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from spikeinterface.core.motion import Motion
 from spikeinterface.preprocessing.preprocessing_tools import get_spatial_interpolation_kernel
 
 MIN_CHANNELS = 32
-MIN_SPAN_UM = 300.0  # of the contacts: a few units beside each other do not tell motion from change
-MAX_GAP_UM = 40.0  # between the contacts in depth: else spikes are lost in between
+MIN_SPAN_UM = 300.0  # least extent of the contacts: on a shorter probe, units that change may look like motion
+MAX_GAP_UM = 40.0  # largest gap between contacts in depth, as spikes in wider ones are lost
 MIN_DURATION_S = 30.0
-MIN_PEAKS_HZ = 20.0  # fewer do not show motion
-BIN_S, BIN_UM = 2.0, 2.0  # of the histograms of spikes that are compared
-MAX_DISPLACEMENT_UM = 100.0  # between two bins
-HARMLESS_UM = 5.0  # range of motion that the templates bear
-WINDOW_UM = 200.0  # of the probe, in which motion is estimated by itself, to see whether it is the same throughout
-FEWEST_WINDOWS = 3
-LEAST_ERROR_UM = 0.5  # of the motion in a window
-SPIKE_NORM = 4.0  # of a snippet on a channel, in noise standard deviations: less is noise
+MIN_PEAKS_HZ = 20.0  # fewer peaks do not show motion
+BIN_S, BIN_UM = 2.0, 2.0  # bins in time and depth of the histograms of spikes that are compared
+MAX_DISPLACEMENT_UM = 100.0  # largest displacement between two bins
+HARMLESS_UM = 5.0  # range of motion that does not impair matching with fixed templates
+WINDOW_UM = 200.0  # length of the windows along the probe in which motion is estimated separately
+FEWEST_WINDOWS = 3  # windows that show whether motion depends on depth
+LEAST_ERROR_UM = 0.5  # least error of the motion in a window that is assumed
+SPIKE_NORM = 4.0  # norm of the noise of a snippet on a channel, in noise standard deviations
 SMOOTH_UM = 25.0  # standard deviation of the averages in which snippets at different displacements are compared
-STEP_UM = 4.0  # displacements that differ less have the same templates
-JUMP_UM = 10.0  # between two estimates of where the tissue is: it has jumped
-INSTANT_S = 1e-3  # before and after a jump
-PIECE_S = 0.2  # for so long the tissue is taken to stand still
+STEP_UM = 4.0  # largest distance between two places
+JUMP_UM = 10.0  # the tissue has jumped if two successive estimates of where it is differ by more
+INSTANT_S = 1e-3  # half the duration of a jump
+PIECE_S = 0.2  # duration for which the tissue is taken to stand still
 
 
 class Drift(NamedTuple):
     """Where the tissue is, relative to the probe, in the course of a recording of one segment.
 
-    Its displacement is known as one of M places, each with its own templates. Where the tissue moves farther at one end
-    of the probe than at the other, it is that of the mean depth, and each depth moves in proportion to it.
+    The range of its displacements is divided into M places, each with its own templates. If the tissue moves farther
+    at one end of the probe than at the other, displacements are those of the mean depth, and the displacement at each
+    channel is proportional to them.
 
     Attributes
     ----------
     motion : Motion or None
-        SpikeInterface's, rigid; None where nothing moves.
+        SpikeInterface's rigid motion; None if nothing moves.
     displacements : np.ndarray, shape (M,)
-        Of the places, evenly spaced, in µm; M is odd, and the middle one is the reference.
+        Displacements of the places, evenly spaced, in µm; M is odd, and the middle place is the reference.
     remark : str
-        What there is to say about it.
+        What the user is told about the motion.
     gains : np.ndarray, shape (N,), or float
-        How far the tissue moves at each channel, relative to the mean depth.
+        Displacement at each channel relative to that of the mean depth.
     """
 
     motion: Motion | None
@@ -56,12 +57,12 @@ class Drift(NamedTuple):
 
     @classmethod
     def none(cls, why: str = "nothing moves") -> Drift:
-        """Return that of a recording in which nothing moves, or nothing is known to."""
+        """Return a drift without motion, and with a remark that says why."""
         return cls(None, np.zeros(1), f"no motion correction, as {why}")
 
     @classmethod
     def of(cls, motion: Motion, gains: np.ndarray | float = 1.0) -> Drift:
-        """Return that of an estimated rigid motion, with places over the whole of its range."""
+        """Return the drift of a rigid motion, with places over the whole of its range, at most `STEP_UM` apart."""
         low, high = motion.get_boundaries()
         least, most = (high - low) * np.min(gains), (high - low) * np.max(gains)
         num_places = 2 * int(np.ceil(most / STEP_UM) // 2) + 1
@@ -72,26 +73,31 @@ class Drift(NamedTuple):
 
     @property
     def from_reference(self) -> np.ndarray:
-        """How far each place is from the reference, in µm, shape (M,)."""
+        """Displacement of each place from the reference, in µm, shape (M,)."""
         return self.displacements - self.displacements[len(self.displacements) // 2]
 
     def places(self, recording: BaseRecording, frames: np.ndarray) -> np.ndarray:
-        """Return in which place the tissue is at some frames, as indices below M.
+        """Return the place of the tissue at some frames, shape (frames,), as indices below M.
 
-        Between two estimates it moves steadily; but tissue that jumps is where the nearer one says, never in between.
+        Between two estimates the tissue moves steadily, unless it jumps: then it is where the nearer of the two says.
         """
         if self.motion is None:
             return np.zeros(len(frames), dtype=int)
-        times, estimated = recording.sample_index_to_time(frames, segment_index=0), self.motion.temporal_bins_s[0]
+        times = recording.sample_index_to_time(frames, segment_index=0)
+        estimated, displacement = self.motion.temporal_bins_s[0], self.motion.displacement[0][:, 0]
         after = np.searchsorted(estimated, times).clip(1, len(estimated) - 1)
         share = ((times - estimated[after - 1]) / (estimated[after] - estimated[after - 1])).clip(0, 1)
-        steps = np.diff(self.motion.displacement[0][:, 0])[after - 1]
+        steps = displacement[after] - displacement[after - 1]
         share = np.where(np.abs(steps) > JUMP_UM, share.round(), share)
-        moved = self.motion.displacement[0][after - 1, 0] + share * steps
+        moved = displacement[after - 1] + share * steps
         return np.searchsorted((self.displacements[:-1] + self.displacements[1:]) / 2, moved)
 
     def pieces(self, recording: BaseRecording, start: int, end: int) -> list[tuple[int, int, int]]:
-        """Cut a stretch of the recording where the place changes: (start, end, place)."""
+        """Return pieces of a stretch of the recording, (start, end, place), cut where the place changes.
+
+        The place is looked up every `PIECE_S` on a grid over the whole recording, so the same frame is always in the
+        same place.
+        """
         if self.motion is None:
             return [(start, end, 0)]
         width = round(PIECE_S * recording.sampling_frequency)
@@ -103,7 +109,7 @@ class Drift(NamedTuple):
 
 
 def why_not(recording: BaseRecording) -> str | None:
-    """Return what keeps motion from being estimated in a recording, None if nothing does."""
+    """Return the reason why motion cannot be estimated in a recording, or None if it can."""
     locations = recording.get_channel_locations()
     depths = np.sort(locations[:, long_axis(recording)])
     if recording.get_num_segments() > 1:
@@ -134,24 +140,24 @@ def estimate_drift(
 ) -> Drift:
     """Estimate the motion of a recording of one segment from its peaks, with DREDge.
 
-    It is rigid, unless motion in windows along the probe shows that one end of it moves farther than the other, see
-    `in_proportion`.
+    The motion is rigid, unless estimates in windows along the probe show that the tissue moves farther at one end than
+    at the other, see `in_proportion`.
 
     Parameters
     ----------
     recording : BaseRecording
-        Of one segment.
+        Recording of one segment.
     peaks, features, neighbours
         As `dlvolt.electrodes.clustering.detect_and_project` returns them.
     observed_s : float
-        So much of the recording was searched for peaks, evenly.
+        Duration of the parts of the recording that were searched for peaks, evenly spread, in s.
     harmless_um : float
-        Range of motion that need not be followed.
+        Range of motion that need not be followed, in µm.
 
     Returns
     -------
     Drift
-        `Drift.none` if there are too few peaks, or if the motion is harmless.
+        A drift without motion if there are too few peaks or the motion is harmless.
 
     References
     ----------
@@ -194,24 +200,24 @@ def estimate_drift(
 def in_proportion(
     displacement: np.ndarray, window_depths: np.ndarray, depths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return one motion, to which that at each depth is proportional, and in what proportion.
+    """Return one motion s(t), and gains g, such that the tissue at each depth moves by g s(t).
 
-    d_w(t) ≈ g_w s(t), with proportions g that are a straight line over depth and 1 on average, by alternating least
-    squares. Windows with few spikes, in which motion is hardly seen, count less.
+    Alternating least squares fit d_w(t) ≈ g_w s(t) to the motion in windows, with gains g that are a straight line over
+    depth and 1 on average over the channels. Windows that fit badly, mostly for lack of spikes, count less.
 
     Parameters
     ----------
     displacement : np.ndarray, shape (T, W)
-        Estimated motion in each window, d.
+        Estimated motion d in each window, in µm.
     window_depths, depths : np.ndarray, shapes (W,) and (N,)
-        Of the windows, and of the channels.
+        Depths of the windows and of the channels, in µm.
 
     Returns
     -------
     displacement : np.ndarray, shape (T,)
-        That of the mean depth, s, whose median is 0.
+        Motion s at the mean depth, in µm.
     gains : np.ndarray, shape (N,)
-        g at each channel.
+        Gain g at each channel.
     """
     displacement = displacement - np.median(displacement, axis=0)
     common, gains = np.median(displacement, axis=1), np.ones(len(depths))
@@ -230,16 +236,17 @@ def in_proportion(
 def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) -> Motion:
     """Return a motion in which each jump is at the moment at which spikes leave the old depths for the new ones.
 
-    Motion is estimated in bins, and tells when the tissue jumps to within a bin. Where spikes come from, but for the
-    motion, is the same throughout. So each spike near a jump tells, by the density of all spikes over depth, how much
-    more probable it is after the jump than before; the moment is that which is most probable given them all.
+    Motion is estimated in bins, so the moment of a jump is known to within a bin. It is found more exactly by maximum
+    likelihood: relative to the tissue, the density of spikes over depth is the same before and after the jump, so each
+    spike near the jump is more or less likely to come after it than before, and the moment is chosen at which the
+    product over all spikes is largest.
 
     Parameters
     ----------
     motion : Motion
-        Rigid, of one segment.
+        Rigid motion of one segment.
     seconds, depths : np.ndarray, shape (P,)
-        Of the spikes, the former ascending.
+        Times of spikes, in s and ascending, and their depths, in µm.
     """
     times, moved = motion.temporal_bins_s[0], motion.displacement[0][:, 0]
     jumping = np.abs(np.diff(moved, prepend=moved[:1], append=moved[-1:])) > JUMP_UM
@@ -251,9 +258,11 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
     density = np.log(gaussian_filter1d(np.histogram(in_tissue, edges)[0].astype("float64"), 1.0) + 1.0)
 
     def log_density(depths: np.ndarray) -> np.ndarray:
+        """Return the log density of spikes at depths relative to the tissue, up to a constant."""
         return density[((depths - edges[0]) / BIN_UM).astype(int).clip(0, len(density) - 1)]
 
     points, half = list(zip(times.tolist(), moved.tolist(), strict=True)), np.diff(times).max() / 2
+    # Steps in a row are one jump, as the bin in which the tissue jumps may be estimated to lie in the middle.
     for start, end in np.flatnonzero(np.diff(jumping, prepend=False, append=False)).reshape(-1, 2):
         old, new = start - 1, end - 1  # bins before and after the jump
         if abs(moved[new] - moved[old]) <= JUMP_UM:
@@ -262,7 +271,7 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
         near = (seconds > first_s) & (seconds < last_s)
         gains = log_density(depths[near] - moved[new]) - log_density(depths[near] - moved[old])
         moments = np.concatenate([[first_s], seconds[near], [last_s]])
-        first = np.concatenate([[0.0], np.cumsum(gains)]).argmin()  # of the spikes after the jump
+        first = np.concatenate([[0.0], np.cumsum(gains)]).argmin()  # index of the first spike after the jump
         moment = float(moments[first : first + 2].mean())
         points = [(t, m) for t, m in points if (t <= times[old] and t < moment) or (t >= times[new] and t >= moment)]
         points += [(moment - INSTANT_S, float(moved[old])), (moment + INSTANT_S, float(moved[new]))]
@@ -272,12 +281,13 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
 
 
 def _usual_range(displacement: np.ndarray) -> float:
+    """Return the distance between the 2.5th and the 97.5th percentile."""
     low, high = np.percentile(displacement, [2.5, 97.5])
     return float(high - low)
 
 
 def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Return the centre of mass of what stands out of the noise of each peak, fields ``x`` and ``y``, in µm.
+    """Return the location of each peak: the centre of mass of its norms on channels, less that of noise.
 
     Parameters
     ----------
@@ -289,7 +299,7 @@ def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, ne
     Returns
     -------
     np.ndarray, shape (P,)
-        Locations; the main channel's where nothing stands out.
+        Fields ``x`` and ``y``, in µm; the location of the peak's channel if no norm exceeds that of noise.
     """
     locations = recording.get_channel_locations()[:, :2]
     mass = np.maximum(np.linalg.norm(features, axis=1) - SPIKE_NORM, 0)  # P×C
@@ -305,23 +315,34 @@ def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, ne
 
 
 def interpolation(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
-    """Return the matrix K, shape (N, N), such that x @ K is what channels see of the tissue moved so far (kriging).
+    """Return the matrix K, shape (N, N), that moves the tissue by interpolation between channels (kriging).
 
-    The tissue may move by another distance at each channel, shape (N,).
+    If x are the values that channels see, x @ K are those that they see after the tissue has moved.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        N channels with locations.
+    by_um : float or np.ndarray, shape (N,)
+        How far the tissue moves along the probe, in µm, at all channels or at each.
     """
     locations, moved = _moved(recording, by_um)
     return get_spatial_interpolation_kernel(locations, moved, force_extrapolate=True)
 
 
 def smoothing(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
-    """Return the same, but as wide averages, in which one neuron looks the same wherever it is, shape (N, N)."""
+    """Return the matrix that moves the tissue as `interpolation` does, but by wide averages, shape (N, N).
+
+    In wide averages a neuron looks the same wherever it is between the channels. Parameters are those of
+    `interpolation`.
+    """
     squares = cdist(*_moved(recording, by_um), "sqeuclidean")
     weights = np.exp(-squares / (2 * SMOOTH_UM**2))
     return (weights / weights.sum(axis=0)).astype("float32")
 
 
 def _moved(recording: BaseRecording, by_um: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where channels are, and where in the tissue they see what they would see if it moved so far."""
+    """Return the locations of channels, and those of the tissue that is at the channels after it has moved."""
     locations = recording.get_channel_locations()[:, :2]
     moved = locations.copy()
     moved[:, long_axis(recording)] -= by_um
@@ -345,16 +366,16 @@ def at_reference(
     drift : Drift
         Motion of the tissue.
     places : np.ndarray, shape (P,), int
-        Where the tissue was at each peak.
+        The place of the tissue at each peak.
     peaks, features, neighbours
         As `dlvolt.electrodes.clustering.detect_and_project` returns them.
 
     Returns
     -------
-    peaks : np.ndarray
-        With the channel that most of the energy would then be around.
+    peaks : np.ndarray, shape (P,)
+        The peaks, each on the channel where its wide averages have most energy.
     interpolated, smooth : np.ndarray, shape (P, B, C)
-        Features around it, by kriging and by wide averages.
+        Features on the neighbours of that channel, by kriging and by wide averages.
     """
     if drift.motion is None:
         return peaks, features, features
@@ -366,8 +387,8 @@ def at_reference(
         for channel in np.unique(before):
             members = here[before == channel]
             near = np.flatnonzero(neighbours[channel])
-            own = features[members][:, :, : len(near)]
-            energy = np.square(own @ averages[np.ix_(near, near)]).sum(axis=1)
+            own = features[members][:, :, : len(near)]  # members×B×near
+            energy = np.square(own @ averages[np.ix_(near, near)]).sum(axis=1)  # at the reference
             main = near[energy.argmax(axis=1)]
             peaks["channel_index"][members] = main
             for each in np.unique(main):
@@ -379,7 +400,7 @@ def at_reference(
 
 
 def kernels(recording: BaseRecording, drift: Drift) -> np.ndarray:
-    """Return what takes a waveform from the reference to each place, shape (M, N, N), see `interpolation`."""
+    """Return the matrices of `interpolation` from the reference to each place, shape (M, N, N)."""
     if drift.motion is None:
         return np.eye(recording.get_num_channels(), dtype="float32")[None]
     return np.stack([interpolation(recording, moved * drift.gains) for moved in drift.from_reference])

@@ -1,4 +1,4 @@
-"""How the sorter finds the units of a recording of electrodes: one verb of `stages` after the other."""
+"""How the sorter finds the units of a recording of electrodes: one stage after the other."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from dlvolt.parameters import SorterParameters
 from dlvolt.threads import job_kwargs_for_threads
 
 
-@threadpool_limits.wrap(limits=1)  # the parallel parts have workers; threads within those only get in the way
+@threadpool_limits.wrap(limits=1)  # parallel parts have workers; further threads in each would only compete
 def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool = False) -> NumpySorting:
     """Sort the spikes of an extracellular recording.
 
     Parameters
     ----------
     recording : BaseRecording
-        N channels with locations; raw traces.
+        Raw traces of N channels with locations.
     p : SorterParameters
-        Parameters.
+        Parameters of the sorter.
     verbose : bool
-        Say what is done, and show progress bars.
+        Whether to print what is done, and show progress bars.
 
     Returns
     -------
     NumpySorting
         Units 0, 1, …, by depth, with properties ``snr``, ``amplitude`` (both in noise standard deviations),
-        ``main_channel_id``, ``fdr`` (the share of its spikes that noise gives, see
-        `dlvolt.electrodes.learning.Decoys`) and ``label`` ("good", or "mua" for what is no single neuron). The
-        annotation ``set_aside`` lists what was taken for artefacts, in which there are no spikes: [segment, start in
-        s, end in s, reason].
+        ``main_channel_id``, ``fdr`` (the share of spikes that are noise, see `dlvolt.electrodes.learning.Decoys`) and
+        ``label`` ("good", or "mua" for units that are not a single neuron). The annotation ``set_aside`` lists the
+        artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
     """
     job_kwargs = job_kwargs_for_threads(
         p.job_kwargs, verbose, lambda num_workers: dict(chunk_duration=stages.chunk_duration(recording))

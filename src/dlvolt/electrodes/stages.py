@@ -1,4 +1,10 @@
-"""The stages of the sorter, one function each."""
+"""The stages of the sorter of electrodes, one function each, in the order of `recipe`.
+
+What they take by the same name is the same: ``recording`` is the whitened recording, of N channels, unless stated
+otherwise; ``p`` the parameters of the sorter; ``artefacts`` what is set aside; ``sample`` chunks of the recording, of
+shape (T, N); ``shape`` what spikes look like, None if there are none; ``found`` the peaks; ``drift`` the motion of the
+tissue; ``units`` the units, K; ``job_kwargs`` SpikeInterface's.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.base import base_peak_dtype
+from spikeinterface.core.job_tools import divide_time_series_into_chunks
 from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -39,18 +46,20 @@ from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_fi
 from dlvolt.sortings import as_sorting
 from dlvolt.threads import map_in_threads
 
-MIN_CHANNELS_FOR_REFERENCE = 64  # fewer, and the median over channels holds spikes
-MIN_SPIKES = 10  # fewer do not tell what a unit looks like
-CHUNK_S = 1.0
-SPIKE_BAND_HZ = (300.0, 8000.0)  # of the snippets that networks were trained on
-CHUNK_SIZE = 4_000_000  # values that are worked on at a time: fewer take longer, more take memory
-FEW_CHUNKS = 5  # of a sample are enough to learn from at a time, if others follow,
-MOST_PARTS = 3  # and so many parts are made of it at most
-FOOTPRINT = 1.5  # radii of the snippets that are clustered: templates may reach so far
+MIN_CHANNELS_FOR_REFERENCE = 64  # the median over fewer channels contains spikes
+MIN_SPIKES = 10  # units with fewer spikes are dropped, as their waveform is not known
+CHUNK_S = 1.0  # length of the slices that a sample is made of
+SPIKE_BAND_HZ = (300.0, 8000.0)  # band of the snippets that the networks for `peak_model` were trained on
+CHUNK_SIZE = 4_000_000  # values that are processed at a time: fewer take more time, more take more memory
+FEW_CHUNKS = 5  # the first sweeps of learning take a part of the sample each, which has at least so many chunks,
+MOST_PARTS = 3  # and there are at most so many parts
+FOOTPRINT = 1.5  # reach of templates around their main channel, in radii of the snippets that are clustered
+
+Slice = tuple[int, int, int]  # segment, first sample, and end of a part of the recording
 
 
 class Finite(NamedTuple):
-    """A recording without missing samples, and what in it is not neural: artefacts, and mains hum if there is any."""
+    """A recording without missing samples, its artefacts, and its mains hum as `find_hum` returns it."""
 
     recording: BaseRecording
     artefacts: Artefacts
@@ -58,8 +67,8 @@ class Finite(NamedTuple):
 
 
 def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[str, Any]) -> Finite:
-    """Convert unsigned samples to signed ones, fill missing samples, and find artefacts and mains hum."""
-    if recording.get_dtype().kind == "u":  # which SpikeInterface's filters refuse
+    """Return the raw recording with signed samples and missing ones filled, and its artefacts and mains hum."""
+    if recording.get_dtype().kind == "u":  # SpikeInterface's filters refuse unsigned samples
         recording = unsigned_to_signed(recording)
     if recording.get_dtype().kind == "f":
         recording = fill_nan(recording.astype("float32"))
@@ -69,7 +78,7 @@ def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[st
 
 
 def remarks(finite: Finite) -> list[str]:
-    """Describe the hum and the artefacts that were found, in one line each."""
+    """Return a line on the hum and one on the artefacts that were found, if there are any."""
     found = []
     if finite.hum:
         found.append(
@@ -83,9 +92,9 @@ def remarks(finite: Finite) -> list[str]:
 
 
 def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarray | None = None) -> BaseRecording:
-    """High-pass filter, reference to the median of the channels, and set artefacts to zero.
+    """Return the recording high-pass filtered, referenced to the median of the channels, and zero in artefacts.
 
-    A symmetric filter `temporal` is applied in the same pass.
+    A symmetric filter `temporal` is applied in the same pass over the recording.
     """
     recording = finite.recording.astype("float32")
     if p.apply_preprocessing:
@@ -100,32 +109,30 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
 
 
 def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> BaseRecording:
-    """Filter, reference and whiten; where the noise of a channel is louder for a while, scale it to its usual level."""
+    """Return the recording filtered, referenced and whitened.
+
+    While the noise of a channel is louder than usual, the channel is scaled to its usual level.
+    """
     filtered = filter_and_reference(finite, p)
     if not p.apply_preprocessing:
         return filtered
     spatial, temporal = estimate_whitening_filters(
         filtered, radius_um=p.whitening_radius_um, seed=p.seed, num_workers=num_workers
     )
-    filtered = filter_and_reference(finite, p, temporal)  # both filters in time in one pass
+    filtered = filter_and_reference(finite, p, temporal)  # high-pass and whitening in time in one pass
     levels, is_steady = usual_levels(filtered, p.seed, num_workers)
     if not is_steady:
         filtered = steady_noise(filtered, levels)
-    release_memory()  # of the samples of noise
+    release_memory()  # that the samples of noise held
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
-def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[tuple[int, int, int]]:
-    """Return one-second slices (segment, start, end), evenly spread over the recording, of `duration_s` in all at most.
+def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[Slice]:
+    """Return one-second slices, evenly spread over the recording, of at most `duration_s` in all.
 
-    A slice is left out if artefacts leave less than half as much of it as of the best slice.
+    Slices of which artefacts leave less than half of what they leave of the best slice are not taken.
     """
-    width = round(CHUNK_S * recording.sampling_frequency)
-    slices = []
-    for segment in range(recording.get_num_segments()):
-        num_samples = recording.get_num_samples(segment)
-        starts = np.arange(0, num_samples, width)
-        slices += [(segment, int(start), int(min(start + width, num_samples))) for start in starts]
+    slices = divide_time_series_into_chunks(recording, round(CHUNK_S * recording.sampling_frequency))
     if len(artefacts.periods):
         left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
         slices = list(compress(slices, left >= left.max() / 2))
@@ -135,19 +142,18 @@ def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: fl
     return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
 
 
-def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[tuple[int, int, int]]) -> float:
-    """Return how many seconds of some slices are not set aside."""
-    return sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices) / (
-        recording.sampling_frequency
-    )
+def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[Slice]) -> float:
+    """Return the duration of some slices, without artefacts, in s."""
+    num_samples = sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices)
+    return num_samples / recording.sampling_frequency
 
 
 def take_sample(
     recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
 ) -> list[np.ndarray]:
-    """Load a sample of the recording, chunks of shape (T, N), as halves: a thousandth of a spike's size is enough.
+    """Return a sample of the recording, chunks of shape (T, N), as float16, which is precise to a thousandth.
 
-    All chunks are views of one array, which the system takes back as a whole.
+    All chunks are views of one array, whose memory goes back to the system as a whole.
     """
     slices = spread_slices(recording, artefacts, duration_s)
     num_channels = recording.get_num_channels()
@@ -157,21 +163,25 @@ def take_sample(
     sample = dict(zip(slices, by_channel, strict=True))
     largest = np.finfo("float16").max
 
-    def load(run: list[tuple[int, int, int]]) -> None:
+    def load(run: list[Slice]) -> None:
+        """Read a run of slices into the sample."""
         (segment, first, _), (_, _, last) = run[0], run[-1]
         traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
         for piece in run:
-            _, start, end = piece
-            np.clip(traces[:, start - first : end - first], -largest, largest, out=sample[piece], casting="same_kind")
+            own = traces[:, piece[1] - first : piece[2] - first]
+            np.clip(own, -largest, largest, out=sample[piece], casting="same_kind")
 
     map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])
     return [piece.T for piece in by_channel]
 
 
-def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
-    """Group slices that follow each other, so that filters read what lies around them once; as long as a chunk."""
+def adjacent(recording: BaseRecording, slices: list[Slice]) -> list[list[Slice]]:
+    """Return slices grouped into runs that follow each other without a gap, at most as long as a chunk.
+
+    When a run is read as a whole, filters need the samples around it only once.
+    """
     longest = chunk_duration(recording) * recording.sampling_frequency
-    runs: list[list[tuple[int, int, int]]] = []
+    runs: list[list[Slice]] = []
     for segment, start, end in slices:
         if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
             runs[-1].append((segment, start, end))
@@ -181,16 +191,29 @@ def adjacent(recording: BaseRecording, slices: list[tuple[int, int, int]]) -> li
 
 
 def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
-    """Join pieces of shape (T, N), with zeros between them, to chunks of shape (N, T') of about `CHUNK_SIZE` values.
+    """Join pieces of a sample to chunks of about `CHUNK_SIZE` values, in each of which the tissue is in one place.
 
-    The tissue is in one place throughout each of the chunks; that is returned, too. Chunks are in the order of places.
-    The list of pieces is emptied on the way, as memory is to hold them once.
+    Parameters
+    ----------
+    pieces : list of np.ndarray, shape (T, N)
+        The pieces; each is dropped from the list when it is copied, so that memory holds it once.
+    places : np.ndarray, int
+        Where the tissue is in each piece.
+    gap : int
+        Samples between the pieces of a chunk, which are zero.
+
+    Returns
+    -------
+    chunks : list of Tensor, shape (N, T')
+        The chunks, in order of places.
+    of_chunks : list of int
+        Where the tissue is in each chunk.
     """
-    size, groups, of_groups = 0, list[list[int]](), list[int]()
+    size, groups, of_chunks = 0, list[list[int]](), list[int]()
     for index in np.argsort(places, kind="stable"):
         place = int(places[index])
-        if not groups or place != of_groups[-1] or size + pieces[index].size > CHUNK_SIZE:
-            size, groups, of_groups = 0, [*groups, []], [*of_groups, place]
+        if not groups or place != of_chunks[-1] or size + pieces[index].size > CHUNK_SIZE:
+            size, groups, of_chunks = 0, [*groups, []], [*of_chunks, place]
         groups[-1].append(index)
         size += pieces[index].size
     chunks, nothing = [], np.zeros((0, 0))
@@ -201,30 +224,30 @@ def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[T
             parts += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
         chunks.append(torch.from_numpy(np.concatenate(parts[:-1], axis=1) if len(group) > 1 else parts[0]))
     pieces.clear()
-    return chunks, of_groups
+    return chunks, of_chunks
 
 
 def chunk_duration(recording: BaseRecording) -> float:
-    """Return how long chunks of about `CHUNK_SIZE` values are, between 1 and 10 s."""
+    """Return the duration of chunks of about `CHUNK_SIZE` values, in s, between 1 and 10."""
     per_second = recording.get_num_channels() * recording.sampling_frequency
     return float(np.clip(CHUNK_SIZE / per_second, 1.0, 10.0))
 
 
 def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
-    """Return the samples of a template before its peak, and from it on."""
+    """Return the samples of a template before its peak, and those from it on."""
     per_ms = recording.sampling_frequency / 1000
     return round(p.ms_before * per_ms), round(p.ms_after * per_ms)
 
 
 class SpikeShape(NamedTuple):
-    """What spikes on a single channel look like: the typical one, shape (D,), and their temporal basis, (B, D)."""
+    """Spikes on a single channel: the typical one, shape (D,), and a temporal basis of all, shape (B, D)."""
 
     prototype: np.ndarray
     basis: np.ndarray
 
 
 def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterParameters) -> SpikeShape | None:
-    """Learn what spikes look like from the threshold crossings in a sample; return None if there are none."""
+    """Return what spikes look like, from the threshold crossings in a sample, or None if there are none."""
     extent = template_extent(recording, p)
     snippets = find_snippets(sample, p.detect_threshold, p.peak_sign, *extent, max_snippets=5000)
     if len(snippets) == 0:
@@ -233,7 +256,7 @@ def find_shape(recording: BaseRecording, sample: list[np.ndarray], p: SorterPara
 
 
 class Peaks(NamedTuple):
-    """Peaks with their features and neighbours, see `detect_and_project`, and how many seconds were searched."""
+    """Peaks, features and neighbours as `detect_and_project` returns them, and the duration that was searched, in s."""
 
     peaks: np.ndarray
     features: np.ndarray
@@ -247,9 +270,9 @@ def detect(
     shape: SpikeShape | None,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
-    slices: list[tuple[int, int, int]] | None = None,
+    slices: list[Slice] | None = None,
 ) -> Peaks:
-    """Find peaks in slices of the recording, by default as many as are to be clustered."""
+    """Return the peaks in slices of the recording, by default in those from which peaks are clustered."""
     slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
     seconds = seconds_left(recording, artefacts, slices)
     slices = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
@@ -272,7 +295,10 @@ def detect(
 
 
 def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
-    """Keep the peaks that a network takes for spikes, where that is wanted; it sees the raw recording, filtered."""
+    """Return the peaks that the network `p.peak_model` takes for spikes, or all if there is none.
+
+    The network sees the raw recording, band-pass filtered.
+    """
     if p.peak_model == "none":
         return found
     if p.apply_preprocessing:
@@ -284,7 +310,7 @@ def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_
 
 
 def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> Drift:
-    """Estimate how the tissue moves, where that is wanted and possible."""
+    """Return how the tissue moves, or a drift without motion if that is not wanted or cannot be estimated."""
     if p.motion_correction is False:
         return Drift.none("asked for")
     if reason := why_not(recording):
@@ -300,9 +326,9 @@ def cluster(
     p: SorterParameters,
     places: np.ndarray | None = None,
 ) -> Tensor:
-    """Cluster peaks; return the median waveform of each cluster in the reference place, shape (K, N, D).
+    """Return the median waveform of each cluster of peaks, in the reference place, shape (K, N, D).
 
-    Where the tissue was at each of the peaks is looked up in `drift` if it is not given.
+    `places`, shape (P,), tells where the tissue is at each peak; if it is None, it is looked up in `drift`.
     """
     if shape is None:
         return torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p)))
@@ -320,7 +346,10 @@ def cluster(
 
 
 def another_place(recording: BaseRecording, sample: list[np.ndarray]) -> Tensor | None:
-    """Return for each channel the one half a probe away, among those that are not dead; None if there is but one."""
+    """Return for each channel the one half a probe away, of those that are not dead, shape (N,), see `Decoys`.
+
+    It is None if there are not two such channels.
+    """
     order = along_probe(recording)
     order = order[np.any([chunk.any(axis=0) for chunk in sample], axis=0)[order]]
     elsewhere = np.arange(recording.get_num_channels())
@@ -338,21 +367,20 @@ def learn(
     p: SorterParameters,
     job_kwargs: dict[str, Any],
 ) -> Units:
-    """Improve the waveforms by coordinate ascent on the sample, and find the units that were missed.
+    """Return the units: waveforms are improved by coordinate ascent on the sample, and missed units are found.
 
-    The first sweeps are to know the large units well enough that what they leave can be searched for others. Where the
-    sample is many chunks, they take a part of it, and the search another. The sample is used up: afterwards it is
-    empty, and its memory is free.
+    The first sweeps learn the large units so well that the residual can be searched for others. If the sample is of
+    many chunks, each of these sweeps takes a part of it, and the search another part. The list `sample` is emptied on
+    the way, which frees its memory.
     """
     num_before, num_after = template_extent(recording, p)
-    middles = np.array(
-        [(start + end) // 2 for _, start, end in spread_slices(recording, artefacts, p.learning_duration_s)]
-    )
+    slices = spread_slices(recording, artefacts, p.learning_duration_s)  # those of the sample
+    middles = np.array([(start + end) // 2 for _, start, end in slices])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
     places = drift.places(recording, middles)[long_enough]
     elsewhere = another_place(recording, sample)
     sample[:] = compress(sample, long_enough)
-    chunks, places = join(sample, places, num_before + num_after)  # which leaves nothing of the sample
+    chunks, places = join(sample, places, num_before + num_after)
     by_kriging = torch.from_numpy(kernels(recording, drift))
     settings = LearningSettings(
         rank=p.rank,
@@ -387,7 +415,7 @@ def learn(
 def deconvolve(
     recording: BaseRecording, units: Units, drift: Drift, p: SorterParameters, job_kwargs: dict[str, Any]
 ) -> np.ndarray:
-    """Find the spikes of all units in the whole recording."""
+    """Return the spikes of all units in the whole recording, as ``find_spikes_from_templates`` does."""
     waveforms = units.waveforms
     if len(waveforms) == 0:  # SpikeInterface's matching needs a template
         return np.zeros(0, dtype=_base_matching_dtype)
@@ -423,10 +451,13 @@ def deconvolve(
 def collect(
     recording: BaseRecording, artefacts: Artefacts, units: Units, spikes: np.ndarray, p: SorterParameters
 ) -> NumpySorting:
-    """Make the sorting: neurons that fire enough, by depth, with their properties; and what was set aside."""
-    waveforms, rates = units.waveforms, units.false_discovery_rates.numpy()
+    """Return the sorting: units by depth that fire enough and are not noise, with properties, and the artefacts.
+
+    `spikes` are those that `deconvolve` returns.
+    """
+    waveforms, fdr = units.waveforms, units.false_discovery_rates.numpy()
     spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
-    lengths = [recording.get_num_samples(segment) for segment in range(recording.get_num_segments())]
+    lengths = [segment.get_num_samples() for segment in recording.segments]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
     spikes["cluster_index"] = owner[spikes["cluster_index"]]
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
@@ -434,21 +465,19 @@ def collect(
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
     whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
     fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
-    kept = by_depth[(counts[by_depth] >= fewest) & (rates[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
+    kept = by_depth[(counts[by_depth] >= fewest) & (fdr[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
 
-    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
-    vector["sample_index"] = spikes["sample_index"]
-    vector["unit_index"] = index_of[spikes["cluster_index"]]
-    vector["segment_index"] = spikes["segment_index"]
-    sorting = as_sorting(vector[vector["unit_index"] >= 0], recording, np.arange(len(kept)))
+    unit_indices = index_of[spikes["cluster_index"]]
+    of_kept = unit_indices >= 0
+    sorting = as_sorting(spikes[of_kept], unit_indices[of_kept], recording, np.arange(len(kept)))
     sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
     contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
-    is_single = (rates[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
-    sorting.set_property("fdr", rates[kept].astype("float32"))
+    is_single = (fdr[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
+    sorting.set_property("fdr", fdr[kept].astype("float32"))
     sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
     sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
     return sorting

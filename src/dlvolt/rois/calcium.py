@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from spikeinterface.core import BaseRecording, NumpySorting
-from spikeinterface.core.base import minimum_spike_dtype
 
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing.spike_rate import spike_rate
@@ -41,11 +40,8 @@ def sort_calcium(
     spikes = rate_spikes(rate, num_workers)
     spikes = spikes[~seen.beside_gap(spikes, reach=0)]
     live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
-
-    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
-    vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
-    vector["unit_index"] = roi = live[spikes["channel_index"]]
-    sorting = as_sorting(vector, recording, recording.channel_ids)
+    roi = live[spikes["channel_index"]]
+    sorting = as_sorting(spikes, roi, recording, recording.channel_ids)
     counts = np.empty(num_rois, dtype=object)
     counts[:] = [spikes["event_count"][roi == unit] for unit in range(num_rois)]
     sorting.set_property("polarity", np.where(seen.dead, "", "positive"))

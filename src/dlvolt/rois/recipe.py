@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseSorting, NumpySorting
-from spikeinterface.core.base import base_peak_dtype, minimum_spike_dtype
+from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.core.node_pipeline import run_node_pipeline
 from spikeinterface.preprocessing import scale
 from threadpoolctl import threadpool_limits
@@ -229,10 +229,7 @@ def _collect(
     """Return the sorting: a unit for each ROI, with the properties of the ROI and of each of its spikes."""
     live, num_rois = np.flatnonzero(~seen.dead), recording.get_num_channels()
     roi = live[spikes["channel_index"]]
-    vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
-    vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
-    vector["unit_index"] = roi
-    sorting = as_sorting(vector, recording, recording.channel_ids)
+    sorting = as_sorting(spikes, roi, recording, recording.channel_ids)
 
     order = np.lexsort((spikes["sample_index"], spikes["segment_index"], roi))
     borders = np.cumsum(np.bincount(roi, minlength=num_rois))[:-1]

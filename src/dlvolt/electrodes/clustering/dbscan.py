@@ -19,14 +19,14 @@ from spikeinterface.core.node_pipeline import ExtractSparseWaveforms, PeakRetrie
 
 from .embedding import embed
 
-MAX_POINTS = 20_000  # of a group; the others join the nearest of these
+MAX_POINTS = 20_000  # points of a group that are clustered; further points join the cluster of the nearest of these
 
 
 class DbscanClustering:
-    """Cluster the snippets of peaks by density, in three dimensions.
+    """Cluster peaks by the density of their snippets in three dimensions.
 
-    Peaks of one channel are clustered together; of all channels where every channel sees every other. A snippet has
-    all channels within the radius.
+    The peaks of each channel are clustered by themselves, or those of all channels together if every channel is within
+    the radius of every other. A snippet has all channels within the radius of the channel of the peak.
     """
 
     name = "dlvolt-dbscan"
@@ -43,15 +43,15 @@ class DbscanClustering:
     )
     params_doc = """
     embedding : "pca" | "autoencoder", default: "pca"
-        What makes points of snippets.
+        How snippets are made points, see `embed`.
     num_components : int, default: 3
         Dimensions of the points.
     min_samples : int, default: 10
-        A point with so many within eps, itself included, is inside a cluster; eps is found in the data.
+        A point with so many points within eps, itself included, is in a cluster; eps is read off the points.
     radius_um : float, default: 75.0
-        Channels so close to the channel of a peak belong to its snippet.
+        Largest distance of the channels of a snippet from the channel of the peak, in µm.
     ms_before, ms_after : float, default: 0.45, 0.95
-        Extent of a snippet around the peak.
+        Extent of a snippet before and after the peak, in ms.
     seed : int, default: 0
         Same seed, same result.
     """
@@ -64,16 +64,17 @@ class DbscanClustering:
         params: dict[str, Any],
         job_kwargs: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Cluster peaks.
+        """Cluster peaks, as ``find_clusters_from_peaks`` asks for it.
 
         Returns
         -------
         labels_set : np.ndarray, shape (K,), int
-            0, 1, …; none where there are too few peaks.
+            Labels of the clusters, 0, 1, …; empty if there are too few peaks.
         labels : np.ndarray, shape (P,), int
-            Of each peak; -1 for those in no cluster.
+            Label of each peak; -1 for peaks in no cluster.
         more : dict
-            ``points``, shape (P, num_components), and ``eps`` of each group of channels; NaN where there are too few.
+            ``points``, shape (P, num_components), NaN where a channel has too few peaks, and ``eps``, a dict from the
+            index of a channel, or 0 for all of them, to the eps of its points.
 
         Raises
         ------
@@ -118,9 +119,10 @@ def density_clusters(points: np.ndarray, min_samples: int, seed: int = 0) -> tup
     points : np.ndarray, shape (P, B)
         More than `min_samples`.
     min_samples : int
-        Of DBSCAN.
+        Parameter of DBSCAN.
     seed : int
-        Of the draw where there are too many points; the others join the nearest core point within eps.
+        Seed of the draw of points if there are more than `MAX_POINTS`. The others join the cluster of the nearest core
+        point if that is within eps.
 
     Returns
     -------
@@ -134,7 +136,7 @@ def density_clusters(points: np.ndarray, min_samples: int, seed: int = 0) -> tup
         some = np.random.default_rng(seed).choice(points, MAX_POINTS, replace=False)
     distances, _ = NearestNeighbors(n_neighbors=min_samples).fit(some).kneighbors()
     eps = knee(np.sort(distances[:, -1]))
-    if eps == 0:  # more equal points than min_samples
+    if eps == 0:  # so many points are equal; DBSCAN wants a positive eps
         eps = float(np.finfo("float32").eps * max(1.0, np.abs(some).max()))
     machine = DBSCAN(eps=eps, min_samples=min_samples).fit(some)
     if some is points or len(machine.components_) == 0:

@@ -12,33 +12,34 @@ from dlvolt.networks import Autoencoder
 from dlvolt.networks.estimator import seeded
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 40, 256, 3e-3
-LEAST = 1e-3  # standard deviation of a unit in the middle; one that hardly varies is not blown up
+LEAST = 1e-3  # least standard deviation by which a unit of the middle layer is divided, as some hardly vary
 MAX_TRAINING = 20_000  # snippets that an embedding is learnt from
 
 
 def embed(snippets: np.ndarray, embedding: str = "pca", num_components: int = 3, seed: int = 0) -> np.ndarray:
-    """Describe snippets by a few numbers.
+    """Return snippets as points in a few dimensions.
 
     Parameters
     ----------
     snippets : np.ndarray, shape (P, F)
-        Samples of all channels of a snippet, one after the other.
+        Samples of all channels of a snippet, one channel after the other.
     embedding : {"pca", "autoencoder"}
-        Principal components; or the middle layer of an autoencoder that is trained on the snippets, each of its units
-        with variance 1.
+        Principal components; or the middle layer of an autoencoder that is trained on the snippets, scaled so that each
+        of its units has variance 1.
     num_components : int
-        B.
+        Dimensions of the points, B.
     seed : int
         Same seed, same result.
 
     Returns
     -------
     np.ndarray, shape (P, B), float32
+        The points.
 
     Raises
     ------
     ValueError
-        If snippets are not (P, F) and finite, fewer than components, or the embedding is unknown.
+        If snippets are not finite, not of shape (P, F), if P or F is below B, or if the embedding is unknown.
 
     Examples
     --------
@@ -64,7 +65,7 @@ def embed(snippets: np.ndarray, embedding: str = "pca", num_components: int = 3,
 
 def by_pca(some: np.ndarray, snippets: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     """Return the scores on the principal components of some snippets, shape (P, B)."""
-    with np.errstate(invalid="ignore"):  # snippets without variance have no explained part of it
+    with np.errstate(invalid="ignore"):  # PCA divides by the variance, which is 0 if all snippets are equal
         return PCA(num_components, svd_solver="covariance_eigh").fit(some).transform(snippets)
 
 

@@ -1,4 +1,4 @@
-"""ISO-SPLIT where it works best: locally, on a few principal components, again and again.
+"""ISO-SPLIT where it works best: on the peaks near a channel, on a few principal components, and recursively.
 
 References
 ----------
@@ -14,15 +14,15 @@ from scipy.linalg import eigh
 NUM_COMPONENTS = 8
 MIN_SPLIT_SIZE = 25  # fewer points do not show two modes
 MAX_DEPTH = 3
-NUM_VALLEYS = 5  # where a valley between two clusters is looked for
-SIGNIFICANT = 2.5  # standard deviations by which it is deeper than by chance
-NUM_ALONE = 3  # leading components that are looked at one by one
+NUM_VALLEYS = 5  # places between two clusters at which a valley is looked for
+SIGNIFICANT = 2.5  # standard deviations of counts by which a valley has to be deeper than by chance
+NUM_ALONE = 3  # leading components that are clustered one by one if all together show a single mode
 
 
 def isosplit(points: np.ndarray) -> np.ndarray:
     """Return ISO-SPLIT's labels 0, 1, … of points, shape (P, F).
 
-    Equal points (a recording played twice, say) can make it run for ever, so ties are broken by a little noise.
+    ISO-SPLIT may never end if points are equal (as in a recording played twice), so a little noise makes them differ.
     """
     spread = points.std() or 1.0
     noise = np.random.default_rng(0).normal(scale=1e-3 * spread, size=points.shape)
@@ -37,7 +37,7 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
     features : np.ndarray, shape (P, F)
         Points.
     depth : int
-        How many times clusters are split again.
+        How many times clusters are split again; 0 for only once.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
         return labels
     components = principal_components(features, NUM_COMPONENTS)
     first = isosplit(components)
-    for component in components[:, :NUM_ALONE].T:  # modes that noise in the other components hides
+    for component in components[:, :NUM_ALONE].T:  # shows modes that the noise of the other components hides
         if first.max() > 0:
             break
         first = isosplit(component[:, None])
@@ -64,16 +64,12 @@ def isosplit_recursive(features: np.ndarray, depth: int = MAX_DEPTH) -> np.ndarr
 
 
 def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray, min_size: int) -> np.ndarray:
-    """Cluster the peaks of each channel; of all channels at once where every channel sees every other.
+    """Cluster the peaks of each channel, or of all channels together if all are neighbours of each other.
 
     Parameters
     ----------
-    peaks : np.ndarray, shape (P,)
-        Peaks with their ``channel_index``.
-    features : np.ndarray, shape (P, B, C)
-        As `dlvolt.electrodes.clustering.detect_and_project` returns them.
-    neighbours : np.ndarray, shape (N, N), bool
-        Likewise.
+    peaks, features, neighbours
+        As `detect_and_project` returns them; of the fields of peaks only ``channel_index`` is used.
     min_size : int
         Clusters with fewer peaks are given up.
 
@@ -98,23 +94,24 @@ def split_locally(peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarra
 
 
 def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether two clusters, of two points or more, look like one along the line that joins their means.
+    """Return whether two clusters, of two points or more each, look like one along the line through their means.
 
-    Two clusters show a valley. In windows as wide as a third of the distance between the medians, it holds fewer
-    points than either median, by more than counts of points vary by chance.
+    Else there is a valley between them. In windows as wide as a third of the distance between the medians, the valley
+    holds significantly fewer points than both medians, given that counts of points vary by chance.
 
     Parameters
     ----------
     a, b : np.ndarray, shapes (P, F) and (Q, F)
-        The points of each.
+        Points of the two clusters.
 
     Returns
     -------
     bool
-        True also where there are too few points to tell.
+        Also True if there are too few points to show a valley.
     """
     on_line = [np.zeros(0), np.zeros(0)]
-    for known, seen in ((0, 1), (1, 0)):  # the line of one half of the points is not drawn to where the others are
+    # The points of each half are projected on the line of the other half, which their own noise did not shape.
+    for known, seen in ((0, 1), (1, 0)):
         means = [points[known::2].mean(axis=0) for points in (a, b)]
         direction = (means[1] - means[0]) / (np.linalg.norm(means[1] - means[0]) or 1.0)
         for index, points in enumerate((a, b)):
@@ -124,6 +121,7 @@ def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
     points, width = np.sort(np.concatenate(on_line)), (high - low) / 3
 
     def count(centre: np.ndarray) -> np.ndarray:
+        """Return the number of points in the windows around some centres."""
         return np.searchsorted(points, centre + width / 2) - np.searchsorted(points, centre - width / 2)
 
     peak = count(np.array([low, high])).min()
@@ -132,7 +130,7 @@ def is_unimodal(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def principal_components(features: np.ndarray, num_components: int) -> np.ndarray:
-    """Return the scores on the leading principal components, shape (P, min(F, num_components)), float64."""
+    """Return points (P, F) on their leading principal components, shape (P, min(F, num_components)), float64."""
     centred = features - features.mean(axis=0)
     num_features = features.shape[1]
     leading = (max(0, num_features - num_components), num_features - 1)

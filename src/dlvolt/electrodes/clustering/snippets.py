@@ -1,4 +1,4 @@
-"""Peaks and their snippets, projected on a temporal basis in the pass that finds them."""
+"""Snippets of peaks, projected on a temporal basis in the pass over the recording that detects the peaks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from dlvolt.deconvolution import event_slices, local_columns, shift_bank
 
 
 class ProjectSnippets(PipelineNode):
-    """Project snippets on a temporal basis that is delayed, per peak, to where the peak lies between samples.
+    """Project snippets on a temporal basis, which is delayed for each peak by the peak's sub-sample shift.
 
     Parameters
     ----------
-    recording : BaseRecording
-        Whitened traces.
-    detector : PeakDetector
-        What finds the peaks.
-    basis : np.ndarray, shape (B, D)
-        Temporal basis.
-    num_before, num_after : int
-        Samples of a snippet before and from the peak on, D in all.
+    recording, detector, basis, num_before, num_after
+        As for `detect_and_project`.
     neighbours : np.ndarray, shape (N, N), bool
-        Which channels belong to the snippet of a peak on which channel.
+        The channels (columns) that belong to the snippets of peaks on a channel (row).
     """
 
     def __init__(
@@ -44,12 +38,12 @@ class ProjectSnippets(PipelineNode):
         self.channels, self.is_near = local_columns(torch.from_numpy(neighbours))  # N×C
 
     def get_margin(self) -> int:
-        """Return how many samples on either side of a chunk are looked at too."""
+        """Return the samples on either side of a chunk that belong to snippets of peaks in it."""
         return max(self.num_before, self.num_after)
 
     def compute(self, traces: np.ndarray, peaks: np.ndarray) -> np.ndarray:
         """Return the features of the snippets around the peaks, shape (P, B, C)."""
-        chunk = torch.from_numpy(np.require(traces, requirements="W")).T  # torch wants to be allowed to write
+        chunk = torch.from_numpy(np.require(traces, requirements="W")).T  # torch warns of read-only arrays
         start, channel, shift = (torch.from_numpy(peaks[x]) for x in ("sample_index", "channel_index", "shift"))
         start = start - self.num_before
         snippets = event_slices(chunk, start, self.num_before + self.num_after, self.channels[channel])  # P×C×D
@@ -58,7 +52,15 @@ class ProjectSnippets(PipelineNode):
 
 
 def fit_temporal_basis(snippets: np.ndarray, num_components: int) -> np.ndarray:
-    """Return the leading right singular vectors of single-channel snippets, shape (B, D), float32."""
+    """Return the leading right singular vectors of snippets, shape (B, D), float32.
+
+    Parameters
+    ----------
+    snippets : np.ndarray, shape (snippets, D)
+        Snippets on single channels.
+    num_components : int
+        B.
+    """
     return np.linalg.svd(snippets, full_matrices=False)[2][:num_components].astype("float32")
 
 
@@ -72,33 +74,34 @@ def detect_and_project(
     job_kwargs: dict[str, Any],
     slices: list[tuple[int, int, int]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detect peaks and project the snippets around them, in one pass over the recording.
+    """Detect peaks and project the snippets around them on a temporal basis, in one pass over the recording.
 
     Parameters
     ----------
     recording : BaseRecording
         Whitened traces.
     detector : PeakDetector
-        What finds the peaks.
+        Detects the peaks, with their ``shift``: the index of the sub-sample shift.
     basis : np.ndarray, shape (B, D)
         Temporal basis.
     num_before, num_after : int
-        Samples of a snippet before and from the peak on, D in all.
+        Samples of a snippet before the peak, and from it on; D in all.
     radius_um : float
-        Channels this close to the main channel belong to the snippet.
+        Largest distance of the channels of a snippet from the channel of the peak, in µm.
     job_kwargs : dict
         SpikeInterface's.
     slices : list of (segment, start, end), optional
-        The part of the recording to look at.
+        The parts of the recording that are searched; all of it if None.
 
     Returns
     -------
-    peaks : np.ndarray, SpikeInterface's peak dtype
-        P peaks.
+    peaks : np.ndarray, shape (P,), SpikeInterface's peak dtype with ``shift``
+        The peaks.
     features : np.ndarray, shape (P, B, C)
-        The channels of a peak are those marked in its main channel's row of `neighbours`, in order; then zeros.
+        Projections on the channels that are marked in the row of `neighbours` of the peak's channel, in order; the rest
+        is zero.
     neighbours : np.ndarray, shape (N, N), bool
-        Which channels are within the radius of which.
+        Which channels are within the radius of each other.
     """
     neighbours = get_channel_distances(recording) <= radius_um
     project = ProjectSnippets(recording, detector, basis, num_before, num_after, neighbours)

@@ -1,4 +1,4 @@
-"""Is it a neuron? Units compete with decoys, templates that cannot be neurons, for the events of a recording."""
+"""Which units are neurons and which are noise: units are compared with decoys, templates that no neuron looks like."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 
 from dlvolt.deconvolution import Events
 
-from .alignment import lagged_products
+from .alignment import lagged_products, recentred
 from .shadows import casts_shadow, shadows_of
 from .units import LearningSettings, Matchers, Units
 
-MAX_FALSE_DISCOVERY_RATE = 0.2  # units are not reported in which the share of events that noise gives is larger
-SINGLE = 0.1  # and those with more than this are no single neuron's
-CONFIDENCE = 0.9  # that a unit's rate is above the bound, before it is dropped while units are still learnt
-TOO_ALIKE = 0.85  # cosine: what looks like a unit so much takes a part of its spikes, and tells nothing
+MAX_FALSE_DISCOVERY_RATE = 0.2  # units with a larger share of events that are noise are not reported,
+SINGLE = 0.1  # and those with a share larger than this are reported as multi-unit activity
+CONFIDENCE = 0.9  # a unit is dropped while learning goes on if its share exceeds the bound with this confidence
+TOO_ALIKE = 0.85  # a decoy whose cosine with a unit is larger finds spikes of that unit, so it does not count noise
 
 
 class Evidence(NamedTuple):
-    """What speaks for each of K units.
+    """How many events each of K units has, and how many its decoys have in the same chunks.
 
     Attributes
     ----------
     events : Tensor, shape (K,)
-        Events of each unit, but for those in the shadow of a larger one.
+        Events of each unit, without those in the shadow of a larger unit.
     decoys : Tensor, shape (K,)
-        Events of its most successful decoy, likewise.
+        Events of the unit's most successful decoy, counted likewise.
     """
 
     events: Tensor
@@ -36,39 +36,44 @@ class Evidence(NamedTuple):
 
     @classmethod
     def of(cls, counts: Tensor) -> Evidence:
-        """Make it of counts, shape (1 + kinds, K), see `Decoys.count`."""
+        """Return the evidence in counts, shape (1 + kinds, K), as `Decoys.count` returns them."""
         return cls(counts[0], counts[1:].amax(dim=0) if len(counts) > 1 else torch.zeros_like(counts[0]))
 
     @property
     def false_discovery_rates(self) -> Tensor:
-        """Share of each unit's events that noise gives, shape (K,), at most 1."""
+        """Share of each unit's events that are noise, shape (K,): as many as its decoy has; at most 1."""
         return (self.decoys / self.events.clamp(min=1)).clamp(max=1.0)
 
     def is_noise(self, bound: float = MAX_FALSE_DISCOVERY_RATE) -> Tensor:
-        """Return which units have a rate above the bound, not by chance, shape (K,), bool."""
+        """Return which units have a false discovery rate significantly above the bound, shape (K,), bool.
+
+        At the bound b, of the events of a unit and its decoy together a share b / (1 + b) is the decoy's.
+        """
         decoys, trials = self.decoys.numpy(), (self.decoys + self.events).numpy()
-        by_chance = binom.sf(decoys - 1, trials, bound / (1 + bound))  # of so many events, if the rate is the bound
+        by_chance = binom.sf(decoys - 1, trials, bound / (1 + bound))  # probability of so many or more at the bound
         return torch.from_numpy((decoys > 0) & (by_chance < 1 - CONFIDENCE))
 
 
 class Decoys:
-    """Templates that cannot be neurons, made ready to be pursued in what the units leave.
+    """Templates that no neuron looks like, whose events in the residual tell how many events noise makes.
 
-    The model explains whatever it can by whatever units it has, so noise makes events, and enough of them a unit. What
-    noise gives is told by the recording itself: each template has decoys of the same norm, rank, spectrum and prior
-    that no neuron looks like, and they are pursued in what the units leave. Noise knows no difference. (So are false
-    identifications counted in proteomics: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
+    The model explains noise, too, by the units it has: noise makes events, and enough of them make a unit. How many is
+    estimated from the recording itself. Each template has decoys of the same norm, rank, spectrum and prior, but of a
+    form that no neuron has. They are pursued in the residual, the recording less the events of all units. As noise is
+    as often like the decoy as like the template, a decoy has as many events as the template has false ones. (In
+    proteomics, false identifications are counted in this way: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
 
     Parameters
     ----------
     units : Units
         K units.
     which : Tensor, shape (K,), bool
-        Those that have decoys.
+        The units that have decoys.
     settings : LearningSettings
         Rank, amplitude bounds and separation.
     elsewhere : Tensor, shape (N,), optional
-        The channel that takes the place of each in a decoy that is moved; None where there is no other place.
+        For each channel n, the channel whose waveform is put on n in displaced decoys; None if the probe has no other
+        place, and so no displaced decoys.
     device : str
         Torch device.
     """
@@ -77,77 +82,65 @@ class Decoys:
         self, units: Units, which: Tensor, settings: LearningSettings, elsewhere: Tensor | None, device: str
     ) -> None:
         self.num_units, self.width = len(units.moved), units.moved.shape[3]
-        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # whose they are, decoys, and what darkens them
+        self.kinds: list[tuple[Tensor, Matchers, Tensor]] = []  # units with decoys, these, and who casts shadows
         owners = torch.nonzero(which)[:, 0]
         if len(owners) == 0:
             return
         for index, moved in enumerate(_decoys(units.moved[owners], settings.num_before, elsewhere)):
-            fair = _is_distinct(moved, units) | (index == 0)  # there always is the first kind
+            fair = _is_distinct(moved, units) | (index == 0)  # decoys of the first kind are always taken
             if fair.any():
                 decoys = units.select(owners[fair])._replace(moved=moved[fair])
-                self.kinds.append((owners[fair], Matchers(decoys, settings, device), _casts_on(units, decoys)))
+                casts = casts_shadow(torch.cat([units.waveforms, decoys.waveforms]))
+                casts[self.num_units :] = False  # only shadows of units count,
+                casts[:, : self.num_units] = False  # and only those on decoys
+                self.kinds.append((owners[fair], Matchers(decoys, settings, device), casts))
 
     def none(self) -> Tensor:
-        """Return counts of nothing, see `count`."""
+        """Return counts that are zero, shape (1 + kinds, K), to which those of `count` can be added."""
         return torch.zeros(1 + len(self.kinds), self.num_units, dtype=torch.long)
 
     def count(self, left: Tensor, events: Events, in_shadow: Tensor, place: int) -> Tensor:
-        """Count events of units and of decoys, but for those in the shadow of a larger unit.
+        """Count the events of units and of decoys in a chunk, without those in the shadow of a larger unit.
 
         Parameters
         ----------
         left : Tensor, shape (N, T)
-            What the units leave of a chunk.
+            Residual: the chunk less the events of all units.
         events : Events
-            Theirs.
+            Events of the units, E.
         in_shadow : Tensor, shape (E,), bool
-            Which of these lie in a shadow.
+            Which of them are in a shadow.
         place : int
-            Where the tissue is.
+            Where the tissue is, as an index below M.
 
         Returns
         -------
         Tensor, shape (1 + kinds, K)
-            Of the units, then of each kind of decoy; 0 where a unit has none.
+            Events of the units, then of each kind of decoy; 0 if a unit has none of that kind.
         """
         counts = self.none()
         counts[0] = torch.bincount(events.units[~in_shadow], minlength=self.num_units)
         for kind, (owners, decoys, casts) in enumerate(self.kinds, start=1):
-            counts[kind, owners] = _count_alone(events, decoys.at(place).pursue(left), casts, self.width)
+            found = decoys.at(place).pursue(left)
+            units = torch.cat([events.units, self.num_units + found.units])
+            both = Events(torch.cat([events.times, found.times]), units, torch.ones(len(units)))
+            is_shaded = shadows_of(both, casts, self.width)[0][len(events.times) :]
+            counts[kind, owners] = torch.bincount(found.units[~is_shaded], minlength=len(owners))
         return counts
 
 
-def _casts_on(units: Units, others: Units) -> Tensor:
-    """Return which unit casts a shadow on which of some others, shape (K, K')."""
-    return casts_shadow(torch.cat([units.waveforms, others.waveforms]))[: len(units.moved), len(units.moved) :]
-
-
-def _count_alone(events: Events, others: Events, casts: Tensor, width: int) -> Tensor:
-    """Count events of others, (K',), but for what may be left of larger spikes: these cast a shadow there."""
-    num_units, num_others = casts.shape
-    of_both = torch.zeros(num_units + num_others, num_units + num_others, dtype=torch.bool)
-    of_both[:num_units, num_units:] = casts
-    times, units = torch.cat([events.times, others.times]), torch.cat([events.units, num_units + others.units])
-    in_shadow = shadows_of(Events(times, units, torch.ones(len(times))), of_both, width)[0][len(events.times) :]
-    return torch.bincount(others.units[~in_shadow], minlength=num_others)
-
-
 def _decoys(moved: Tensor, num_before: int, elsewhere: Tensor | None) -> list[Tensor]:
-    """Return decoys of waveforms, (K, M, N, D): of the other sign, backward in time, and in another place.
+    """Return each kind of decoys of waveforms (K, M, N, D): of opposite sign, reversed in time, and displaced.
 
-    Noise that is symmetric makes as many events of either sign. Far neurons make it skewed, but neither their
-    direction of time nor their place on the probe is the unit's own.
+    Symmetric noise makes as many events of either sign. Spikes of distant neurons make the noise skewed, but they have
+    neither the unit's direction of time nor its place, so the other two kinds find as many of them as the unit does.
     """
-    backward = torch.zeros_like(moved)
-    width = moved.shape[3]
-    for flipped, into in zip(moved.flip(3), backward, strict=True):
-        by = num_before - int(flipped[len(flipped) // 2].abs().amax(dim=0).argmax())
-        into[..., max(0, by) : width + min(0, by)] = flipped[..., max(0, -by) : width - max(0, by)]
-    return [-moved, backward] if elsewhere is None else [-moved, backward, moved[:, :, elsewhere]]
+    kinds = [-moved, recentred(moved.flip(3), num_before)]
+    return kinds if elsewhere is None else [*kinds, moved[:, :, elsewhere]]
 
 
 def _is_distinct(decoys: Tensor, units: Units) -> Tensor:
-    """Return which decoys, (K', M, N, D), are not too like a unit, shape (K',), bool."""
+    """Return which decoys, shape (K', M, N, D), are unlike all units in the reference place, shape (K',), bool."""
     first, second = units.waveforms, decoys[:, decoys.shape[1] // 2]
     norms, of_decoys = (each.flatten(1).norm(dim=1).clamp(min=1e-6) for each in (first, second))
     products = lagged_products(first, second, first.shape[2] // 6).amax(dim=2)

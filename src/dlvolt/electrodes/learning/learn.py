@@ -10,15 +10,16 @@ from tqdm.auto import trange
 
 from dlvolt.memory import release_memory
 
+from .alignment import recentred
 from .evidence import Decoys
 from .sample import NUM_FEATURES, collect
 from .structure import joined, merge, split
 from .units import LearningSettings, Matchers, Units
 from .update import plausible, update
 
-WEAK = 15.0  # noise standard deviations: noise never makes a unit whose waveform has a larger norm
-WEIGHED_S = 10.0  # of the sample are enough to tell units of noise, which fire often,
-WEIGHED_LAST_S = 30.0  # and so many to tell how much of a unit is noise
+WEAK = 15.0  # noise standard deviations: only units with waveforms of a smaller norm may be noise, and have decoys
+WEIGHED_S = 10.0  # seconds in which decoys are counted: enough to find units that are noise, as these fire often,
+WEIGHED_LAST_S = 30.0  # and, in the last sweep, to tell which share of a unit's events is noise
 MIN_RATE_HZ = 0.02  # units that fire less in the sample are dropped
 
 
@@ -38,50 +39,52 @@ def learn_units(
     elsewhere: Tensor | None = None,
     every: int = 1,
 ) -> Units:
-    """Improve what is known of the units on a sample of the recording.
+    """Improve what is known of the units by coordinate ascent on a sample of the recording.
 
-    Each sweep but the last takes a part of the sample, each time another one. It finds the events of all
-    units (`pursue`), then updates each template from its events in the residual (the MAP estimate of
-    `dlvolt.deconvolution.update_templates`). All but the last sweep also look at the clean snippets, from which all
-    other units are explained away: a unit with several modes is split, two units that look like one along the line
-    between them are merged, and units that hardly fire are dropped. In each sweep but the first, decoys of the weak
-    units are pursued in some seconds, and the units that noise may as well have made are dropped (`Decoys`).
+    Each sweep but the last takes a part of the sample, each time another one. It finds the events of all units
+    (`dlvolt.deconvolution.pursue`), then updates each template from its events in the residual (the MAP estimate of
+    `dlvolt.deconvolution.update_templates`), and drops units that hardly fire or are too small. In each sweep but the
+    first, decoys of the weak units are pursued in some seconds of the sample, and the units that may as well be noise
+    are dropped, too (`Decoys`). In each sweep but the last, clean snippets, from which all other events are
+    subtracted, show which units there are: a unit whose snippets have several modes is split, and two units whose
+    snippets have a single mode together, or whose waveforms are equal up to a shift, are merged.
 
     Parameters
     ----------
     chunks : list of Tensor, shape (N, T)
-        Whitened sample of the recording; may be halves, which take less memory.
+        Whitened sample of the recording; may be float16, which takes less memory.
     units : Units
-        Where to start.
+        K units to start from.
     settings : LearningSettings
         Rank, amplitude bounds and separation.
     sampling_frequency : float
         Hz.
     num_sweeps : int
-        How often.
+        Number of sweeps.
     nearby : Tensor, shape (N, N), bool, optional
         Which channels may see a unit that is largest on a channel; all if None.
     device : str
-        Torch device of the pursuit.
+        Torch device of the pursuit; "auto" is CUDA where there is one, else the CPU.
     num_workers : int
-        Threads.
+        Number of threads.
     progress_bar : bool
-        Show one.
+        Whether to show a progress bar.
     places : list of int, optional
-        Where the tissue is in each chunk, best in order; 0 if None.
+        Where the tissue is in each chunk, as indices below M; 0 if None. Chunks in order of place take least work.
     kernels : Tensor, shape (M, N, N), optional
-        What takes a waveform from the reference to each place, by interpolation in space; needed if M > 1.
+        Matrices that take a waveform from the reference to each place, by interpolation in space; needed if M > 1.
     first_sweep : int
-        1 where large units are known well already: so much the stricter are units judged (`plausible`).
+        Number of the first sweep: 0, or 1 if large units are well known, as units are judged more strictly from sweep
+        to sweep (`plausible`).
     elsewhere : Tensor, shape (N,), optional
-        The channel that takes the place of each in a decoy that is moved, see `Decoys`.
+        For each channel n, the channel whose waveform is put on n in displaced decoys, see `Decoys`.
     every : int
-        Each sweep but the last takes every so many-th chunk.
+        Each sweep but the last takes one of so many chunks.
 
     Returns
     -------
     Units
-        Their waveforms have the peak at sample `settings.num_before`; K' may be 0.
+        The units that are left, possibly none, with the peaks of their waveforms at sample `settings.num_before`.
     """
     num_channels = units.moved.shape[2]
     nearby = torch.ones(num_channels, num_channels, dtype=torch.bool) if nearby is None else nearby
@@ -89,46 +92,49 @@ def learn_units(
     places = [0] * len(chunks) if places is None else places
     last_sweep = first_sweep + num_sweeps - 1
     for sweep in trange(first_sweep, last_sweep + 1, desc="dlvolt: learn templates", disable=not progress_bar):
-        if len(units.moved) == 0:  # at the start, or none is left
+        if len(units.moved) == 0:  # from the start, or all have been dropped
             return units
-        release_memory()  # of what came before
+        release_memory()  # that earlier work held
         is_last = sweep == last_sweep
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
         seconds = num_samples / sampling_frequency
-        weak = (units.waveforms.flatten(1).norm(dim=1) < WEAK) & (sweep > first_sweep)  # what starts is not known well
-        decoys = Decoys(units, weak, settings, elsewhere, device)
+        is_weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
+        is_weak &= sweep > first_sweep  # in the first sweep, no unit is known well enough
+        decoys = Decoys(units, is_weak, settings, elsewhere, device)
         weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
-        num_features = 0 if is_last else NUM_FEATURES  # which are to split and merge
+        num_features = 0 if is_last else NUM_FEATURES  # the last sweep neither splits nor merges
         sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed, num_features)
         units = update(units, sample, settings.rank, kernels, num_samples, num_workers)
         enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
         kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]
         units = units.select(kept)
-        if sweep < last_sweep and len(kept):
+        if not is_last and len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
             units, snippets = merge(units, snippets, sample.basis)
             units = joined(units, snippets)
-        units = units._replace(moved=_recentred(units.moved, settings.num_before))
+        units = units._replace(moved=recentred(units.moved, settings.num_before))
     return units
 
 
 def in_few_places(places: list[int], share: float) -> list[int]:
-    """Return the indices of about that share of the chunks, in as few places as hold it: each needs decoys of its own.
+    """Return the indices of about a share of the chunks, in as few places as possible.
+
+    Each place needs decoys of its own, and so the places where the tissue is most often are taken.
 
     Parameters
     ----------
     places : list of int
         Where the tissue is in each chunk.
     share : float
-        All of them if it is 1 or more.
+        Share of the chunks; 1 or more for all of them.
 
     Returns
     -------
     list of int
-        At least one, evenly spread over the chunks in the places where the tissue is most often.
+        At least one index; ascending, and evenly spread over the chunks in the places that are taken.
     """
     wanted = max(1, min(1.0, share) * len(places))
     chosen: list[int] = []
@@ -137,13 +143,3 @@ def in_few_places(places: list[int], share: float) -> list[int]:
         if len(chosen) >= wanted:
             break
     return sorted(chosen)[:: max(1, round(len(chosen) / wanted))]
-
-
-def _recentred(moved: Tensor, num_before: int) -> Tensor:
-    """Move the largest absolute value of each waveform, shape (M, N, D), to sample `num_before`, zeros coming in."""
-    width = moved.shape[3]
-    recentred = torch.zeros_like(moved)
-    for k, waveform in enumerate(moved):
-        by = num_before - int(waveform[len(waveform) // 2].abs().amax(dim=0).argmax())
-        recentred[k, ..., max(0, by) : width + min(0, by)] = waveform[..., max(0, -by) : width - max(0, by)]
-    return recentred

@@ -1,4 +1,4 @@
-"""The events of a sample of the recording, each with all others explained away."""
+"""The events of a sample of the recording, and their clean snippets: what is there with all other events subtracted."""
 
 from __future__ import annotations
 
@@ -26,39 +26,41 @@ from .snippets import sum_snippets
 from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
-MAX_UNEXPLAINED = 2.0  # mean square in a snippet, where noise has 1, above which it counts less
-OUTSIZE = 3.0  # times the median norm of a unit's snippets: one of its spikes never is so large
-DEVIATION_SAMPLES = 10_000  # of each group of chunks tell how scores deviate in noise
-NUM_GROUPS = 8  # of chunks, so that few sums are held at a time
+MAX_UNEXPLAINED = 2.0  # a snippet counts less if the residual in it has a larger mean square; noise has 1
+OUTSIZE = 3.0  # a snippet with a norm so many times the median of its unit is not one of the unit's spikes
+DEVIATION_SAMPLES = 10_000  # samples of each group of chunks that show how scores deviate in noise
+NUM_GROUPS = 8  # groups into which chunks are divided; sums are held for each of them
 LITTLE = 0.01  # weight of events in a shadow
-MIN_EVENTS = 10  # fewer do not make a template
+MIN_EVENTS = 10  # fewer events do not make a template
 
 
 class CleanSample(NamedTuple):
-    """The events of a sample, each with all other events explained away.
+    """The events of a sample, and what is to be known of their clean snippets.
+
+    The clean snippet of an event at time t is R[:, t : t + D], where R is the sample less all other events.
 
     Attributes
     ----------
     units, places, amplitudes : Tensor, shape (E,)
-        Of each event, the amplitude relative to the typical one of the unit in the place.
+        Of each event: its unit, where the tissue is, and its amplitude relative to the typical one of the unit there.
     in_shadow : Tensor, shape (E,), bool
-        Whether a spike of a unit that casts a shadow is near: the event may be what the model leaves of it.
+        Whether an event of a unit that casts a shadow is near: the event may be what the model leaves of that one.
     shadows : Tensor, shape (K, K)
-        How many events of a unit (row) lie in the shadow of another (column).
+        How often an event of a unit (row) is in the shadow of one of another (column).
     features : Tensor, shape (E, C, B)
         Projections of the clean snippets on the temporal basis.
     channels : Tensor, shape (K, C)
         Channels of each unit's snippets.
     basis : Tensor, shape (B, D)
-        Orthonormal temporal profiles that the templates are made of.
+        Orthonormal temporal components of all templates.
     sums : Tensor, shape (K, M, C, D)
-        Weighted sum of a R[:, t : t + D] of each unit in each place.
+        Σ w a R[:, t : t + D] over the events of each unit in each place, with weights w and amplitudes a.
     squares : Tensor, shape (K, M)
-        Likewise of a².
+        Σ w a² over the same events.
     deviations : Tensor, shape (K,)
-        Standard deviation of the scores of each unit in what is left.
+        Standard deviation of the scores of each unit in the residual.
     evidence : Evidence
-        How many events of each unit, and of its decoys, there are in some of the chunks.
+        How many events each unit has, and how many its decoys, in some of the chunks.
     """
 
     units: Tensor
@@ -75,7 +77,7 @@ class CleanSample(NamedTuple):
     evidence: Evidence
 
     def best_events(self, unit: int) -> Tensor:
-        """Return which events are of a unit, (E,), but for those in a shadow if there are enough others."""
+        """Return which events are of a unit, shape (E,), bool, without those in a shadow if there are enough others."""
         own = self.units == unit
         alone = own & ~self.in_shadow
         return alone if alone.sum() >= MIN_EVENTS else own
@@ -83,7 +85,7 @@ class CleanSample(NamedTuple):
     def snippets(self, unit: int, moved: Tensor) -> Snippets:
         """Return the snippets of a unit as they would be in the reference place, given its waveforms, (M, N, D).
 
-        Those that are far larger than most are artefacts, and left out.
+        Snippets that are far larger than most are artefacts and left out.
         """
         own, channels = self.best_events(unit), self.channels[unit]
         projected = moved[:, channels] @ self.basis.T  # M×C×B
@@ -106,7 +108,7 @@ class Snippets(NamedTuple):
         return self._replace(features=self.features[events], places=self.places[events])
 
     def on(self, wanted: Tensor) -> Tensor:
-        """Return the features of those channels that are marked in `wanted`, shape (N,), as points (E, F)."""
+        """Return the features on the channels marked in `wanted`, shape (N,), bool, as points, shape (E, F)."""
         return self.features[:, wanted[self.channels]].flatten(1)
 
 
@@ -120,9 +122,26 @@ def collect(
     weighed: list[int],
     num_features: int = NUM_FEATURES,
 ) -> CleanSample:
-    """Pursue all units in a sample and cut out their clean snippets, at one place of the tissue after the other.
+    """Find the events of all units in a sample, and project and sum their clean snippets.
 
-    Chunks may be halves. The decoys are pursued in what is left of those whose indices are `weighed`.
+    Parameters
+    ----------
+    chunks : list of Tensor, shape (N, T)
+        Whitened traces; may be float16.
+    places : list of int
+        Where the tissue is in each chunk.
+    matchers : Matchers
+        The units, ready to be pursued in each place.
+    nearby : Tensor, shape (N, N), bool
+        Which channels may see a unit that is largest on a channel.
+    num_workers : int
+        Number of threads.
+    decoys : Decoys
+        Decoys of the units, or of some of them.
+    weighed : list of int
+        Indices of the chunks in which decoys are counted.
+    num_features : int
+        B.
     """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
@@ -133,23 +152,22 @@ def collect(
     is_near = is_near.gather(1, order)
     in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:num_features]  # B×D
-    groups = _groups(places)  # the same ones however many threads there are
+    groups = _groups(places)  # not by the number of threads, on which results must not depend
 
     def of_group(group: range) -> _Part:
+        """Return the part of a group of chunks, given by indices."""
         some, place = [(chunks[index], index in weighed) for index in group], places[group[0]]
-        return _in_place(some, matchers.at(place), casts, channels, basis, decoys, place)
+        return _collect_part(some, place, matchers.at(place), casts, channels, basis, decoys)
 
     parts = map_in_threads(of_group, groups, num_workers)
     sums = torch.zeros(num_units, num_places, channels.shape[1], width)
     squares = torch.zeros(num_units, num_places)
-    for group, part in zip(groups, parts, strict=True):
-        sums[:, places[group[0]]] += part.sums * is_near[:, :, None]
-        squares[:, places[group[0]]] += part.squares
+    for part in parts:
+        sums[:, part.place] += part.sums * is_near[:, :, None]
+        squares[:, part.place] += part.squares
     return CleanSample(
         units=torch.cat([part.events.units for part in parts]),
-        places=torch.cat(
-            [torch.full_like(part.events.units, places[group[0]]) for group, part in zip(groups, parts, strict=True)]
-        ),
+        places=torch.cat([torch.full_like(part.events.units, part.place) for part in parts]),
         amplitudes=torch.cat([part.events.amplitudes for part in parts]),
         in_shadow=torch.cat([part.in_shadow for part in parts]),
         shadows=torch.stack([part.shadows for part in parts]).sum(dim=0),
@@ -164,8 +182,9 @@ def collect(
 
 
 class _Part(NamedTuple):
-    """What `CleanSample` holds of some chunks in one place; `counts` are those of `Decoys.count`."""
+    """What goes into a `CleanSample` from some chunks in one place; `counts` are those of `Decoys.count`."""
 
+    place: int
     events: Events
     features: Tensor
     in_shadow: Tensor
@@ -176,30 +195,34 @@ class _Part(NamedTuple):
     counts: Tensor
 
 
-def _in_place(
+def _collect_part(
     chunks: list[tuple[Tensor, bool]],
+    place: int,
     matcher: Matcher,
     casts: Tensor,
     channels: Tensor,
     basis: Tensor,
     decoys: Decoys,
-    place: int,
 ) -> _Part:
-    """Collect the events of chunks in which the tissue is in one place; decoys are counted in those that are marked.
+    """Find the events in chunks, all of them with the tissue in one place, and project and sum their clean snippets.
 
-    The update of a template, Σ a R / Σ a² over its events, is weighted: an event counts the less, the more of its
-    snippet the model leaves unexplained over what noise would (artefacts and the like), and hardly where it lies in
-    the shadow of another. Nor is it explained away there: it may be a part of the larger spike that the larger template
-    lacks, and should have back. (A spike of another neuron, which is there by chance, is lost in the mean.)
+    Each chunk comes with a mark, whether decoys are to be counted in it.
 
-    A clean snippet is what is left at the event and what the event itself adds, a w(d − δ). Moved back by the shift δ,
-    the latter is a w, the same for all events of a unit but for the amplitude. So it is added to the sums and to the
-    projections, not to each snippet.
+    A template is updated to Σ w a R / Σ w a² over its events, see `CleanSample`. The weight w of an event is 1,
+    and less if the mean square of the residual in its snippet is larger than that of noise, as in artefacts.
+
+    In a shadow, w is close to 0. Nor is such an event subtracted from the chunk: if it is a part of the larger spike
+    that the larger template lacks, it has to stay in the residual for that template to take it up. (If it is a spike
+    of its own, which is near the larger one by chance, it averages out over the events of the larger unit.)
+
+    A clean snippet is the residual in it plus what its own event adds, a W(d − δ). The sub-sample shift δ is undone in
+    sums and projections, and then this is a W, the same for all events of a unit up to the amplitude a. So it is added
+    to the sums and to the projections at the end, and not to each snippet.
     """
     templates, typical = matcher.templates.to("cpu"), torch.as_tensor(matcher.prior.typical, device="cpu")
     num_units, width = len(typical), basis.shape[1]
     back = undelays(width)  # J×D×D
-    local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D
+    local = compose(templates).gather(1, channels[:, :, None].expand(-1, -1, width))  # K×C×D, of norm 1
     of_unit = local @ basis.T  # K×C×B
     profiles = (back @ basis.T).mT.contiguous().numpy()  # J×B×D
     sums, added = torch.zeros(len(back), *local.shape), torch.zeros(num_units)
@@ -210,12 +233,12 @@ def _in_place(
         chunk = halves.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         events = matcher.pursue(chunk)
         in_shadow, of_chunk = shadows_of(events, casts, width)
-        known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # echoes are left to those that cast them
+        known = events._replace(amplitudes=events.amplitudes * ~in_shadow)  # those in a shadow stay in the residual
         left = subtract(chunk, known, templates)
-        if not found:  # of one chunk are enough
+        if not found:  # one chunk shows well enough how scores deviate
             deviations = _score_deviations(left, matcher)
         relative = events.amplitudes / typical[events.units]
-        weights = relative * torch.where(in_shadow, LITTLE, 1.0)
+        weights = relative * torch.where(in_shadow, LITTLE, 1.0)  # w a
         projected = torch.zeros(len(weights), channels.shape[1], len(basis))
         times, units, _, shifts = (field.numpy() for field in events)
         given = (left.numpy(), times, units, shifts, weights.numpy(), channels.numpy(), profiles)
@@ -230,6 +253,7 @@ def _in_place(
             counts += decoys.count(subtract(left, events.select(in_shadow), templates), events, in_shadow, place)
     moved_back = sum(of_shift @ matrix for of_shift, matrix in zip(sums, back, strict=True))
     return _Part(
+        place=place,
         events=Events(*(torch.cat(fields) for fields in zip(*found, strict=True))),
         features=torch.cat(features),
         in_shadow=torch.cat(shaded),
@@ -242,9 +266,9 @@ def _in_place(
 
 
 def _score_deviations(left_over: Tensor, matcher: Matcher) -> Tensor:
-    """Return the standard deviation of the scores of each template in noise, (K,), told by their median size.
+    """Return the standard deviation of the scores of each template in noise, shape (K,), from their median size.
 
-    Silence, where artefacts were, is no noise; where there is nothing else, it is 0.
+    Samples that are zero on all channels, where artefacts were, are no noise; if there are no others, it is 0.
     """
     noise = left_over[:, torch.nonzero(left_over.any(dim=0))[:DEVIATION_SAMPLES, 0]]
     num_units, _, width = matcher.templates.temporal.shape
@@ -255,12 +279,12 @@ def _score_deviations(left_over: Tensor, matcher: Matcher) -> Tensor:
 
 
 def undelays(width: int) -> Tensor:
-    """Return the matrix for each sub-sample shift that moves snippets, shape (…, D), back by it, shape (J, D, D)."""
-    return shift_bank(torch.eye(width)).flip(0)  # as δ_j = -δ_{J-1-j}
+    """Return matrices, shape (J, D, D), that undo each sub-sample shift: snippets, shape (…, D), @ matrix."""
+    return shift_bank(torch.eye(width)).flip(0)  # the shifts are symmetric, δ_j = −δ_{J−1−j}
 
 
 def _groups(places: list[int]) -> list[range]:
-    """Return the indices of the chunks in a few groups, in order, each of one place."""
+    """Return a few groups of consecutive chunks, as ranges of indices; the tissue is in one place in each group."""
     ends = np.linspace(0, len(places), min(NUM_GROUPS, len(places)) + 1).astype(int)
     ends = np.union1d(ends, np.flatnonzero(np.diff(places)) + 1).tolist()
     return [range(*each) for each in itertools.pairwise(ends)]

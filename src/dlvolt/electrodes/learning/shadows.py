@@ -1,4 +1,8 @@
-"""Large spikes leave echoes, what the model lacks of them, and small units may live on these."""
+"""Shadows: events of small units beside those of much larger ones.
+
+The model never explains a large spike to the last bit, and a small unit may take what it leaves, the echo, for an event
+of its own. An event of a small unit that is near one of a much larger unit is said to be in the shadow of the latter.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,42 @@ from dlvolt.deconvolution.locality import pairs
 
 from .units import support
 
-SHADOW = 2.0  # a unit so much larger than another may leave echoes that pass for it
+SHADOW = 2.0  # a unit casts a shadow on others whose norm is smaller by this factor
 
 
 def casts_shadow(waveforms: Tensor) -> Tensor:
-    """Return which unit (row) is so much larger than another beside it that it may leave echoes, shape (K, K), bool."""
+    """Return which unit (row) casts a shadow on which other (column), shape (K, K), bool.
+
+    It is much larger, and the two have a channel in common.
+
+    Parameters
+    ----------
+    waveforms : Tensor, shape (K, N, D)
+        In noise standard deviations.
+    """
     amplitudes, seen = waveforms.flatten(1).norm(dim=1), support(waveforms).float()
     return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
 
 
 def shadows_of(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return which events have one near that casts a shadow on them, (E,), and how often which unit does, (K, K)."""
+    """Return which events are in a shadow, and how often.
+
+    Parameters
+    ----------
+    events : Events
+        E events, in any order.
+    casts : Tensor, shape (K, K), bool
+        As `casts_shadow` returns it.
+    width : int
+        D; events less than half of it apart are near each other.
+
+    Returns
+    -------
+    in_shadow : Tensor, shape (E,), bool
+        Whether an event of a unit that casts a shadow on this one's unit is near.
+    counts : Tensor, shape (K, K)
+        How many pairs there are of an event of a unit (row) and one near it that casts a shadow on it (column).
+    """
     order = torch.argsort(events.times, stable=True)
     times, units = events.times[order], events.units[order]
     first, second = pairs(torch.searchsorted(times, times + width // 2), torch.arange(len(times)))

@@ -1,4 +1,4 @@
-"""What is left of a recording at the events, in one compiled pass."""
+"""The snippets of a residual at events, summed and projected in one compiled pass."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ def sum_snippets(
     sums: np.ndarray,
     features: np.ndarray,
 ) -> None:
-    """Sum the snippets of each unit and sub-sample shift, with weights, and project each snippet on profiles.
-
-    A snippet whose mean square exceeds a bound counts the less.
+    """Add up the weighted snippets of each unit and sub-sample shift, and project each snippet on temporal profiles.
 
     Parameters
     ----------
     left_over : np.ndarray, shape (N, T)
-        Traces.
+        Residual.
     times, units, shifts : np.ndarray, shape (E,)
-        Where each snippet starts, whose it is, and its sub-sample shift.
+        First sample, unit and sub-sample shift of each snippet.
     weights : np.ndarray, shape (E,)
-        How much each counts; changed in place.
+        Weights of the snippets. Changed in place: a snippet whose mean square is above the bound has its weight
+        multiplied by bound over mean square.
     channels : np.ndarray, shape (K, C)
         Channels of the snippets of each unit.
     profiles : np.ndarray, shape (J, B, D)
-        Of each shift.
+        Temporal profiles for each shift.
     most : float
-        The bound: weights fall with the inverse of mean squares above it.
+        The bound of mean squares.
     sums : np.ndarray, shape (J, K, C, D)
-        The sums are added to these.
+        The weighted snippets are added to these.
     features : np.ndarray, shape (E, C, B)
-        The projections; is overwritten.
+        Overwritten by the projections.
     """
     nothing, width = left_over.dtype.type(0), profiles.shape[2]
     for event in range(len(times)):

@@ -1,4 +1,4 @@
-"""Which units there are: split, merge, join."""
+"""Which units there are: units are split, merged, and joined across places of the tissue."""
 
 from __future__ import annotations
 
@@ -13,19 +13,40 @@ from .sample import MIN_EVENTS, Snippets
 from .units import Units, interpolated, support
 from .update import denoised
 
-SAME = 2.0  # noise standard deviations; waveforms that are closer are one unit,
-SAME_RELATIVE = 0.1  # and so are those that are this close, relative: sampling alone changes large ones so much
-MAYBE_SAME = 0.6  # and below which the spikes decide
-SAME_WHERE_MOVING = 0.3  # relative distance: waveforms that are closer are one unit that is not quite where we think
-SELDOM_TOGETHER = 0.3  # overlap of the places in which two units fire that may be one
-COUNTERPARTS = 0.8  # relative distance of units that may be one although interpolation does not show it
-HARDLY_THERE = 0.02  # of a unit's spikes in a place: it is not there
+SAME = 2.0  # units whose waveforms differ by less, in noise standard deviations, are merged,
+SAME_RELATIVE = 0.1  # and those with a relative distance below this: sampling alone changes large waveforms so much,
+SAME_WHERE_MOVING = 0.3  # or this if the tissue moves, as it is never quite where it is estimated to be;
+MAYBE_SAME = 0.6  # between these and this relative distance, the snippets decide
+SELDOM_TOGETHER = 0.3  # two units that may be one neuron fire in places that overlap by less than this
+COUNTERPARTS = 0.8  # largest relative distance of `_counterparts` that are joined
+HARDLY_THERE = 0.02  # a place with a smaller share of a unit's spikes is one in which the unit is not
 
 
 def split(
     units: Units, snippets: list[Snippets], basis: Tensor, kernels: Tensor, rank: int
 ) -> tuple[Units, list[Snippets]]:
-    """Split the units whose clean snippets have several modes."""
+    """Split the units whose clean snippets have several modes.
+
+    Parameters
+    ----------
+    units : Units
+        K units.
+    snippets : list of Snippets
+        Those of each unit.
+    basis : Tensor, shape (B, D)
+        Temporal basis of the snippets.
+    kernels : Tensor, shape (M, N, N)
+        As for `learn_units`.
+    rank : int
+        Largest rank of the waveforms of new units.
+
+    Returns
+    -------
+    units : Units
+        A unit for each mode; a unit with a single mode stays as it is.
+    snippets : list of Snippets
+        Those of each unit, without those in modes that are too small for a unit.
+    """
     moved, parts, origin = [], [], []
     for k, (own, seen) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
         labels = torch.from_numpy(isosplit_recursive(own.on(seen).numpy(), depth=1))
@@ -45,35 +66,42 @@ def split(
 
 
 def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units, list[Snippets]]:
-    """Merge the units that are one up to a shift, or look like one along the line between them, closest first."""
+    """Merge units, closest pairs first, and return those that are left, and their snippets.
+
+    Two units are merged if their waveforms are the same up to a shift, or if, moved by this shift, their snippets have
+    a single mode along the line between the means (`is_unimodal`). The unit with more snippets is kept.
+    Parameters are those of `split`.
+    """
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
     same = SAME_RELATIVE if units.moved.shape[1] == 1 else SAME_WHERE_MOVING
     _, distances, lags, shifts = alignment(waveforms)
     absorbed: set[int] = set()
     for pair in _close_pairs(distances):
-        small, large = sorted(pair, key=lambda k: len(snippets[k].features))
         if absorbed.intersection(pair):
             continue
+        small, large = sorted(pair, key=lambda k: len(snippets[k].features))
+        few, many = snippets[small], snippets[large]
         seen = torch.zeros(waveforms.shape[1], dtype=torch.bool)
-        seen[snippets[small].channels[torch.isin(snippets[small].channels, snippets[large].channels)]] = True
+        seen[few.channels[torch.isin(few.channels, many.channels)]] = True
         seen &= support(waveforms[list(pair)]).any(dim=0)
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
-        # as if found with the template of the larger unit
-        aligned = snippets[small]._replace(features=snippets[small].features @ (delayed @ basis.T))
-        if distances[pair] < max(same, SAME / amplitudes[list(pair)].max()) or is_unimodal(
-            aligned.on(seen).numpy(), snippets[large].on(seen).numpy()
-        ):
+        # The features that the few snippets would have if found with the template of the larger unit.
+        aligned = few._replace(features=few.features @ (delayed @ basis.T))
+        is_close = distances[pair] < max(same, SAME / amplitudes[list(pair)].max())
+        if is_close or is_unimodal(aligned.on(seen).numpy(), many.on(seen).numpy()):
             absorbed.add(small)
     kept = [k for k in range(len(waveforms)) if k not in absorbed]
     return units.select(kept), [snippets[k] for k in kept]
 
 
 def joined(units: Units, snippets: list[Snippets]) -> Units:
-    """Join units that look alike in some place and are never in the same one: neurons do not come and go so.
+    """Join units that look alike in some place but do not fire in the same places of the tissue.
 
-    Each of the two knows the waveform where it was seen. Interpolation over a large distance errs, so two that look
-    less alike are joined too if they are counterparts, see `_counterparts`.
+    Two neurons would not take turns whenever the tissue moves, so the two units are one neuron. Its waveform in each
+    place is mostly that of the unit which has more spikes there. Interpolation over a large distance errs, so units
+    that look less alike are joined, too, if they are counterparts, see `_counterparts`. Of the snippets of each unit
+    only the places are used.
     """
     moved, num_places = units.moved.clone(), units.moved.shape[1]
     counts = torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()  # K×M
@@ -94,27 +122,35 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
 
 
 def _counterparts(distances: Tensor, counts: Tensor) -> Tensor:
-    """Return which units are each other's closest of those they never are together with, and as active, (K, K), bool.
+    """Return which pairs of units may be one neuron that is seen in different places, shape (K, K), bool.
 
-    Counts are their spikes in each of the M places, (K, M).
+    Of all units in other places, each of the two is most like the other, and they are equally active, to a factor of 2.
+
+    Parameters
+    ----------
+    distances : Tensor, shape (K, K)
+        Relative distances of waveforms.
+    counts : Tensor, shape (K, M)
+        Spikes of each unit in each place.
     """
     closest = torch.where(_together(counts) < SELDOM_TOGETHER, distances, torch.inf).argmin(dim=1)
     units = torch.arange(len(counts))
     mutual = (closest[:, None] == units) & (closest == units[:, None])
     is_there = counts > HARDLY_THERE * counts.sum(dim=1, keepdim=True)
-    rates = counts.sum(dim=1) / (is_there * counts.sum(dim=0)).sum(dim=1).clamp(min=1)  # relative to all units' there
+    # Share of the unit in all spikes in the places where it is.
+    rates = counts.sum(dim=1) / (is_there * counts.sum(dim=0)).sum(dim=1).clamp(min=1)
     as_active = (rates[:, None] < 2 * rates) & (rates < 2 * rates[:, None])
     return mutual & as_active
 
 
 def _together(counts: Tensor) -> Tensor:
-    """Return the overlap of the places in which units fire, (K, K), from 0 to 1, given their spikes in each, (K, M)."""
+    """Return how far units fire in the same places, from 0 to 1, shape (K, K), given their spikes in each, (K, M)."""
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.minimum(shares[:, None], shares).sum(dim=2)
 
 
 def _close_pairs(distances: Tensor, most: float = MAYBE_SAME) -> list[tuple[int, int]]:
-    """Return the pairs of units that may be one, closest first, given their relative distances, shape (K, K)."""
+    """Return the pairs of units with relative distances, shape (K, K), below a bound, closest first."""
     first, second = torch.nonzero(torch.triu(distances < most, diagonal=1), as_tuple=True)
     closest = torch.argsort(distances[first, second])
     return list(zip(first[closest].tolist(), second[closest].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What is known of the units, and the units made ready to be pursued."""
+"""What is known of the units, and matchers that find their events in chunks of the recording."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dlvolt.deconvolution import (
     pursue,
 )
 
-SUPPORT = 0.7  # noise standard deviations: channels on which a waveform has less norm do not see the unit,
-SUPPORT_RELATIVE = 0.15  # unless it is this much of the largest: weak units may be seen by many
-INITIAL_SPREAD = 0.15  # of amplitudes, relative, as long as it is not known
-INITIAL_RATE = 1e-4  # events per sample, likewise
-NUM_MATCHERS = 4  # that are kept at a time: they take memory, and the tissue moves slowly
-KEEPING = threading.Lock()
+SUPPORT = 0.7  # a channel sees a unit if the norm of its waveform there, in noise standard deviations, is this large,
+SUPPORT_RELATIVE = 0.15  # or this share of the norm on its best channel: weak units may be seen on many channels
+INITIAL_SPREAD = 0.15  # relative standard deviation of amplitudes, until it is measured
+INITIAL_RATE = 1e-4  # events per sample, until they are counted
+NUM_MATCHERS = 4  # matchers kept at a time: they take memory, and the tissue moves slowly
+KEEPING = threading.Lock()  # held while the matchers that are kept are looked up or changed
 
 
 class Units(NamedTuple):
@@ -34,16 +34,16 @@ class Units(NamedTuple):
     Attributes
     ----------
     moved : Tensor, shape (K, M, N, D)
-        Mean waveforms in noise standard deviations where the tissue is in each of M evenly spaced places, M odd; one
-        where nothing moves. Their norms are the units' typical amplitudes there.
+        Mean waveforms, in noise standard deviations, while the tissue is in each of M evenly spaced places. M is odd,
+        and 1 if nothing moves. The norm of a waveform is the unit's typical amplitude in that place.
     spreads : Tensor, shape (K,)
         Standard deviation of the amplitudes relative to the typical one.
     rates : Tensor, shape (K,)
         Events per sample.
     deviations : Tensor, shape (K,)
-        Standard deviation of the unit's scores where it has no events: 1 where the noise is white.
+        Standard deviation of the unit's scores where it has no events: 1 if the noise is white.
     false_discovery_rates : Tensor, shape (K,)
-        Share of the unit's events that noise gives, see `Decoys`; 0 for large units, which noise never makes.
+        Share of the unit's events that are noise, see `Decoys`; 0 for large units, which noise never makes.
     """
 
     moved: Tensor
@@ -54,7 +54,7 @@ class Units(NamedTuple):
 
     @classmethod
     def new(cls, waveforms: Tensor, kernels: Tensor | None = None) -> Units:
-        """Return units of which only the waveforms are known, shape (K, N, D), `kernels` as for `learn_units`."""
+        """Return units of which only the waveforms, shape (K, N, D), are known; `kernels` as for `learn_units`."""
         moved = waveforms[:, None] if kernels is None else interpolated(waveforms, kernels)
         constants = (torch.full((len(moved),), value) for value in (INITIAL_SPREAD, INITIAL_RATE, 1.0, 0.0))
         return cls(moved, *constants)
@@ -77,7 +77,11 @@ class Units(NamedTuple):
         return Units(*(field[units] for field in self))
 
     def amplitude_prior(self, amplitude_range: tuple[float, float]) -> AmplitudePrior:
-        """Return the prior: amplitudes are normal about the typical one, and an event costs its log odds."""
+        """Return the prior of amplitudes: normal about the typical amplitude A = ‖W‖, cut off at bounds relative to A.
+
+        The cost of an event is the log odds of silence, from the unit's rate, and ½ log(1 + variance), which the
+        integral over amplitudes adds: a unit whose amplitudes vary more fits noise more easily.
+        """
         typical = self.waveforms.flatten(1).norm(dim=1)
         variance = (self.spreads * typical).square()
         low, high = amplitude_range
@@ -91,7 +95,10 @@ class Units(NamedTuple):
         )
 
     def least_amplitudes(self, prior: AmplitudePrior) -> Tensor:
-        """Return the amplitudes at which an event is worth its cost, given how far scores deviate in noise, (K,)."""
+        """Return the smallest amplitudes that are told from noise, shape (K,).
+
+        They are those at which an event is worth its cost, where the cost grows with the variance of scores in noise.
+        """
         strict = replace(prior, event_cost=self.deviations.square() * prior.event_cost)
         return map_amplitudes(least_scores(strict, self.moved), strict)
 
@@ -113,7 +120,7 @@ class LearningSettings:
     amplitude_range : (float, float)
         Smallest and largest amplitude of an event, relative to the typical one of its unit.
     separation : int
-        Events of one unit lie at least so many samples apart; at least 1 and at most D are taken.
+        Least distance between events of one unit, in samples; values below 1 are taken as 1, those above D as D.
     """
 
     rank: int
@@ -123,16 +130,16 @@ class LearningSettings:
 
 
 class Matcher:
-    """Units made ready to be pursued in any number of chunks.
+    """Finds the events of units in any number of chunks; what depends on the units only is computed once.
 
     Parameters
     ----------
     units : Units
-        What is known of them.
+        The units in one place of the tissue, M = 1.
     settings : LearningSettings
         Rank, amplitude bounds and separation.
     device : str
-        Torch device on which they are pursued; "auto" is CUDA where there is one, else the CPU.
+        Torch device of the pursuit; "auto" is CUDA where there is one, else the CPU.
     """
 
     def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
@@ -150,13 +157,23 @@ class Matcher:
         """Return the events in a chunk, shape (N, T), on the chunk's own device."""
         on_device = chunk.to(self.device)
         events = pursue(on_device, self.templates, self.prior, self.separation, prepared=self.prepared)
-        # Not before: what is too small to tell from noise is still closer to this unit than to another.
+        # They are dropped after the pursuit and not in it, where another unit would take what these events explain.
         events = events.select(events.amplitudes >= self.least[events.units])
         return Events(*(field.to(chunk.device) for field in events))
 
 
 class Matchers:
-    """A `Matcher` for each place of the tissue, made when it is asked for; the last few are kept."""
+    """A `Matcher` for each place of the tissue, made when it is first asked for; the last few are kept.
+
+    Parameters
+    ----------
+    units : Units
+        The units in all places.
+    settings : LearningSettings
+        Rank, amplitude bounds and separation.
+    device : str
+        As for `Matcher`.
+    """
 
     def __init__(self, units: Units, settings: LearningSettings, device: str = "auto") -> None:
         self.units, self.settings, self.device = units, settings, device
@@ -164,10 +181,10 @@ class Matchers:
         self.locks: dict[int, threading.Lock] = {}
 
     def at(self, place: int) -> Matcher:
-        """Return what pursues the units where the tissue is in this place."""
+        """Return the matcher for chunks in which the tissue is in this place; threads may ask at the same time."""
         with KEEPING:
             preparing = self.locks.setdefault(place, threading.Lock())
-        with preparing:  # whichever thread comes first; in other places others may go on
+        with preparing:  # the first thread prepares the matcher, others that want the same one wait
             if (matcher := self.kept.get(place)) is None:
                 matcher = Matcher(self.units.at(place), self.settings, self.device)
                 with KEEPING:
@@ -178,12 +195,12 @@ class Matchers:
 
 
 def on_support(waveforms: Tensor) -> Tensor:
-    """Return the waveforms with the channels that hardly see the unit set to zero, shape (K, N, D)."""
+    """Return waveforms, shape (…, N, D), with zeros on the channels that hardly see the unit."""
     return waveforms * support(waveforms)[:, :, None]
 
 
 def support(waveforms: Tensor) -> Tensor:
-    """Return which channels see which unit, shape (…, N), bool, of waveforms (…, N, D)."""
+    """Return which channels see a unit, shape (…, N), bool, given its waveform, shape (…, N, D)."""
     norms = waveforms.norm(dim=-1)
     return norms >= (SUPPORT_RELATIVE * norms.amax(dim=-1, keepdim=True)).clamp(max=SUPPORT)
 
@@ -191,7 +208,7 @@ def support(waveforms: Tensor) -> Tensor:
 def interpolated(waveforms: Tensor, kernels: Tensor) -> Tensor:
     """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D).
 
-    Interpolation makes sharp footprints wide and small, so they are given back their norm.
+    Interpolation widens sharp footprints and makes them smaller, so each result is scaled to the norm before.
     """
     moved = torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
     norms, before = moved.flatten(-2).norm(dim=-1), waveforms.flatten(-2).norm(dim=-1)

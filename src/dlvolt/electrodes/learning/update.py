@@ -1,4 +1,4 @@
-"""Update the units from the events of a sample, and drop those that are none."""
+"""Units are updated from the events of a sample, and those that are no neurons are found."""
 
 from __future__ import annotations
 
@@ -11,30 +11,48 @@ from dlvolt.threads import map_in_threads
 from .sample import MIN_EVENTS, CleanSample
 from .units import Units, interpolated, on_support
 
-MIN_SPREAD = 0.05
-ECHO = 0.5  # a unit with so many of its events in the shadow of another is an echo of it
-STIFFNESS = 5e4  # by the squared amplitude of a unit: spikes that it takes to see how interpolation in space errs
-MIN_EXCESS = 1.0  # units are dropped whose amplitude does not exceed the threshold by so many noise standard deviations
-MIN_ON_CHANNEL = 3.0  # norm on the channel that sees a unit best, likewise: less, and it is what many have in common
+MIN_SPREAD = 0.05  # least relative standard deviation of amplitudes
+ECHO = 0.5  # a unit with a larger share of its events in the shadow of another is an echo of that one
+STIFFNESS = 5e4  # divided by the squared norm of a unit: number of spikes that outweigh interpolation in space
+MIN_EXCESS = 1.0  # units are dropped if typical spikes exceed the threshold by fewer noise standard deviations,
+MIN_ON_CHANNEL = 3.0  # or if the norm on their best channel is smaller: then they are noise common to many channels
 
 
 def update(
     units: Units, sample: CleanSample, rank: int, kernels: Tensor, num_samples: int, num_workers: int = 1
 ) -> Units:
-    """Return the units updated from their events in a sample of so many samples; those with few stay as they are."""
+    """Return the units, updated from their events in a sample; waveforms of units with few events stay as they are.
+
+    Parameters
+    ----------
+    units : Units
+        K units, as they were pursued.
+    sample : CleanSample
+        Their events.
+    rank : int
+        Largest rank of the waveforms.
+    kernels : Tensor, shape (M, N, N)
+        As for `learn_units`.
+    num_samples : int
+        Number of samples of all chunks.
+    num_workers : int
+        Number of threads.
+    """
     counts = torch.bincount(sample.units, minlength=len(units.moved))
     moved, spreads, norms = torch.zeros_like(units.moved), units.spreads.clone(), units.moved.flatten(2).norm(dim=2)
 
     def update_unit(k: int) -> None:
+        """Set the waveforms and the spread of a unit."""
         if counts[k] < MIN_EVENTS:
             moved[k] = units.moved[k]
             return
         own, channels = sample.best_events(k), sample.channels[k]
         amplitudes, places = sample.amplitudes[own], sample.places[own]
         scale = norms[k, places]
-        measured = amplitudes + (amplitudes - 1) / (units.spreads[k] * scale) ** 2  # before the prior had its say
+        measured = amplitudes + (amplitudes - 1) / (units.spreads[k] * scale) ** 2  # without the pull of the prior
         typical = _medians(measured, places, units.moved.shape[1])
         measured, scale = measured / typical[places], scale * typical[places]
+        # Noise adds 1 / scale² to the variance of relative amplitudes.
         variance = ((measured - 1).abs().median() / GAUSSIAN_MAD) ** 2 - scale.square().reciprocal().mean()
         spreads[k] = variance.clamp(min=0).sqrt().clamp(min=MIN_SPREAD)
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
@@ -50,23 +68,39 @@ def update(
 def plausible(
     units: Units, sample: CleanSample, amplitude_range: tuple[float, float], min_events: float, sweep: int
 ) -> Tensor:
-    """Return which units, updated, fire enough, exceed the threshold and are no echo of another, shape (K,), bool."""
+    """Return which units fire enough, exceed the threshold and are no echo of another, shape (K,), bool.
+
+    Parameters
+    ----------
+    units : Units
+        K units, updated from the sample.
+    sample : CleanSample
+        Their events.
+    amplitude_range : (float, float)
+        As in `LearningSettings`.
+    min_events : float
+        Least number of events in the sample.
+    sweep : int
+        Number of the sweep: the threshold counts from 1 on, with a margin and for echoes from 2 on.
+    """
     counts = torch.bincount(sample.units, minlength=len(units.moved))
     kept = counts >= max(3, min_events)
-    if sweep > 0:  # at first, only what cannot be found again is dropped
+    if sweep > 0:
         cost, amplitudes = units.amplitude_prior(amplitude_range).event_cost, units.waveforms.flatten(1).norm(dim=1)
-        kept &= amplitudes - (amplitudes / 2 + cost / amplitudes) > (MIN_EXCESS if sweep > 1 else 0)
+        thresholds = amplitudes / 2 + cost / amplitudes  # scores above which an event of this amplitude gains
+        kept &= amplitudes - thresholds > (MIN_EXCESS if sweep > 1 else 0)
         kept &= units.waveforms.norm(dim=2).amax(dim=1) > MIN_ON_CHANNEL
-    if sweep > 1:  # till then large units may leave echoes, as their waveforms are not known well yet
+    if sweep > 1:  # before, large units leave echoes, as their waveforms are not known well yet
         kept &= ~(sample.shadows > ECHO * counts[:, None]).any(dim=1)
     return kept
 
 
 def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
-    """Return a mean waveform, shape (M, C, D), less what may as well be noise.
+    """Return a mean waveform, shape (M, C, D), of so many spikes, without the components that may as well be noise.
 
-    The mean of n spikes holds white noise of variance 1/n. Singular values below the largest that noise has (the edge
-    of the Marchenko-Pastur law) are set to zero, then the channels that hardly see what is left.
+    At most `rank` components are kept. The mean of n spikes holds white noise of variance 1/n. Singular values below
+    the largest of such noise (the edge of the Marchenko-Pastur law) are set to zero, and then the channels that hardly
+    see the rest.
     """
     num_places, _, num_samples = waveform.shape
     used = waveform.any(dim=2).any(dim=0)
@@ -81,7 +115,7 @@ def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
 
 
 def _medians(values: Tensor, places: Tensor, num_places: int) -> Tensor:
-    """Return the median of values in each place, shape (M,), drawn to that of all where there are few."""
+    """Return the median of values in each place, shape (M,), averaged with that of all values if there are few."""
     medians = values.median().repeat(num_places)
     for place in places.unique():
         here = values[places == place]
@@ -92,9 +126,18 @@ def _medians(values: Tensor, places: Tensor, num_places: int) -> Tensor:
 def moving_mean(sums: Tensor, squares: Tensor, kriged: Tensor) -> Tensor:
     """Return the waveform W of a unit in each of the M places, shape (M, C, D), from its spikes in all of them.
 
-    It minimises Σ_e ‖R_e − a_e W_m(e)‖² + λ Σ_m ‖(W_{m+1} − W_m) − (V_{m+1} − V_m)‖²: how the waveform changes from
-    place to place is taken from interpolation in space, V, as far as spikes do not show it. V errs by a part of the
-    waveform, so λ falls with its squared norm.
+    W minimises Σ_e ‖R_e − a_e W_m(e)‖² + λ Σ_m ‖(W_{m+1} − W_m) − (V_{m+1} − V_m)‖²: the change of the waveform from
+    place to place is taken from interpolation in space, V, as far as spikes do not show it. The error of V is
+    proportional to the waveform, so λ is inversely proportional to its squared norm.
+
+    Parameters
+    ----------
+    sums : Tensor, shape (M, C, D)
+        Σ a R over the spikes in each place.
+    squares : Tensor, shape (M,)
+        Σ a² over the same spikes.
+    kriged : Tensor, shape (M, C, D)
+        V.
     """
     steps = torch.eye(len(squares)).diff(dim=0)  # (M-1)×M
     penalty = STIFFNESS / kriged.square().sum(dim=(1, 2)).mean() * steps.T @ steps
