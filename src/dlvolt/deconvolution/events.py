@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -35,6 +36,10 @@ class Events(NamedTuple):
     def select(self, mask: Tensor) -> Events:
         """Return some of the events, given a mask or indices."""
         return Events(*(field if field is None else field[mask] for field in self))
+
+    def and_also(self, others: Events) -> Events:
+        """Return these events and then others; all have shifts."""
+        return Events(*(torch.cat(fields) for fields in zip(self, others, strict=True)))
 
     def in_bank(self, num_units: int) -> Events:
         """Return the same events on whole samples, as those of the J·K templates of ``shift_bank(templates)``.

@@ -273,7 +273,7 @@ class _Pursuit:
         is_new = turn[unit, time_bin] == 0
         moved = self._maximise(largest)
         taken = self._take(unit[is_new], self.when[unit[is_new], time_bin[is_new]])
-        self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
+        self._explain_away(moved.and_also(taken))
         return True
 
     def doubt_all(self) -> None:
@@ -315,9 +315,7 @@ class _Pursuit:
         self.events = Events(*(x.index_put((which,), y) for x, y in zip(self.events, new, strict=True)))
         alive = self.events.amplitudes > 0
         self.events, self.in_doubt = self.events.select(alive), self.in_doubt[alive]
-        return Events(
-            *(torch.cat(fields) for fields in zip(old._replace(amplitudes=-old.amplitudes), new, strict=True))
-        )
+        return old._replace(amplitudes=-old.amplitudes).and_also(new)
 
     def _take(self, unit: Tensor, time: Tensor) -> Events:
         """Take new events, and doubt events of rivals beside them, and them if there are such; return the new ones."""
@@ -333,7 +331,7 @@ class _Pursuit:
         touched = torch.zeros_like(counts, dtype=torch.bool)
         touched[beside] = True
         self.in_doubt = torch.cat([self.in_doubt | touched[cells], counts[beside].flatten(1).any(dim=1)])
-        self.events = Events(*(torch.cat(fields) for fields in zip(self.events, taken, strict=True)))
+        self.events = self.events.and_also(taken)
         return taken
 
     def _explain_away(self, changes: Events) -> None:

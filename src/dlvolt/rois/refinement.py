@@ -160,6 +160,10 @@ class Found(NamedTuple):
     amplitudes: np.ndarray
     probability: np.ndarray
 
+    def select(self, which: np.ndarray | slice) -> Found:
+        """Return some of the events."""
+        return Found(*(each[which] for each in self))
+
 
 def reach(sampling_frequency: float) -> tuple[int, int]:
     """Return how many samples a template has before the peak of its spike, and how many from the peak on."""
@@ -212,7 +216,7 @@ def learn(
         models = Models.of([lesson.model for lesson in active if lesson.model])
         found, channels, scores = events(np.array([lesson.z for lesson in active]), models, separation)
         for n, lesson in enumerate(active):
-            lesson.learn_spikes(Found(*(part[channels == n] for part in found)), scores[channels == n])
+            lesson.learn_spikes(found.select(channels == n), scores[channels == n])
             if rounds_left:
                 lesson.recall_spikes()
     return [lesson.model for lesson in lessons], [lesson.found for lesson in lessons]
@@ -270,7 +274,7 @@ class Lesson:
                     rate=float(self.found.probability.sum()) / len(self.probability),
                 )
         if self.model is None:
-            self.found = Found(*(part[:0] for part in self.found))
+            self.found = self.found.select(slice(0))
         return self.model is not None
 
     def learn_spikes(self, found: Found, scores: np.ndarray) -> None:
@@ -292,9 +296,8 @@ class Lesson:
         explained = np.zeros(len(self.probability), dtype=bool)
         explained[self.found.frames] = True
         near = maximum_filter1d(explained, 2 * max(self.separation, APART) - 1)
-        lost = (self.proposed.probability >= PLAIN) & ~near[self.proposed.frames]
-        both = zip(self.found, self.proposed, strict=True)
-        self.found = Found(*(np.concatenate([found, proposed[lost]]) for found, proposed in both))
+        lost = self.proposed.select((self.proposed.probability >= PLAIN) & ~near[self.proposed.frames])
+        self.found = Found(*(np.concatenate(both) for both in zip(self.found, lost, strict=True)))
 
 
 def find_spikes(
