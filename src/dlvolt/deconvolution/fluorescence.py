@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
+from scipy.sparse.linalg import LinearOperator, cg
 
 from .traces import noise_spectrum, without_trend
 
@@ -192,22 +193,16 @@ def posterior_mean(y: np.ndarray, rate: np.ndarray, kinetics: Kinetics, bin_s: f
         return irfft(rfft(x, length) * by, length)[:num_bins]
 
     expected = filtered(rate, response)
-    usual = in_band(kinetics.noise, rfftfreq(length, bin_s))
-    certainty = 1 / np.sqrt(1 + (MISFIT * expected) ** 2 / usual)
+    typical_noise = in_band(kinetics.noise, rfftfreq(length, bin_s))
+    certainty = 1 / np.sqrt(1 + (MISFIT * expected) ** 2 / typical_noise)
 
     def back(light: np.ndarray) -> np.ndarray:  # V^(1/2) Hᵀ N⁻¹
         return deviation * filtered(certainty * filtered(certainty * light, 1 / kinetics.noise), response.conj())
 
-    right = back(y - expected)
-    u, rest = np.zeros(num_bins), right
-    step, size = rest, rest @ rest
-    least = PRECISION**2 * size
-    for _ in range(ITERATIONS):
-        if size <= least:
-            break
-        image = step + back(filtered(deviation * step, response))
-        length_of_step = size / (step @ image)
-        u, rest = u + length_of_step * step, rest - length_of_step * image
-        size, former = rest @ rest, size
-        step = rest + size / former * step
+    def left_side(u: np.ndarray) -> np.ndarray:
+        return u + back(filtered(deviation * u, response))
+
+    right_side = back(y - expected)
+    matrix = LinearOperator((num_bins, num_bins), left_side, dtype=right_side.dtype)
+    u, _ = cg(matrix, right_side, maxiter=ITERATIONS, atol=PRECISION * np.linalg.norm(right_side))
     return np.maximum(rate + deviation * u, 0)
