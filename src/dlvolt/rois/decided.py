@@ -62,16 +62,19 @@ class DecidedSpikes:
     ) -> None:
         self.traces, self.probability, self.separation = traces, probability, separation + 1
         self.block = round(BLOCK_S * traces.sampling_frequency)
+
+        # the sample: traces in some blocks, and the probabilities of the network
         sampled = [(segment, start // self.block) for segment, start, _ in draw_pieces(traces, seed, SAMPLE_S, BLOCK_S)]
         read = map_in_threads(lambda run: self._probabilities(*run), consecutive(sampled), num_workers)
         self.known = {place: chances for of_run in read for place, chances in of_run.items()}
         chances = np.concatenate([self.known[place] for place in sampled])  # T×N
         sample = np.concatenate([traces.get_traces(segment, *self._ends(segment, n)) for segment, n in sampled])
-        polarity = probability.get_property("polarity")
 
+        # the sign of each trace with which its spikes go up
+        polarity = probability.get_property("polarity")
         signs = np.array(
             [
-                SIGNS[one] if one in SIGNS else points(trace, chance, self.separation)
+                SIGNS[one] if one in SIGNS else direction(trace, chance, self.separation)
                 for one, trace, chance in zip(polarity, sample.T, chances.T, strict=True)
             ]
         )
@@ -80,6 +83,7 @@ class DecidedSpikes:
             some = signs[channels] * sample[:, channels]
             return learn(some, chances[:, channels], traces.sampling_frequency, self.separation, self.block)
 
+        # the model of each trace, and those to search with, in groups
         batches = np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)
         models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
@@ -111,7 +115,7 @@ class DecidedSpikes:
             spikes |= self._spikes(*run, chances)
         for place in places[-KEPT:]:
             self.blocks[place] = spikes[place]
-        for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
+        for oldest in list(self.blocks)[:-KEPT]:
             self.blocks.pop(oldest, None)  # another thread may have dropped it already
         frames, channels, probability = (
             np.concatenate(part) for part in zip(*(spikes[place] for place in places), strict=True)
@@ -188,7 +192,7 @@ def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def points(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
+def direction(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
     """Return the direction of a trace (T,) at the spikes that a network finds: 1 for up, -1 for down."""
     peaks = local_maxima(probability, separation)
     reach = 2 * separation
