@@ -22,7 +22,7 @@ class AmplitudePrior:
     Attributes
     ----------
     rate : float
-        λ, in one over the unit of amplitudes.
+        λ, one over the mean amplitude.
     noise_variance : float
         σ².
     event_cost : float or Tensor, shape (K,)

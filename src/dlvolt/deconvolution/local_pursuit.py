@@ -111,7 +111,7 @@ class LocalPursuit:
         self.separation, self.most_turns = separation, most_turns
         self.blocked = np.ones(mu.shape, dtype=bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
-        self.occupied = self.blocked.astype("int8")  # number of the unit's events at less than the separation
+        self.occupied = self.blocked.astype("int8")  # there 1, elsewhere the unit's events nearer than the separation
         self.turns = np.zeros(cells, dtype="int64")  # turns that the unit and those near it have had
         self.gains, self.samples = np.zeros(cells, mu.dtype), np.zeros(cells, dtype="int64")  # of the best new events
         self.rescored = np.ones(cells, dtype=bool)  # whether scores have changed since these were looked for

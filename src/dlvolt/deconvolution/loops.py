@@ -7,7 +7,7 @@ import torch
 from numba import njit
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
-compiled_for_sums = njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})  # may reorder sums, for SIMD
+compiled_for_sums = njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})  # adds several samples at once
 
 
 def runs_in_loops(device: torch.device) -> bool:

@@ -241,7 +241,7 @@ class _Pursuit:
 
         self.blocked = torch.ones_like(mu, dtype=torch.bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
-        self.occupied = self.blocked.to(torch.int8)  # number of the unit's events at less than the separation
+        self.occupied = self.blocked.to(torch.int8)  # there 1, elsewhere the unit's events nearer than the separation
 
         none = torch.zeros(0, dtype=torch.long, device=mu.device)
         self.events = Events(none, none, mu.new_zeros(0), none)

@@ -12,7 +12,9 @@ from torch.nn.functional import conv1d, pad
 from . import loops
 from .templates import LowRankTemplates, compose
 
-PIECES, OF_CHANNELS = 8, 256  # transformed at a time: so many pieces at least, of up to so many channels in all
+# So many pieces of a residual of N channels are transformed at a time, to stay in the cache: OF_CHANNELS / N, but at
+# least PIECES.
+PIECES, OF_CHANNELS = 8, 256
 
 
 class Spectra(NamedTuple):
