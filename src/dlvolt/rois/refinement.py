@@ -362,19 +362,14 @@ def relative(trace: np.ndarray, brightness: float) -> np.ndarray:
 def whitener(response: np.ndarray, left: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Return a response corrected so that noise it has let through becomes white, with unit variance."""
     num_samples = 2 * (len(response) - 1)
-    frequencies = np.fft.rfftfreq(num_samples, 1 / sampling_frequency)
     left = np.pad(left, (0, max(0, num_samples - len(left))), mode="symmetric")
     power = noise_spectrum(left, num_samples, centred=True)
     power[0], power[-1] = power[1], power[-2]
     power = np.maximum(power, 1e-12 * power.max() + 1e-300)
-    power /= highpass(frequencies) if np.all(response == 1) else 1  # the first response becomes a high-pass, too
+    if np.all(response == 1):  # the first response, which becomes a high-pass filter as well
+        rising = (np.fft.rfftfreq(num_samples, 1 / sampling_frequency) / HIGHPASS_HZ) ** 4
+        power /= np.maximum(rising / (1 + rising), 1e-6)
     return response / np.sqrt(power)
-
-
-def highpass(frequencies: np.ndarray) -> np.ndarray:
-    """Return the share of the power at each frequency that a high-pass filter leaves, shape (F,)."""
-    squared = (frequencies / HIGHPASS_HZ) ** 4
-    return np.maximum(squared / (1 + squared), 1e-6)
 
 
 def whiten(x: np.ndarray, response: np.ndarray, sampling_frequency: float) -> np.ndarray:
