@@ -254,7 +254,7 @@ def _lies_in(recording: BaseRecording, folder: Path) -> bool:
 
 
 def _set_aside(folder: Path) -> Path:
-    """Return where a folder that is replaced waits until the new one is complete."""
+    """Return where a folder that is replaced waits until parameters and recording are checked."""
     return folder.with_name(f".{folder.name}-replaced")
 
 
