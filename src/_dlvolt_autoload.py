@@ -1,10 +1,10 @@
 """Tell SpikeInterface about dlvolt in every Python process.
 
-SpikeInterface keeps its sorters and components in module-level dictionaries and has no entry points, so a
-worker process that imports only SpikeInterface would not know ``"dlvolt"``. A ``.pth`` file calls
-`install_unless_off` when the interpreter starts: it puts a finder on ``sys.meta_path`` that waits until
-SpikeInterface imports one of the modules named here and adds dlvolt's entry to it then. Nothing but this small
-file is loaded before that. Set the environment variable ``DLVOLT_AUTOLOAD=0`` to switch it off.
+SpikeInterface keeps its sorters and components in module-level dictionaries and has no entry points, so a worker
+process that imports only SpikeInterface would not know ``"dlvolt"``. So a ``.pth`` file calls `install_unless_off` when
+the interpreter starts, which puts a finder on ``sys.meta_path``. The finder waits until SpikeInterface imports one of
+the modules named here, and then adds dlvolt's entries to it. Nothing but this small file is loaded before that. The
+environment variable ``DLVOLT_AUTOLOAD=0`` switches it off.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # as in typing, which is slow to import
+if TYPE_CHECKING:  # type checkers know this name; typing, which has it, is slow to import
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -53,7 +53,7 @@ class RegistrationFinder:
 
 
 def register(module_name: str) -> None:
-    """Make dlvolt's entries that an imported module has a part in; warn, never raise, where that fails."""
+    """Make dlvolt's entries for a module that has just been imported; warn, never raise, if that fails."""
     try:
         from dlvolt.registration import register
 

@@ -1,4 +1,4 @@
-"""Parameters of the sorter; SpikeInterface's defaults and descriptions derive from them."""
+"""Parameters of the sorter, from which SpikeInterface's defaults and descriptions and the command's flags derive."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
-ROI_TRACES = ("delta_f_over_f", "spike_probability", "subthreshold")  # that can be had besides the spikes of ROIs
-CALLED = {
+ROI_TRACES = ("delta_f_over_f", "spike_probability", "subthreshold")  # results for ROIs besides their spikes
+CALLED = {  # kind of values: what error messages call it
     bool: "True or False",
     Integral: "an integer",
     Real: "a number",
@@ -16,8 +16,8 @@ CALLED = {
     list: "a list",
     dict: "a dict",
     type(None): "None",
-}  # what a value may be, and what that is called
-KIND_OF = {int: Integral, float: Real}  # defaults of these types stand for all numbers of their kind
+}
+KIND_OF = {int: Integral, float: Real}  # a parameter whose default is of this type may be any number of this kind
 MAY_BE_ZERO = ("seed", "min_firing_rate", "amplitude_min", "shadow_ms", "scatter_um", "burst_interval_ms")
 CHOICES = {
     "modality": ("auto", "extracellular", "optical"),
@@ -28,7 +28,19 @@ CHOICES = {
 
 
 def parameter(default: Any, description: str, *others: type, of: str = "both") -> Any:
-    """Return a dataclass field that carries its description, what it is of, and what it may be besides its default."""
+    """Return a field of `SorterParameters`.
+
+    Parameters
+    ----------
+    default : object
+        Default; values may be of its type.
+    description : str
+        What the parameter is for.
+    *others : type
+        Other types that values may be of, keys of `CALLED`.
+    of : str, default: "both"
+        Recordings that the parameter is for: "electrodes", "rois" or "both".
+    """
     kinds = (KIND_OF.get(type(default), type(default)), *others)
     return field(default=default, metadata={"description": description, "kinds": kinds, "of": of})
 
@@ -55,14 +67,14 @@ class SorterParameters:
 
     apply_preprocessing: bool = of_electrodes(
         True,
-        "Filter, reference and whiten; False for a recording that is whitened already, noise of variance 1",
+        "Filter, reference and whiten; False for a recording that is whitened already, to noise of variance 1",
     )
     freq_min: float = of_electrodes(300.0, "Corner of the high-pass filter, Hz")
     common_reference: bool = of_electrodes(True, "Subtract the median over channels, from 64 channels on")
-    whitening_radius_um: float = of_electrodes(100.0, "Channels this close are decorrelated, µm")
+    whitening_radius_um: float = of_electrodes(100.0, "Channels within this distance are decorrelated, µm")
     motion_correction: str | bool = of_electrodes(
         "auto",
-        "Let templates follow the drift of the tissue: True, False, or 'auto': where it is seen and not harmless",
+        "Let templates follow the drift of the tissue: True, False, or 'auto': if drift is seen and not harmless",
         bool,
     )
     peak_sign: str = of_electrodes("neg", "Sign of the peaks that are clustered: 'neg', 'pos' or 'both'")
@@ -72,7 +84,9 @@ class SorterParameters:
         "Network that drops noise from the peaks that are clustered: 'waveform_cnn', 'waveform_gru', the folder of a "
         "saved one, or 'none'",
     )
-    detection_radius_um: float = of_electrodes(75.0, "One peak within this radius and half a millisecond, µm")
+    detection_radius_um: float = of_electrodes(
+        75.0, "Of peaks within this radius and half a millisecond, the largest is taken, µm"
+    )
     ms_before: float = of_electrodes(1.5, "Extent of templates before the peak, ms")
     ms_after: float = of_electrodes(2.5, "Extent of templates after the peak, ms")
     radius_um: float = of_electrodes(100.0, "Extent of snippets around the main channel, µm")
@@ -83,7 +97,7 @@ class SorterParameters:
     refractory_ms: float = of_electrodes(1.0, "Spikes of one unit lie at least so far apart, ms")
     clustering_duration_s: float = of_electrodes(200.0, "Peaks are clustered from so much of the recording, s")
     learning_duration_s: float = of_electrodes(60.0, "Templates are learnt on so much of the recording, s")
-    num_sweeps: int = of_electrodes(3, "Sweeps of template learning, after one less to find what was missed")
+    num_sweeps: int = of_electrodes(3, "Sweeps of template learning, after one less and a search for missed units")
     min_firing_rate: float = of_electrodes(0.1, "Clusters and units that fire less are dropped, Hz")
 
     model: str = of_rois(
@@ -118,7 +132,7 @@ class SorterParameters:
     seed: int = parameter(0, "Same seed, same result")
     job_kwargs: dict | None = parameter(
         None,
-        "SpikeInterface's job_kwargs, else its global ones; always in threads, and ROIs in long chunks if not said",
+        "SpikeInterface's job_kwargs, None for its global ones; always in threads, by default in long chunks for ROIs",
         dict,
     )
 
@@ -128,17 +142,17 @@ class SorterParameters:
         Raises
         ------
         ValueError
-            Naming the parameter and what it may be.
+            If a value is not allowed; the message names the parameter and what it may be.
         """
         for each in fields(self):
             value, kinds = getattr(self, each.name), each.metadata["kinds"]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 called = " or ".join(CALLED[kind] for kind in kinds)
                 raise ValueError(f"{each.name} must be {called}, not {value!r}")
-            if isinstance(value, Real) and not isfinite(value):
-                raise ValueError(f"{each.name} must be finite, not {value!r}")
             if isinstance(value, Real) and bool not in kinds:
                 may_be_zero = each.name in MAY_BE_ZERO
+                if not isfinite(value):
+                    raise ValueError(f"{each.name} must be finite, not {value!r}")
                 if value < 0 or (value == 0 and not may_be_zero):
                     least = "not be negative" if may_be_zero else "be positive"
                     raise ValueError(f"{each.name} must {least}, not {value!r}")

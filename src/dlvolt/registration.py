@@ -10,10 +10,10 @@ from typing import NamedTuple
 class Entry(NamedTuple):
     """One of our objects and its place in one of SpikeInterface's registries."""
 
-    module: str  # SpikeInterface's module; the entry is made as soon as it is imported
-    registry: str  # the dictionary or list in it
-    key: str  # a name, or "our.module:object"; for a list, just a label
-    ours: str  # "our.module:object"
+    module: str  # SpikeInterface's module; the entry is made as soon as this is imported
+    registry: str  # the dictionary or list in that module
+    key: str  # a name, or an object of ours as "module:object"; for a list, just a label
+    ours: str  # the object, "module:object"
 
 
 SORTERS = "spikeinterface.sorters.sorterlist"
@@ -54,7 +54,9 @@ for class_name, function_name in (
 
 
 def register(module_name: str) -> None:
-    """Make dlvolt's entries that an imported module has a part in.
+    """Make dlvolt's entries for a module that has just been imported.
+
+    An entry is made when the registry exists and our object, if its module is being imported, is there.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def register(module_name: str) -> None:
         our_module, our_name = entry.ours.split(":")
         if module_name == entry.module:
             if our_module in sys.modules and not hasattr(sys.modules[our_module], our_name):
-                continue  # ours is being imported and imports SpikeInterface's; this is called again when it is done
+                continue  # our module is being imported, and `register` is called again when that is done
         elif module_name != our_module or not hasattr(sys.modules.get(entry.module), entry.registry):
             continue
         registry = getattr(sys.modules[entry.module], entry.registry)

@@ -8,17 +8,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from spikeinterface.core import BaseRecording, load
+from spikeinterface.core import BaseRecording, BaseSorting, load
 from spikeinterface.core.core_tools import extractor_dict_iterator
 from spikeinterface.core.job_tools import ensure_chunk_size, job_keys
 from spikeinterface.sorters.internal.si_based import ComponentsBasedSorter
 
-import dlvolt  # its parts wait until there is something to sort
+import dlvolt  # its parts are imported lazily, when there is something to sort
 from dlvolt import moved
 from dlvolt.parameters import SorterParameters
 
-MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; slower, and a template has too few samples to be shifted by parts of one
-
+MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; at lower ones templates have too few samples to be shifted by parts of one
 MIN_SEGMENT_S = 0.01
 
 
@@ -40,15 +39,16 @@ class DlvoltSorter(ComponentsBasedSorter):
     @classmethod
     def get_sorter_version(cls) -> str:
         """Return dlvolt's version."""
-        from dlvolt import __version__
-
-        return __version__
+        return dlvolt.__version__
 
     @classmethod
     def initialize_folder(
         cls, recording: BaseRecording, output_folder: Path | str | None, verbose: bool, remove_existing_folder: bool
     ) -> Path:
-        """Make the folder, with the recording in it if that is only in memory, and set aside what it replaces."""
+        """Make the folder of a run and return it; a recording that exists only in memory is saved in it.
+
+        An older folder that it replaces is set aside until parameters and recording are checked.
+        """
         if isinstance(recording, BaseRecording):
             _check_size(recording)
         folder = Path(output_folder or f"{cls.sorter_name}_output").absolute()
@@ -63,7 +63,8 @@ class DlvoltSorter(ComponentsBasedSorter):
                 return super().initialize_folder(recording, folder, verbose, remove_existing_folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=folder.parent) as beside:
-                saved = _save(recording, Path(beside) / "recording")
+                kwargs = dict(verbose=False, n_jobs=1, progress_bar=False, chunk_memory="100M")
+                saved = _save(recording, Path(beside) / "recording", **kwargs)
                 super().initialize_folder(saved, folder, verbose, remove_existing_folder)
                 shutil.move(Path(beside) / "recording", folder / "recording")
             load(folder / "recording").dump(folder / "spikeinterface_recording.json")
@@ -76,7 +77,7 @@ class DlvoltSorter(ComponentsBasedSorter):
     def set_params_to_folder(
         cls, recording: BaseRecording, output_folder: Path, new_params: dict[str, Any], verbose: bool
     ) -> dict[str, Any]:
-        """Check parameters and recording, and store the former; leave everything as it was if they are wrong."""
+        """Check parameters and recording, store the parameters, and return them; if they are wrong, undo everything."""
         try:
             params = super().set_params_to_folder(recording, output_folder, new_params, verbose)
         except Exception:
@@ -99,31 +100,28 @@ class DlvoltSorter(ComponentsBasedSorter):
         if verbose:
             print(f"dlvolt: {modality} mode, as {_reason(recording, parameters.modality)}")
         sort = dlvolt.rois.sort_rois if modality == "optical" else dlvolt.electrodes.sort_electrodes
-        sorting = sort(recording, parameters, verbose=verbose)
-        with warnings.catch_warnings():  # the sorting is all there is to save; where it came from is known
-            warnings.filterwarnings("ignore", message="The extractor is not serializable")
-            sorting.save(folder=Path(sorter_output_folder) / "sorting")
+        _save(sort(recording, parameters, verbose=verbose), Path(sorter_output_folder) / "sorting")
 
 
 def __getattr__(name: str) -> Any:
-    """Return what was here."""
+    """Return what an old name of this module now is, see `dlvolt.moved`."""
     return moved.attribute(__name__, name)
 
 
 def check(recording: BaseRecording, p: SorterParameters) -> None:
-    """Check that a recording can be sorted with these parameters, before any work.
+    """Raise if a recording cannot be sorted with these parameters, before any work.
 
     Parameters
     ----------
     recording : BaseRecording
-        Of electrodes or ROIs.
+        Recording of electrodes or ROIs.
     p : SorterParameters
         Parameters.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        Naming what is wrong, and the mend.
+        If it cannot; the message names what is wrong and how to mend it.
     """
     _check_size(recording)
     _check_device(p.device)
@@ -133,17 +131,7 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
 
         check_rois(recording, p)
     else:
-        _check_electrodes(recording, p.freq_min)
-        if p.peak_model != "none":
-            try:
-                dlvolt.electrodes.check_peak_model(recording, p.peak_model, p.device)
-            except (ValueError, FileNotFoundError) as error:
-                message = str(error)  # which calls it model
-                raise type(error)(f"peak_{message}" if message.startswith("model") else message) from error
-        from dlvolt.electrodes.motion import why_not
-
-        if p.motion_correction is True and (reason := why_not(recording)):
-            raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
+        _check_electrodes(recording, p)
 
 
 def _check_job_kwargs(recording: BaseRecording, job_kwargs: dict[str, Any]) -> None:
@@ -154,7 +142,7 @@ def _check_job_kwargs(recording: BaseRecording, job_kwargs: dict[str, Any]) -> N
     try:
         chunk_kwargs = {key: value for key, value in job_kwargs.items() if key.startswith(("chunk", "total_memory"))}
         ensure_chunk_size(recording, **chunk_kwargs)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # SpikeInterface raises many kinds
         raise ValueError(f"job_kwargs: {chunk_kwargs} do not tell how long chunks are: {error}") from error
 
 
@@ -175,15 +163,15 @@ def choose_modality(recording: BaseRecording, modality: str = "auto") -> str:
     Parameters
     ----------
     recording : BaseRecording
-        Its annotation ``modality``, which the readers of dlvolt make, tells; else its sampling frequency: ROIs have
-        less than 6 kHz, unless there is a probe and traces are in µV, as of electrodes.
+        Its annotation ``modality``, which the readers of dlvolt make, tells. Without one, channels are ROIs if the
+        sampling frequency is below 6 kHz, unless there is a probe and traces are in µV, as with electrodes.
     modality : str, default: "auto"
-        What is known already.
+        What the channels are, if that is known; "auto" looks at the recording.
 
     Raises
     ------
     ValueError
-        If the annotation is none of these or "calcium", which is optical too.
+        If the annotation is neither of these nor "calcium", which is optical, too.
     """
     if modality != "auto":
         return modality
@@ -199,6 +187,7 @@ def choose_modality(recording: BaseRecording, modality: str = "auto") -> str:
 
 
 def _reason(recording: BaseRecording, modality: str) -> str:
+    """Return why `choose_modality` chooses as it does, to follow "as"."""
     if modality != "auto":
         return "asked for"
     if recording.get_annotation("modality"):
@@ -218,7 +207,9 @@ def _check_size(recording: BaseRecording) -> None:
             )
 
 
-def _check_electrodes(recording: BaseRecording, freq_min: float) -> None:
+def _check_electrodes(recording: BaseRecording, p: SorterParameters) -> None:
+    from dlvolt.electrodes.motion import why_not
+
     if recording.sampling_frequency < MIN_SAMPLING_FREQUENCY:
         raise ValueError(
             f"recording: it is sampled at {recording.sampling_frequency} Hz; extracellular spikes need at least "
@@ -229,24 +220,32 @@ def _check_electrodes(recording: BaseRecording, freq_min: float) -> None:
             "recording: dlvolt needs channel locations; give them with recording.set_probe(…) or "
             "recording.set_dummy_probe_from_locations(…), or modality='optical' if channels are ROIs"
         )
-    if not freq_min < recording.sampling_frequency / 2:
-        raise ValueError(
-            f"freq_min must be below half the sampling frequency, {recording.sampling_frequency / 2} Hz, not {freq_min}"
-        )
+    nyquist_hz = recording.sampling_frequency / 2
+    if not p.freq_min < nyquist_hz:
+        raise ValueError(f"freq_min must be below half the sampling frequency, {nyquist_hz} Hz, not {p.freq_min}")
+    if p.peak_model != "none":
+        try:
+            dlvolt.electrodes.check_peak_model(recording, p.peak_model, p.device)
+        except (ValueError, FileNotFoundError) as error:
+            message = str(error)  # its parameter is called model there
+            raise type(error)(f"peak_{message}" if message.startswith("model") else message) from error
+    if p.motion_correction is True and (reason := why_not(recording)):
+        raise ValueError(f"motion_correction is True, but motion cannot be estimated, as {reason}; take 'auto'")
 
 
 def _can_be_loaded_again(recording: BaseRecording) -> bool:
     return recording.check_serializability("json") or recording.check_serializability("pickle")
 
 
-def _save(recording: BaseRecording, folder: Path) -> BaseRecording:
-    with warnings.catch_warnings():  # where it came from is known
+def _save(extractor: BaseRecording | BaseSorting, folder: Path, **kwargs: Any) -> BaseRecording | BaseSorting:
+    """Save a recording or a sorting in a folder, without a warning that its provenance is not saved with it."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The extractor is not serializable")
-        return recording.save(folder=folder, verbose=False, n_jobs=1, progress_bar=False, chunk_memory="100M")
+        return extractor.save(folder=folder, **kwargs)
 
 
 def _lies_in(recording: BaseRecording, folder: Path) -> bool:
-    """Tell whether any of a recording's files is in a folder."""
+    """Return whether any of a recording's files is in a folder."""
     return any(
         Path(element.value).resolve().is_relative_to(folder.resolve())
         for element in extractor_dict_iterator(recording.to_dict(recursive=True))
@@ -255,9 +254,11 @@ def _lies_in(recording: BaseRecording, folder: Path) -> bool:
 
 
 def _set_aside(folder: Path) -> Path:
+    """Return where a folder that is replaced waits until parameters and recording are checked."""
     return folder.with_name(f".{folder.name}-replaced")
 
 
 def _put_back(folder: Path) -> None:
+    """Put the folder that was set aside back in its place, if this is free."""
     if _set_aside(folder).is_dir() and not folder.exists():
         _set_aside(folder).replace(folder)

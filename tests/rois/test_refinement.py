@@ -7,7 +7,7 @@ from scipy.signal import fftconvolve, find_peaks
 from dlvolt.evaluation import event_scores
 from dlvolt.rois import Models, TraceModel, expected_waveforms, find_spikes, learn
 from dlvolt.rois.decided import gone_astray
-from dlvolt.rois.refinement import Found, Lesson, margin
+from dlvolt.rois.refinement import Lesson, margin
 
 RATE = 1000.0
 SEPARATION = 3
@@ -83,7 +83,7 @@ def test_spikes_that_the_network_is_sure_of_are_learnt_from_even_if_the_model_lo
     lesson = Lesson(trace, probability, RATE, SEPARATION, len(trace))
     lesson.found = lesson.found._replace(probability=np.full(len(lesson.found.frames), 0.99))
     known = ~np.isin(lesson.found.frames, [times[0] + 4, times[1] + 15])
-    lesson.found = Found(*(part[known] for part in lesson.found))
+    lesson.found = lesson.found.select(known)
     lesson.recall_spikes()
     assert lesson.found.frames.tolist() == [*times, times[0] + 4]
     assert lesson.found.probability[-1] == pytest.approx(0.9)

@@ -1,4 +1,4 @@
-"""MAP amplitudes: the exponential prior, its maximiser and what an event gains."""
+"""MAP amplitudes: their prior, the amplitude that maximises the log joint, and what an event gains."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-PER_UNIT = ("event_cost", "typical", "precision", "minimum", "maximum")
+PER_UNIT = ("event_cost", "typical", "precision", "minimum", "maximum")  # may differ between units
 
 
 @dataclass(frozen=True)
 class AmplitudePrior:
-    """Exponential prior of amplitudes and the noise it competes with.
+    """Exponential prior of amplitudes, and the variance of the noise.
 
-    A pure exponential prior lets every bump of noise above σ²λ become a spike. Optional parts make it sparse and
+    Under the exponential prior alone every bump of noise above σ²λ is a spike. Optional parts make events sparse and
     keep units apart that differ in size only: a cost in nats that each event must earn (the log prior odds of
-    silence), a normal distribution of each unit's amplitudes about its typical one, and their bounds.
+    silence), a normal distribution of each unit's amplitudes about a typical one, and bounds on the amplitudes.
 
     Attributes
     ----------
     rate : float
-        λ, one over the amplitude.
+        λ, one over the mean amplitude.
     noise_variance : float
         σ².
     event_cost : float or Tensor, shape (K,)
-        Nats by which an event must raise the log joint; a²/2σ² admits amplitudes above a. 0 is the plain
-        exponential prior.
+        Nats that an event costs; a²/2σ² admits amplitudes above a, 0 is the plain exponential prior.
     minimum : float or Tensor, shape (K,)
-        Events that would be smaller are not admitted.
+        An event that would be smaller is no event.
     maximum : float or Tensor, shape (K,)
-        Events that would be larger are cut to it.
+        An event that would be larger has this amplitude.
     typical, precision : float or Tensor, shape (K,)
-        A and π, one over the variance of the unit's amplitudes; with π = 0 nothing is typical.
+        Mean A and precision π, one over the variance, of the normal distribution of the unit's amplitudes; with π = 0
+        there is none.
     """
 
     rate: float = 0.0
@@ -52,7 +52,7 @@ class AmplitudePrior:
 
 
 def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:
-    """Return the amplitudes that maximise the log joint where the scores are μ.
+    """Return the amplitudes that maximise the log joint, given the scores.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:
     Returns
     -------
     Tensor, shape (..., K)
-        max(0, (μ − σ²λ + σ²π A) / (1 + σ²π)); 0 where that is below the unit's minimum, the unit's maximum where it
-        is above.
+        max(0, (μ − σ²λ + σ²π A) / (1 + σ²π)); 0 where that is below the unit's minimum, and the unit's maximum where
+        it is above that.
     """
     precision = prior.noise_variance * prior.precision
     amplitudes = (scores - prior.noise_variance * prior.rate + precision * prior.typical) / (1 + precision)
@@ -76,7 +76,7 @@ def map_amplitudes(scores: Tensor, prior: AmplitudePrior) -> Tensor:
 
 
 def map_gain(scores: Tensor, amplitudes: Tensor, prior: AmplitudePrior) -> Tensor:
-    """Return by how much an event of amplitude a raises the log joint over no event.
+    """Return the gain: by how much an event of amplitude a raises the log joint over no event.
 
     Parameters
     ----------
@@ -96,15 +96,28 @@ def map_gain(scores: Tensor, amplitudes: Tensor, prior: AmplitudePrior) -> Tenso
 
 
 def least_scores(prior: AmplitudePrior, like: Tensor) -> Tensor:
-    """Return the scores above which an event gains, shape () or (K,), with device and dtype of another tensor.
+    """Return the scores above which an event gains.
 
     The gain of the best amplitude rises with the score. With p = σ²π it is zero where the score less σ²λ is
-    √((1 + p) (2σ² cost + p A²)) − p A, or, if amplitudes end below that, where the largest one is worth its cost.
+    √((1 + p) (2σ² cost + p A²)) − p A. If the best amplitude there is above the maximum, it is zero where an event of
+    the maximum gains nothing. And no event gains whose best amplitude is below the minimum.
+
+    Parameters
+    ----------
+    prior : AmplitudePrior
+        Prior and noise.
+    like : Tensor
+        Gives the device and dtype of the scores.
+
+    Returns
+    -------
+    Tensor, shape () or (K,)
+        Least scores, of each unit if the prior differs between units.
     """
     cost, typical, precision, minimum, maximum = (
         torch.as_tensor(getattr(prior, name), dtype=like.dtype, device=like.device) for name in PER_UNIT
     )
-    cost, precision = prior.noise_variance * cost, prior.noise_variance * precision
+    cost, precision = prior.noise_variance * cost, prior.noise_variance * precision  # σ² cost and p
     pull = precision * typical
     unbounded = ((1 + precision) * (2 * cost + pull * typical)).sqrt() - pull
     bounded = (cost + precision * (maximum - typical) ** 2 / 2) / maximum + maximum / 2
@@ -113,7 +126,7 @@ def least_scores(prior: AmplitudePrior, like: Tensor) -> Tensor:
 
 
 def separated_maxima(gain: Tensor, separation: int) -> Tensor:
-    """Return the times of positive local maxima that lie at least `separation` samples apart, best first kept.
+    """Return the times of positive local maxima at least `separation` samples apart, the highest chosen first.
 
     Parameters
     ----------
@@ -125,8 +138,8 @@ def separated_maxima(gain: Tensor, separation: int) -> Tensor:
     Returns
     -------
     Tensor, shape (E,), int64
-        Times, ascending. As ``scipy.signal.find_peaks(gain, height=0, distance=separation)``, except that the two
-        ends count as maxima too.
+        Times, ascending. They are those of ``scipy.signal.find_peaks(gain, height=0, distance=separation)``, but the
+        two ends may be maxima, too, and a plateau is one at its first sample.
     """
     left = torch.cat([gain.new_full((1,), -math.inf), gain[:-1]])
     right = torch.cat([gain[1:], gain.new_full((1,), -math.inf)])

@@ -1,4 +1,4 @@
-"""Cyclic coordinate ascent: for each unit its amplitudes, then its template, all else held."""
+"""Cyclic coordinate ascent: the amplitudes of each unit, then its template, while all else is held."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .templates import LowRankTemplates, update_templates
 def sweep(
     recording: Tensor, events: Events, templates: LowRankTemplates, prior: AmplitudePrior
 ) -> tuple[Events, LowRankTemplates]:
-    """Visit every unit once: a_k, then W_k, each maximising the log joint with the others held.
+    """Return events and templates after one visit to every unit: a_k, then W_k maximises the log joint.
 
-    The new spike times of a unit are local maxima of its gain at least D samples apart, chosen best first; where
-    the old times, with amplitudes fitted anew, gain more, they stay. So the log joint never falls if the events of
-    each unit lie at least D samples apart when the sweep begins.
+    The new times of a unit's events are local maxima of its gain at least D samples apart, the highest chosen first. If
+    the old times gain more, with amplitudes fitted anew, they stay. So the log joint never falls if the events of each
+    unit lie at least D samples apart when the sweep begins.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def sweep(
         own = left_over + synthesize(old._replace(units=0 * old.units), template, recording.shape[1])
 
         mu = scores(own, template)[0]  # T-D+1
-        amplitudes = map_amplitudes(mu, prior_of_unit := prior.select(unit))
+        prior_of_unit = prior.select(unit)
+        amplitudes = map_amplitudes(mu, prior_of_unit)
         gain = map_gain(mu, amplitudes, prior_of_unit)
         times = separated_maxima(gain, num_template_samples)
         kept = old.times[gain[old.times] > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -25,20 +26,24 @@ class Events(NamedTuple):
     times: Tensor
     units: Tensor
     amplitudes: Tensor
-    shifts: Tensor = None  # type: ignore[assignment]  # whoever reads shifts has those of `pursue`, which are there
+    shifts: Tensor = None  # type: ignore[assignment]  # code that reads shifts is only given events that have them
 
     @property
     def on_whole_samples(self) -> bool:
-        """Whether there are no shifts."""
+        """Whether the events have no sub-sample shifts."""
         return self.shifts is None
 
     def select(self, mask: Tensor) -> Events:
-        """Return some of the events."""
+        """Return some of the events, given a mask or indices."""
         return Events(*(field if field is None else field[mask] for field in self))
 
-    def in_bank(self, num_units: int) -> Events:
-        """Return the same events with whole-sample times and the templates of ``shift_bank(templates)``.
+    def and_also(self, others: Events) -> Events:
+        """Return these events and then others; all have shifts."""
+        return Events(*(torch.cat(fields) for fields in zip(self, others, strict=True)))
 
-        The bank, J×K×N×D, is taken as J·K templates: flatten its first two axes.
+    def in_bank(self, num_units: int) -> Events:
+        """Return the same events on whole samples, as those of the J·K templates of ``shift_bank(templates)``.
+
+        The bank has the shape (J, K, N, D); flatten its first two axes to have the templates in this order.
         """
         return Events(self.times, self.shifts * num_units + self.units, self.amplitudes)

@@ -1,19 +1,19 @@
-"""What a trace of calcium says of the spikes that networks estimate: its own kinetics, and their posterior.
+"""What a trace of calcium says about the spikes that networks estimate: its kinetics, and the posterior of the spikes.
 
-A network knows the indicators that it was trained on; a trace knows its own. In bins of 40 ms, a trace y is ::
+A network knows the indicators that it was trained on, and a trace shows its own. In bins of 40 ms, a trace y is ::
 
     y(t) = a Σ_u h(t - u) s(u) + n(t),    h(t) ∝ exp(-t/τ_decay) - exp(-t/τ_rise),    n ~ noise of spectrum S
 
-with s(u) the spikes in bin u, of which the network says that they are r(u) on average. The two time constants, the
-height a and S are those under which a h * r explains most of y. Then, with the mean and the variance of Poisson's
-distribution as a prior, and an error of the model that is a part of the transient itself, ::
+with s(u) the spikes in bin u. Networks expect r(u) spikes there. The two time constants, the height a and S are those
+with which a h * r explains most of y. Then, with the mean and the variance of a Poisson distribution as a prior, and an
+error of the model that is a part m of the transients themselves, ::
 
     s ~ N(r, diag(r + ε)),    y | s ~ N(a h * s, S + diag((m a h * r)²))
 
-has a posterior mean, the solution of linear equations. It is sharper than r where light rises steeply, larger where it
-rises more than is expected of r, and r where y is too noisy to tell. The networks have seen y, too, and cells that
-light does not rise for as the model says; so the two are pooled, each with the weight 1/2 (C. Genest, J. V. Zidek,
-"Combining probability distributions", Statistical Science 1, 1986).
+and the posterior mean of s solves linear equations. It is sharper than r where light rises steeply, larger where light
+rises more than r makes expect, and r where y is too noisy to tell. Networks have seen y, too, and they have seen cells
+whose light does other things than the model allows for. So the two are pooled, each with the weight 1/2 (C. Genest,
+J. V. Zidek, "Combining probability distributions", Statistical Science 1, 1986).
 """
 
 from __future__ import annotations
@@ -23,35 +23,38 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
+from scipy.sparse.linalg import LinearOperator, cg
+
+from .traces import noise_spectrum, without_trend
 
 RISES_S = (0.001, 0.02, 0.04, 0.08, 0.15, 0.3)
 DECAYS_S = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.5)
 BIN_S = 0.04
-PADDED_S = 4.0  # at the end, so that the transform's circle does not close
-DRIFT_HZ = 0.05  # slower changes are noise, at first
-SEGMENT_S = 20.0  # of the noise spectrum
-BAND_HZ = (1.0, 3.0)  # in which every recording shows its noise; slow ones show none above
-FLOOR = 0.5  # of the noise there, is assumed everywhere
-ROUNDS = 3
-SHORTEST_S = 10.0  # from which kinetics are learnt
-FEWEST = 3.0  # spikes likewise
+PADDED_S = 4.0  # zeros after the trace, so that transients at its end do not wrap around to its beginning
+DRIFT_HZ = 0.05  # before the noise spectrum is known, slower changes are taken for noise
+SEGMENT_S = 20.0  # length of the segments of which the noise spectrum is the mean
+BAND_HZ = (1.0, 3.0)  # band in which every recording shows its noise; slow ones show none above
+FLOOR = 0.5  # least noise at any frequency, relative to that in the band
+ROUNDS = 3  # of kinetics, then noise
+SHORTEST_S = 10.0  # shortest trace from which kinetics are learnt
+FEWEST = 3.0  # fewest spikes from which they are
 MISFIT = 0.15  # m
 QUIET = 1e-3  # ε, spikes per bin
-KEPT = 0.1  # of the networks' rate is left at least, so that bins keep their order
-ITERATIONS, PRECISION = 40, 1e-4
+KEPT = 0.1  # least posterior mean, relative to the prior's, so that bins keep the order of their rates
+ITERATIONS, PRECISION = 40, 1e-4  # most steps of conjugate gradients, and the relative residual at which they end
 
 
 class Kinetics(NamedTuple):
-    """How light follows spikes in a trace.
+    """How light follows spikes in a trace, and its noise.
 
     Attributes
     ----------
     rise_s, decay_s : float
-        Time constants.
-    response : np.ndarray, shape (F,)
-        Transform of what a spike adds to the trace, at the frequencies of `padded` bins.
+        Time constants, s.
+    response : np.ndarray, shape (F,), complex
+        Fourier transform of what a spike adds to the trace, a h, at the frequencies of `padded` bins.
     noise : np.ndarray, shape (F,)
-        Variance of a bin's noise at each frequency; the same at all if it is white.
+        Spectrum S: the variance of a bin's noise at each frequency.
     """
 
     rise_s: float
@@ -61,21 +64,21 @@ class Kinetics(NamedTuple):
 
 
 def refined_rate(trace: np.ndarray, rates: np.ndarray, sampling_frequency: float) -> np.ndarray:
-    """Let a trace of calcium refine the rates that networks estimate.
+    """Return the rate that networks estimate of the spikes in a trace of calcium, refined by the trace itself.
 
     Parameters
     ----------
     trace : np.ndarray, shape (T,)
         Fluorescence or ΔF/F.
     rates : np.ndarray, shape (M, T)
-        Spikes per second, by M networks. Their mean is the prior; the posterior is pooled with the first.
+        Spikes per second, by M networks. Their mean is the prior; the posterior mean is pooled with the first.
     sampling_frequency : float
-        Of both, in Hz.
+        Sampling frequency of both, Hz.
 
     Returns
     -------
     np.ndarray, shape (T,), float32
-        Spikes per second, as many in all as by the first network. It is the first network's rate where the trace is
+        Spikes per second, as many in all as by the first network. It is the rate of the first network if the trace is
         constant, shorter than ten seconds, or has less than three spikes.
     """
     first, size = rates[0], max(1, round(BIN_S * sampling_frequency))
@@ -90,45 +93,45 @@ def refined_rate(trace: np.ndarray, rates: np.ndarray, sampling_frequency: float
     y = levelled(y, max(1, round(1 / per_bin)))
     posterior = posterior_mean(y, prior, fit_kinetics(y, prior, per_bin), per_bin)
     own = binned[0] * per_bin
-    change = np.sqrt(np.maximum(posterior, KEPT * prior) / np.where(own > 0, own, np.inf))
+    change = np.sqrt(np.maximum(posterior, KEPT * prior) / np.where(own > 0, own, np.inf))  # pooled rate / own rate
     refined = first * np.pad(np.repeat(change, size), (0, len(trace) - num_bins * size), mode="edge")
     return (refined * (first.sum(dtype="float64") / refined.sum(dtype="float64"))).astype("float32")
 
 
 def levelled(y: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return a trace less the line between the means of so many bins at either end, in its standard deviations."""
-    y = y - np.linspace(y[:num_bins].mean(), y[-num_bins:].mean(), len(y))
+    """Return a trace without trend, see `without_trend`, in units of its standard deviation, shape (T,)."""
+    y = without_trend(y, num_bins)
     return y / max(y.std(), np.finfo(float).tiny)
 
 
 def padded(num_bins: int, bin_s: float) -> int:
-    """Return the length that so many bins are padded to."""
+    """Return the length to which so many bins are padded for Fourier transforms."""
     return next_fast_len(num_bins + round(PADDED_S / bin_s), real=True)
 
 
 def fit_kinetics(y: np.ndarray, rate: np.ndarray, bin_s: float) -> Kinetics:
-    """Return the kinetics and the noise under which spikes explain most of a trace.
+    """Return the kinetics and the noise with which spikes explain most of a trace, by generalised least squares.
 
     Parameters
     ----------
     y : np.ndarray, shape (T,)
-        The trace, levelled.
+        The trace in bins, `levelled`.
     rate : np.ndarray, shape (T,)
         Expected spikes in each bin.
     bin_s : float
-        Duration of a bin.
+        Duration of a bin, s.
 
     Returns
     -------
     Kinetics
-        Of all pairs of `RISES_S` and `DECAYS_S`; the height is not negative.
+        The best of all pairs of `RISES_S` and `DECAYS_S`; the height is not negative.
     """
     length = padded(len(y), bin_s)
     constants, responses = transients(length, bin_s)
     frequencies = rfftfreq(length, bin_s)
     light, explained = rfft(y, length), responses * rfft(rate, length)  # F, kinetics×F
     drift = np.maximum(frequencies / DRIFT_HZ, 0.03) ** 4
-    noise = (1 + drift) / drift
+    noise = (1 + drift) / drift  # white above DRIFT_HZ, steep below
     for _ in range(ROUNDS):
         agreement = (explained.conj() * (light / noise)).real.sum(axis=1)
         power = (np.abs(explained) ** 2 / noise).sum(axis=1)
@@ -141,9 +144,9 @@ def fit_kinetics(y: np.ndarray, rate: np.ndarray, bin_s: float) -> Kinetics:
 
 @lru_cache(maxsize=4)
 def transients(length: int, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of time constants, rise and decay, and the transform of each one's transient, shape (pairs, F).
+    """Return pairs of time constants, rise and decay, s, and the Fourier transforms of h for each, shape (pairs, F).
 
-    A spike may be anywhere in its bin, and the light of a bin is its mean.
+    Transients are averaged over the bin of their spike, which may be anywhere in it, and over the bins of the trace.
     """
     pairs = np.array([(rise, decay) for rise in RISES_S for decay in DECAYS_S if rise < decay])
     frequencies = rfftfreq(length, bin_s)
@@ -152,12 +155,9 @@ def transients(length: int, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spectrum(left: np.ndarray, frequencies: np.ndarray, bin_s: float) -> np.ndarray:
-    """Return the spectrum of noise by Welch's method, nowhere far below what it is from 1 to 3 Hz."""
+    """Return the spectrum of noise at some frequencies (F,), but at least half of what it is from 1 to 3 Hz."""
     num_bins = min(round(SEGMENT_S / bin_s), len(left)) // 2 * 2
-    window = np.hanning(num_bins + 1)[:-1]
-    pieces = np.lib.stride_tricks.sliding_window_view(left, num_bins)[:: num_bins // 2] * window
-    power = np.mean(np.abs(rfft(pieces)) ** 2, axis=0) / (window @ window)
-    power = np.interp(frequencies, rfftfreq(num_bins, bin_s), power)
+    power = np.interp(frequencies, rfftfreq(num_bins, bin_s), noise_spectrum(left, num_bins, centred=False))
     return np.maximum(power, FLOOR * in_band(power, frequencies) + np.finfo(float).tiny)
 
 
@@ -167,11 +167,24 @@ def in_band(power: np.ndarray, frequencies: np.ndarray) -> float:
 
 
 def posterior_mean(y: np.ndarray, rate: np.ndarray, kinetics: Kinetics, bin_s: float) -> np.ndarray:
-    """Return the expected spikes in each bin, given the trace, shape (T,); not negative.
+    """Return the posterior mean of the spikes in each bin, but no less than zero.
 
-    With s = r + V^(1/2) u and V = diag(r + ε), the equations are (1 + V^(1/2) Hᵀ N⁻¹ H V^(1/2)) u = V^(1/2) Hᵀ N⁻¹ (y -
-    H r), which conjugate gradients solve in some tens of steps. The model's error is taken into account by dividing
-    light and transients by its standard deviation.
+    Let H be the convolution with a h, N the covariance of the noise and the model's error, and V = diag(r + ε). With
+    s = r + V^(1/2) u, the equations are (1 + V^(1/2) Hᵀ N⁻¹ H V^(1/2)) u = V^(1/2) Hᵀ N⁻¹ (y - H r). Conjugate
+    gradients solve them in some tens of steps. N⁻¹ is C S⁻¹ C, where C is the certainty of each bin: 1 if no light is
+    expected there, and less the more the model's error exceeds the noise.
+
+    Parameters
+    ----------
+    y, rate, bin_s
+        As for `fit_kinetics`.
+    kinetics : Kinetics
+        Kinetics of the trace.
+
+    Returns
+    -------
+    np.ndarray, shape (T,)
+        Spikes in each bin.
     """
     length, num_bins = padded(len(y), bin_s), len(y)
     response, deviation = kinetics.response, np.sqrt(rate + QUIET)
@@ -180,22 +193,16 @@ def posterior_mean(y: np.ndarray, rate: np.ndarray, kinetics: Kinetics, bin_s: f
         return irfft(rfft(x, length) * by, length)[:num_bins]
 
     expected = filtered(rate, response)
-    usual = in_band(kinetics.noise, rfftfreq(length, bin_s))
-    certainty = 1 / np.sqrt(1 + (MISFIT * expected) ** 2 / usual)
+    typical_noise = in_band(kinetics.noise, rfftfreq(length, bin_s))
+    certainty = 1 / np.sqrt(1 + (MISFIT * expected) ** 2 / typical_noise)
 
     def back(light: np.ndarray) -> np.ndarray:  # V^(1/2) Hᵀ N⁻¹
         return deviation * filtered(certainty * filtered(certainty * light, 1 / kinetics.noise), response.conj())
 
-    right = back(y - expected)
-    u, rest = np.zeros(num_bins), right
-    step, size = rest, rest @ rest
-    least = PRECISION**2 * size
-    for _ in range(ITERATIONS):
-        if size <= least:
-            break
-        image = step + back(filtered(deviation * step, response))
-        length_of_step = size / (step @ image)
-        u, rest = u + length_of_step * step, rest - length_of_step * image
-        size, former = rest @ rest, size
-        step = rest + size / former * step
+    def left_side(u: np.ndarray) -> np.ndarray:
+        return u + back(filtered(deviation * u, response))
+
+    right_side = back(y - expected)
+    matrix = LinearOperator((num_bins, num_bins), left_side, dtype=right_side.dtype)
+    u, _ = cg(matrix, right_side, maxiter=ITERATIONS, atol=PRECISION * np.linalg.norm(right_side))
     return np.maximum(rate + deviation * u, 0)

@@ -1,7 +1,7 @@
 """The pursuit of `dlvolt.deconvolution.pursue` in compiled loops, which touch only what is near an event.
 
-On a CPU this is several times as fast as tensor operations, which look at all units and all of the time in each round,
-and hardly needs the interpreter's lock. `dlvolt.deconvolution.pursuit` has the same in tensor operations, for CUDA.
+On a CPU this is several times as fast as tensor operations, which look at all units at all times in each round, and it
+hardly holds the interpreter's lock. `dlvolt.deconvolution.pursuit` has the same in tensor operations, for CUDA.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 from .events import Events
 from .loops import compiled, compiled_for_sums
 
-REACH = 2  # samples that an event may move when those beside it are known
-NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations: amplitudes are known to within one, and may be off by so little
-FEW = 1024  # events that there is room for at first
+REACH = 2  # samples by which an event may move when it is maximised
+NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations; an event whose amplitude alone changes, by less, is left as it is
+FEW = 1024  # events for which there is room at first
 
 
-# Numba's cache on disk refers to the next three classes by name: it fails to load where one is renamed or removed.
+# Numba's cache on disk refers to the next three classes by name, so it fails to load if one is renamed or removed.
 
 
 class Prior(NamedTuple):
-    """`AmplitudePrior` as arrays, each of shape (K,), and the least scores that gain."""
+    """`AmplitudePrior` with arrays of shape (K,), and `least_scores`, the scores above which an event gains."""
 
     rate: float
     noise_variance: float
@@ -36,7 +36,7 @@ class Prior(NamedTuple):
 
 
 class Correlations(NamedTuple):
-    """What events of a unit add to the scores of others, see `PreparedTemplates`, and the kernels of the shifts."""
+    """The arrays of `PreparedTemplates`, whose correlations are the bank here, and the `interpolation_kernels`."""
 
     near: np.ndarray
     pairs: np.ndarray
@@ -47,7 +47,7 @@ class Correlations(NamedTuple):
 
 
 class EventTable(NamedTuple):
-    """Events and, for those of each cell, a chain: `following` has the next one, -1 at the end."""
+    """Events, those of each cell chained: `following` has the index of the next event of the cell, -1 at the end."""
 
     times: np.ndarray
     units: np.ndarray
@@ -58,42 +58,42 @@ class EventTable(NamedTuple):
 
     @classmethod
     def room(cls, num_events: int, dtype: np.dtype) -> EventTable:
-        """Make room for events."""
+        """Return a table of zeros with room for so many events."""
         of_each = (np.int64, np.int64, np.int64, dtype, np.bool_, np.int64)
         return cls(*(np.zeros(num_events, each) for each in of_each))
 
     def select(self, which: np.ndarray | slice) -> EventTable:
-        """Return some of the events."""
+        """Return some of the events, copied if they are given by indices or a mask."""
         return EventTable(*(each[which] for each in self))
 
     def with_room(self, num_events: int) -> EventTable:
-        """Return the events with room for so many."""
+        """Return the table with room for so many events, larger than it has to be if it must grow."""
         if num_events <= len(self.times):
             return self
         return EventTable(*(np.concatenate([each, np.zeros(num_events, each.dtype)]) for each in self))
 
 
 class LocalPursuit:
-    """The state of a pursuit: scores of what is left, the events, and what each cell offers.
+    """The state of a pursuit: the scores of what is left, the events, and what each cell offers.
 
-    Time is cut into bins of D samples, the first and the last of them empty. A cell is a unit in a bin; it offers its
-    largest doubtful event to be maximised, else its best new event to be taken. It has its turn when no rival offers
-    more in its own bin or the two beside it. All cells that have their turn do so in the same round.
+    Time is cut into bins of D samples, the first and the last of them empty. A cell is a unit in a bin. It offers its
+    largest doubtful event to be maximised or, if it has none, its best new event to be taken. It has its turn when no
+    rival offers more in the same bin or the two beside it. All cells that have their turn in a round have it together.
 
     Parameters
     ----------
     mu : np.ndarray, shape (K, bins · D)
-        Scores; sample t of the recording is t + D here. Becomes the scores of what is left.
+        Scores; sample t of the recording is t + D here. Overwritten by the scores of what is left.
     prior : Prior
-        Of the K units.
+        Prior of the K units.
     correlations : Correlations
-        Of the templates.
+        Correlations of their templates.
     num_times : int
-        Samples at which events may be.
+        Number of samples, from D on, at which events may begin.
     separation : int
         Events of one unit lie at least so many samples apart.
     most_turns : int
-        How often the units that share channels with one may have their turn in one bin, all together.
+        How often a unit and those that share channels with it may have their turn in a bin, all together.
     """
 
     def __init__(
@@ -105,27 +105,27 @@ class LocalPursuit:
         separation: int,
         most_turns: int,
     ) -> None:
-        width, num_units = (correlations.bank.shape[2] + 1) // 2, len(mu)
-        cells = mu.shape[1] // width, num_units
+        width = (correlations.bank.shape[2] + 1) // 2
+        cells = mu.shape[1] // width, len(mu)  # bins×K
         self.mu, self.prior, self.correlations, self.width = mu, prior, correlations, width
         self.separation, self.most_turns = separation, most_turns
         self.blocked = np.ones(mu.shape, dtype=bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
-        self.occupied = self.blocked.astype("int8")  # events of the unit that are less than the separation away
-        self.turns = np.zeros(cells, dtype="int64")  # that units near one have had
-        self.gains, self.samples = np.zeros(cells, mu.dtype), np.zeros(cells, dtype="int64")  # the best new events
-        self.rescored = np.ones(cells, dtype=bool)  # since these were looked for
+        self.occupied = self.blocked.astype("int8")  # there 1, elsewhere the unit's events nearer than the separation
+        self.turns = np.zeros(cells, dtype="int64")  # turns that the unit and those near it have had
+        self.gains, self.samples = np.zeros(cells, mu.dtype), np.zeros(cells, dtype="int64")  # of the best new events
+        self.rescored = np.ones(cells, dtype=bool)  # whether scores have changed since these were looked for
         self.offers, self.offered = np.zeros(cells), np.full(cells, -1)  # how much, and which event; -1 for a new one
         self.touched = np.ones(len(self.turns), dtype=bool)  # bins in which something has changed in this round
         self.events, self.num_events = EventTable.room(FEW, mu.dtype), 0
-        self.first = np.full(cells, -1)  # of the events of each cell
-        self.won = np.zeros((mu.size // width, 2), dtype="int64")
+        self.first = np.full(cells, -1)  # index of the first event of each cell, where its chain begins
+        self.won = np.zeros((mu.size // width, 2), dtype="int64")  # room for the cells (bin, unit) that have their turn
 
     def next_round(self) -> bool:
         """Give their turn to all cells that come first among their rivals; return whether there were any."""
-        events, cells = self.events, (self.touched, self.turns)
-        look(*cells, self.most_turns, self.rescored, self.mu, self.blocked, self.prior, self.gains, self.samples)
-        offer(*cells, self.most_turns, self.first, events, self.gains, self.offers, self.offered)
+        turns = (self.touched, self.turns, self.most_turns)
+        look(*turns, self.rescored, self.mu, self.blocked, self.prior, self.gains, self.samples)
+        offer(*turns, self.first, self.events, self.gains, self.offers, self.offered)
         num_won = choose(self.touched, self.offers, self.correlations.rivals, self.won)
         self.touched[:] = False
         if num_won == 0:
@@ -136,9 +136,9 @@ class LocalPursuit:
         offered = self.offered[bins, units]
         moved = self._maximise(offered[offered >= 0])
         taken = self._take(units[offered < 0], self.samples[bins, units][offered < 0])
+        marks = (self.gains, self.rescored, self.touched)
         for before, after in (moved, taken):
-            cells = (self.gains, self.rescored, self.touched)
-            explain_away(before, after, self.mu, self.prior.least, self.correlations, *cells)
+            explain_away(before, after, self.mu, self.prior.least, self.correlations, *marks)
         return True
 
     def doubt_all(self) -> None:
@@ -147,14 +147,14 @@ class LocalPursuit:
         self.touched[:] = True
 
     def found(self) -> Events:
-        """Return the events, in the time of the scores."""
+        """Return the events, at samples of the scores."""
         alive = self.events.select(self.events.amplitudes > 0)
         return Events(*map(torch.from_numpy, (alive.times, alive.units, alive.amplitudes, alive.shifts)))
 
     def _maximise(self, which: np.ndarray) -> tuple[EventTable, EventTable]:
-        """Maximise events, all others held; return those that change as they were before and as they are after.
+        """Maximise events while all others are held; return those that change as they were before and are after it.
 
-        The events that have their turn in one round are all maximised before any is moved.
+        All events that have their turn in a round are maximised before any is moved.
         """
         old, new = self.events.select(which), self.events.select(which)
         maximise(new, self.mu, self.occupied, self.prior, self.correlations, self.separation)
@@ -167,7 +167,7 @@ class LocalPursuit:
         return old, new
 
     def _take(self, units: np.ndarray, times: np.ndarray) -> tuple[EventTable, EventTable]:
-        """Take new events, and doubt those beside them; return them as `_maximise` does, of amplitude 0 before."""
+        """Take new events, and doubt those beside them; return them as `_maximise` does, with amplitude 0 before."""
         new = slice(self.num_events, self.num_events + len(units))
         self.events = self.events.with_room(new.stop)
         self.num_events = new.stop
@@ -190,7 +190,7 @@ def look(
     gains: np.ndarray,
     samples: np.ndarray,
 ) -> None:
-    """Find the best new event of the cells whose scores have changed."""
+    """Find the best new event of each cell whose scores have changed: its gain, 0 if there is none, and its sample."""
     width = mu.shape[1] // len(touched)
     for time_bin in range(len(touched)):
         if touched[time_bin]:
@@ -201,7 +201,7 @@ def look(
                     if turns[time_bin, unit] < most_turns:
                         sample = _highest(mu[unit], blocked[unit], time_bin * width, width, prior.least[unit])
                         if sample >= 0:
-                            score = np.float64(mu[unit, sample])  # compiled once
+                            score = np.float64(mu[unit, sample])  # so that _amplitude is compiled for one type
                             gains[time_bin, unit] = _gain(score, _amplitude(score, unit, prior), unit, prior)
                             samples[time_bin, unit] = sample
 
@@ -217,7 +217,11 @@ def offer(
     offers: np.ndarray,
     offered: np.ndarray,
 ) -> None:
-    """Find what the cells in touched bins offer: their largest doubtful event or else their best new one."""
+    """Find what the cells in touched bins offer: their largest doubtful event or else their best new one.
+
+    Offers rise with the amplitude of a doubtful event, from 1 to 2, or with the gain of a new one, from 0 to 1. So all
+    doubtful events come before all new ones. Events of a cell that has had `most_turns` are no longer doubtful.
+    """
     for time_bin in range(len(touched)):
         if touched[time_bin]:
             for unit in range(turns.shape[1]):
@@ -230,7 +234,7 @@ def offer(
                         doubtful = event
                     event = events.following[event]
                 offered[time_bin, unit] = doubtful
-                if doubtful >= 0:  # comes before all that are new, so is offered at more than 1
+                if doubtful >= 0:
                     amplitude = events.amplitudes[doubtful]
                     offers[time_bin, unit] = 1 + amplitude / (1 + amplitude)
                 else:
@@ -242,7 +246,7 @@ def offer(
 def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.ndarray) -> int:
     """Find the cells (bin, unit) that come first among their rivals; return how many there are.
 
-    Only in touched bins and beside them: elsewhere nothing has changed since nobody came first.
+    It is enough to look in touched bins and beside them: elsewhere no cell came first before, and nothing has changed.
     """
     num_won = 0
     for time_bin in range(1, len(touched) - 1):
@@ -256,7 +260,7 @@ def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.
 
 @compiled
 def count_turns(bins: np.ndarray, units: np.ndarray, correlations: Correlations, turns: np.ndarray) -> None:
-    """Count the turns of cells for all units near theirs."""
+    """Count the turns of cells for all units near the units of these cells."""
     no_pair = correlations.bank.shape[1] - 1
     for index in range(len(bins)):
         for place in range(correlations.near.shape[1]):
@@ -274,10 +278,10 @@ def maximise(
     correlations: Correlations,
     separation: int,
 ) -> None:
-    """Move each event to the time and shift at which it gains most, all others held; amplitude 0 if it gains nothing.
+    """Give each event the time, shift and amplitude at which it gains most, all others held; 0 if it gains nothing.
 
-    Another event of the unit may move in the same round, so neither moves to where it would be close to the other if
-    both moved as far as they can.
+    Another event of the unit may come as far towards this one in the same round. So an event moves by a step only if at
+    twice the step it would keep the separation from others.
     """
     kernels, own = correlations.kernels, correlations.own
     half_width = kernels.shape[1] // 2
@@ -289,7 +293,7 @@ def maximise(
             without[sample] += events.amplitudes[index] * own[shift, unit, sample]
         best = -np.inf
         for step in range(-REACH, REACH + 1):
-            others = occupied[unit, time + 2 * step] - (2 * abs(step) < separation)
+            others = occupied[unit, time + 2 * step] - (2 * abs(step) < separation)  # less the event itself
             if step == 0 or others <= 0:
                 score, where = _best_shift(without, step + REACH + half_width, kernels)
                 if score > best:
@@ -308,7 +312,7 @@ def move(
     separation: int,
     width: int,
 ) -> None:
-    """Put new events in the place of old ones, and take those of amplitude 0 out."""
+    """Put new events in the place of old ones, and take those of amplitude 0 out of the chains of their cells."""
     for index in range(len(which)):
         event, unit, time = which[index], new.units[index], new.times[index]
         _occupy(occupied, unit, events.times[event], separation, -1)
@@ -335,7 +339,7 @@ def take(
     correlations: Correlations,
     separation: int,
 ) -> None:
-    """Give new events their amplitude and shift, and doubt those of rivals beside them, and them if there are such."""
+    """Give new events their shift and amplitude; doubt events of rivals beside them, and them if there are such."""
     width = mu.shape[1] // len(touched)
     for new in range(start, stop):
         time, unit = events.times[new], events.units[new]
@@ -366,9 +370,11 @@ def explain_away(
     rescored: np.ndarray,
     touched: np.ndarray,
 ) -> None:
-    """Subtract from the scores of all units near their own what events add after, rather than before, they change.
+    """Subtract what events add to the scores of units near theirs after a change, and put back what they added before.
 
-    Cells that offer a new event, or have scores now that gain, are marked, to be looked at again. Most are not.
+    An event that stays at its time changes the same scores twice, which is done in one step; one that moves changes
+    those about its new time, then those about its old one. Cells in which a new event gained before or gains now are
+    marked, to be looked at again. Most cells are not.
     """
     near, pairs, bank = correlations.near, correlations.pairs, correlations.bank
     no_pair, width, nothing = bank.shape[1] - 1, (bank.shape[2] + 1) // 2, mu.dtype.type(0)
@@ -417,8 +423,8 @@ def _gain(score: float, amplitude: float, unit: int, prior: Prior) -> float:
 
 @compiled
 def _highest(mu: np.ndarray, blocked: np.ndarray, start: int, width: int, least: float) -> int:
-    """Return where the highest score above the least is, of samples that are not blocked; -1 if there is none."""
-    if _maximum(mu, start, width) <= least:  # as in most cells
+    """Return the sample with the highest score above the least that is not blocked, or -1 if there is none."""
+    if _maximum(mu, start, width) <= least:  # in most cells
         return -1
     best, place = least, -1
     for sample in range(start, start + width):
@@ -429,6 +435,7 @@ def _highest(mu: np.ndarray, blocked: np.ndarray, start: int, width: int, least:
 
 @compiled_for_sums
 def _maximum(values: np.ndarray, start: int, width: int) -> float:
+    """Return the largest of some values, faster than ``max``, as comparisons are reordered."""
     largest = values[start]
     for sample in range(start, start + width):
         largest = max(largest, values[sample])
@@ -437,7 +444,7 @@ def _maximum(values: np.ndarray, start: int, width: int) -> float:
 
 @compiled
 def _comes_first(offers: np.ndarray, rivals: np.ndarray, time_bin: int, unit: int) -> bool:
-    """Tell whether no rival offers more in the same bin or those beside it; of equals the first comes first."""
+    """Return whether a cell comes before its rivals in the same bin and those beside it, in the order of `_winners`."""
     own = offers[time_bin, unit]
     for index in range(rivals.shape[1]):
         rival = rivals[unit, index]
@@ -451,7 +458,7 @@ def _comes_first(offers: np.ndarray, rivals: np.ndarray, time_bin: int, unit: in
 
 @compiled
 def _best_shift(mu: np.ndarray, time: int, kernels: np.ndarray) -> tuple[float, int]:
-    """Return the highest score between the samples about a time, by interpolation, and its sub-sample shift."""
+    """Return the highest score at the sub-sample shifts of a time, by interpolation, and its shift."""
     half_width = kernels.shape[1] // 2
     best, best_shift = -np.inf, 0
     for shift in range(len(kernels)):
@@ -465,6 +472,7 @@ def _best_shift(mu: np.ndarray, time: int, kernels: np.ndarray) -> tuple[float, 
 
 @compiled
 def _occupy(occupied: np.ndarray, unit: int, time: int, separation: int, sign: int) -> None:
+    """Count an event in `occupied` (sign 1), or no longer (sign -1)."""
     for sample in range(time - separation + 1, time + separation):
         occupied[unit, sample] += sign
 
@@ -483,7 +491,7 @@ def _unlink(event: int, first: np.ndarray, events: EventTable, time_bin: int, un
 
 @compiled_for_sums
 def _subtract(added: float, new: np.ndarray, removed: float, old: np.ndarray, scores: np.ndarray) -> float:
-    """Subtract one correlation from scores and add another; return the highest score of what is left."""
+    """Add `removed` times the old correlation to scores, subtract `added` times the new one; return the highest."""
     highest = scores.dtype.type(-np.inf)
     for lag in range(len(scores)):
         score = scores[lag] + removed * old[lag] - added * new[lag]

@@ -1,4 +1,4 @@
-"""Units are local: what is done for those that share channels only grows with their number, not its square."""
+"""Units are local: work that is done only for units that share channels grows with their number, not its square."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ def neighbours(uses: Tensor) -> list[Tensor]:
 
 
 def padded(near: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return neighbours as a table, rows that are shorter filled up with the row itself, and numbers of their pairs.
+    """Return neighbours as a table and the numbers of the pairs of a row and its neighbour.
+
+    Parameters
+    ----------
+    near : list of Tensor
+        `neighbours` of each of K rows.
 
     Returns
     -------
     table : Tensor, shape (K, P), int64
-        Neighbours.
+        Neighbours; rows that have fewer than P are filled up with the row itself.
     pairs : Tensor, shape (K, P), int64
-        Numbers from 0 to Q - 1, row by row; and Q where the table is filled up.
+        Numbers from 0 to Q - 1, row by row, and Q where the table is filled up.
     """
     table = pad_sequence(near, batch_first=True, padding_value=-1)
     is_pair = table >= 0
@@ -41,22 +46,22 @@ def padded(near: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def blocks(uses: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Group rows that have columns in common.
+    """Return rows in blocks, chosen so that the rows of a block use few columns together.
 
     Parameters
     ----------
     uses : Tensor, shape (K, N), bool
         Which rows use which columns.
     size : int
-        Rows of a block, less in the last.
+        Number of rows of a block; the last one may have fewer.
 
     Returns
     -------
     list of (Tensor, Tensor)
-        Rows of each block and the columns they use.
+        Rows of each block, and the columns that any of them uses.
     """
     on_cpu = uses.cpu().numpy()
-    order = reverse_cuthill_mckee(_shared(on_cpu), symmetric_mode=True).astype("int64")  # neighbours stay close
+    order = reverse_cuthill_mckee(_shared(on_cpu), symmetric_mode=True).astype("int64")  # puts neighbours close
     return [
         (
             torch.from_numpy(rows).to(uses.device),
@@ -74,14 +79,14 @@ def local_columns(uses: Tensor, at_least: int = 1) -> tuple[Tensor, Tensor]:
     uses : Tensor, shape (K, N), bool
         Which rows use which columns.
     at_least : int
-        Smallest C, where there are so many columns.
+        Smallest C, if there are so many columns.
 
     Returns
     -------
     columns : Tensor, shape (K, C), int64
-        Those that the row uses, ascending, then others; C is the largest number that a row uses.
+        Columns that the row uses, ascending, then others. C is the largest number that any row uses.
     is_used : Tensor, shape (K, C), bool
-        Whether the row uses them.
+        Whether the row uses the column.
     """
     most = max(int(uses.sum(dim=1).max()), at_least)
     is_used, columns = uses.to(torch.uint8).sort(dim=1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Compiled loops, which on a CPU are several times as fast as tensor operations; compilation is cached."""
+"""Compiled loops, which are several times as fast on a CPU as tensor operations; compiled code is cached on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from numba import njit
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
-compiled_for_sums = njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})  # several samples at a time
+compiled_for_sums = njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})  # adds several samples at once
 
 
 def runs_in_loops(device: torch.device) -> bool:
@@ -19,16 +19,16 @@ def runs_in_loops(device: torch.device) -> bool:
 def sum_products(
     pieces: np.ndarray, starts: np.ndarray, channels: np.ndarray, spectrum: np.ndarray, products: np.ndarray
 ) -> None:
-    """Multiply spectra of pieces of a residual by those of templates, and sum over the channels of each unit.
+    """Multiply spectra of pieces of a residual by those of templates, and sum over the channels that see each unit.
 
     Parameters
     ----------
     pieces : np.ndarray, shape (N, pieces, F), complex
-        Of each channel and piece.
+        Spectrum of each piece on each channel.
     starts, channels, spectrum : np.ndarray, shapes (K + 1,), (Q,) and (Q, F)
         See `Spectra`.
     products : np.ndarray, shape (K, pieces, F), complex
-        Is overwritten.
+        Overwritten by the sums.
     """
     for unit in range(len(starts) - 1):
         for piece in range(pieces.shape[1]):

@@ -62,8 +62,8 @@ def synthesize(
     events : Events
         Times must lie in ``[0, T - D]``.
     templates : LowRankTemplates or Tensor, shape (K, N, D)
-        Template of each unit. Low-rank ones cost only the channels that see the unit; full ones know no shifts, see
-        `Events.in_bank`.
+        Template of each unit. Low-rank templates are added only on the channels that see the unit. Full templates are
+        added on whole samples; `Events.in_bank` turns events with shifts into such.
     num_samples : int
         Length T of the recording.
     num_shifts : int
@@ -88,19 +88,32 @@ def synthesize(
 def residual(
     recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, num_shifts: int = NUM_SHIFTS
 ) -> Tensor:
-    """Return X − A ⊛ W, shape (N, T); see `synthesize`."""
+    """Return the residual X − A ⊛ W, what events leave of a recording.
+
+    Parameters
+    ----------
+    recording : Tensor, shape (N, T)
+        Traces X; left as they are.
+    events, templates, num_shifts
+        As for `synthesize`.
+
+    Returns
+    -------
+    Tensor, shape (N, T)
+        A new tensor; `subtract` overwrites the recording instead.
+    """
     if isinstance(templates, LowRankTemplates):
         return subtract(recording.clone(memory_format=torch.contiguous_format), events, templates, num_shifts)
     return recording - synthesize(events, templates, recording.shape[1])
 
 
 def subtract(recording: Tensor, events: Events, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> Tensor:
-    """Subtract events from a contiguous recording, in place, and return it; see `residual`."""
+    """Subtract events from a contiguous recording, in place, and return it; otherwise as `residual`."""
     return _add(recording, events, templates, -1, num_shifts)
 
 
 def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:
-    """Add events to a contiguous recording, in place, where they are seen."""
+    """Add events times a sign to a contiguous recording, in place, on the channels that see them; return it."""
     if loops.runs_in_loops(recording.device):
         profiles, shifts = _shifted_profiles(events, templates, num_shifts)
         of_events = (events.times, events.units, sign * events.amplitudes, shifts)
@@ -110,7 +123,7 @@ def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: i
     channels = local_columns(templates.support)[0][events.units]  # E×C
     waveforms = event_waveforms(events, templates, channels, num_shifts)
     window = torch.arange(waveforms.shape[2], device=recording.device)
-    samples = (channels * recording.shape[1] + events.times[:, None])[:, :, None] + window  # of the channels in a row
+    samples = (channels * recording.shape[1] + events.times[:, None])[:, :, None] + window  # in the flattened recording
     recording.view(-1).index_add_(0, samples.flatten(), waveforms.flatten(), alpha=sign)
     return recording
 
@@ -118,8 +131,8 @@ def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: i
 def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, prior: AmplitudePrior) -> Tensor:
     """Return log p(X, A | W) up to a constant.
 
-    The Gaussian likelihood plus the log prior of the amplitudes; every event costs ``prior.event_cost`` nats and
-    λ per unit of amplitude.
+    It is the Gaussian log likelihood plus the log prior, in which every event costs ``prior.event_cost`` nats and λ per
+    unit of amplitude. The normal distribution of amplitudes about typical ones is left out.
 
     Parameters
     ----------

@@ -19,12 +19,12 @@ from .scores import Spectra, scores, template_spectra
 from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
-MOST_TURNS = 100  # that units near one have in one bin: neurons take a few, what is no sum of templates would go on
+MOST_TURNS = 100  # in a bin, of units that share channels: neurons take a few, what is no sum of templates never ends
 NEGLIGIBLE_CORRELATION = 0.02  # units correlated less than this at every lag do not compete for an event
 
 
 def cross_correlations(templates: LowRankTemplates) -> Tensor:
-    """Return what a unit event of one template adds to the scores of those that share channels with it.
+    """Return what an event of amplitude 1 of each unit adds to the scores of the units that share channels with it.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def cross_correlations(templates: LowRankTemplates) -> Tensor:
     -------
     Tensor, shape (Q, 2 D - 1)
         c[q, D - 1 + τ] = Σ_n Σ_d w_j[n, d + τ] w_k[n, d], the score of unit k, τ samples after an event of unit j. The
-        pairs q are each unit j with each of its `neighbours` k.
+        Q pairs are each unit j with each of its `neighbours` k.
     """
     spatial, singular_values, temporal = templates
     width, support = temporal.shape[2], templates.support
@@ -54,16 +54,17 @@ class PreparedTemplates(NamedTuple):
 
     Attributes
     ----------
-    near, pairs : Tensor, shape (K, P)
-        Units that share channels with a unit, and the numbers of these pairs, see `padded`.
-    rivals : Tensor, shape (K, P')
-        Those of them that compete with it for an event, itself among them, padded with itself.
+    near, pairs : Tensor, shape (K, P), int64
+        The units that share channels with each unit, and the numbers of these pairs, see `padded`.
+    rivals : Tensor, shape (K, P'), int64
+        Those of them that compete with the unit for an event. The unit itself is among them, and fills up rows.
     correlations : Tensor, shape (J, Q + 1, 2 D - 1)
-        `cross_correlations` of the templates, at every sub-sample shift; the last, of no pair, are zero.
+        `cross_correlations` of the templates at every sub-sample shift. Those of number Q, which fills up rows of
+        `pairs`, are zero.
     own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
-        Those of each unit with itself, in the middle.
+        The correlations of each unit with itself, at the lags at which scores are looked at to maximise an event.
     spectra : Spectra
-        `template_spectra`.
+        `template_spectra` of the templates.
     """
 
     near: Tensor
@@ -75,13 +76,13 @@ class PreparedTemplates(NamedTuple):
 
     @classmethod
     def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
-        """Prepare templates."""
-        rows, width = neighbours(templates.support), templates.temporal.shape[2]
-        near, pairs = padded(rows)
+        """Prepare K templates for pursuits at J = `num_shifts` sub-sample positions."""
+        width = templates.temporal.shape[2]
+        near, pairs = padded(neighbours(templates.support))
         correlations = pad(cross_correlations(templates), (0, 0, 0, 1))
         bank = shift_bank(correlations, num_shifts)
-        itself = (near == torch.arange(len(near), device=near.device)[:, None]).to(torch.uint8).argmax(dim=1)
-        own = bank[:, pairs.gather(1, itself[:, None])[:, 0]]  # J×K×(2D-1)
+        is_itself = near == torch.arange(len(near), device=near.device)[:, None]
+        own = bank[:, pairs[is_itself & (pairs < len(correlations) - 1)]]  # J×K×(2D-1)
         own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
         return cls(
             near=near,
@@ -102,16 +103,20 @@ def pursue(
     prepared: PreparedTemplates | None = None,
     most_turns: int = MOST_TURNS,
 ) -> Events:
-    """Find the events of a recording, best first.
+    """Return the events of a recording, found best first.
 
-    Starting from A = 0, the coordinate a[k, t] with the largest gain in log joint is set to its maximiser and
-    explained away, until no event gains. Where an event is taken, those beside it are maximised once more before
-    anything else is taken there, largest first, in amplitude, time and shift, so that two large spikes that overlap
-    leave nothing that could pass for a third; at the end so is every event. Each event sits at the sub-sample shift
-    of its template that scores highest. Events that cannot influence each other are treated in the same round: time
-    is cut into bins of D samples, and an event has its turn when nothing in its own and the two neighbouring bins of
-    overlapping units comes first. What is not neural may be no sum of any few events, so the number of turns in a bin,
-    counted over units that share channels, is bounded; the work per second of recording is, too.
+    Starting from A = 0, the coordinate a[k, t] with the largest gain in log joint is set to its maximiser, at the
+    sub-sample shift of the template that scores highest. The event is explained away, that is, what it adds to the
+    scores is subtracted from them. This goes on until no event gains.
+
+    When an event is taken, those beside it become doubtful, and so does the event if there are such. Doubtful events
+    are maximised once more, in amplitude, time and shift, the largest first, before another one is taken there. So two
+    large spikes that overlap leave nothing that could pass for a third. At the end every event is maximised once more.
+
+    Events that cannot influence each other are treated in the same round. Time is cut into bins of D samples. A unit
+    has its turn in a bin when no unit that competes with it for events comes before it in this bin or the two beside
+    it. What is not neural may be no sum of a few events, so the number of turns in a bin, counted over units that share
+    channels, is bounded. So is the work per second of recording.
 
     Parameters
     ----------
@@ -128,7 +133,7 @@ def pursue(
     prepared : PreparedTemplates, optional
         ``PreparedTemplates.of(templates, num_shifts)``, to compute it once for many recordings.
     most_turns : int
-        How often the units that share channels with one may take or maximise an event in one bin, all together.
+        How often a unit and those that share channels with it may take or maximise an event in a bin, all together.
 
     Returns
     -------
@@ -168,7 +173,7 @@ def pursue(
 
 
 def _as_arrays(mu: Tensor, prior: AmplitudePrior, prepared: PreparedTemplates) -> tuple[Prior, Correlations]:
-    """Return prior and templates as `LocalPursuit` takes them."""
+    """Return the prior of K units and the correlations of their templates as `LocalPursuit` takes them."""
 
     def of_each(value: float | Tensor) -> np.ndarray:
         return torch.as_tensor(value).to(mu).expand(len(mu)).contiguous().numpy()
@@ -189,10 +194,10 @@ def _as_arrays(mu: Tensor, prior: AmplitudePrior, prepared: PreparedTemplates) -
 
 
 def _spaced_scores(recording: Tensor, templates: LowRankTemplates, prepared: PreparedTemplates) -> tuple[Tensor, int]:
-    """Return scores with a spare bin at either end, shape (K, bins · D), and how many of these are scores.
+    """Return scores with a spare bin at either end, shape (K, bins · D), and at how many times an event may begin.
 
-    Bins are as wide as templates, D samples, so sample t of the recording is t + D here. Beside the scores are a few
-    more, where templates reach beyond the recording, for the sub-sample shifts.
+    Bins have D samples, as templates have, so sample t of the recording is t + D here. Beside these times there are
+    `HALF_WIDTH` scores more, of templates that reach beyond the recording, from which sub-sample shifts interpolate.
     """
     num_units, _, width = templates.temporal.shape
     num_times = recording.shape[1] - width + 1
@@ -203,7 +208,10 @@ def _spaced_scores(recording: Tensor, templates: LowRankTemplates, prepared: Pre
 
 
 class _Pursuit:
-    """The state of a pursuit in tensors: scores of what is left, the events, and what comes next where."""
+    """The state of a pursuit in tensors: the scores of what is left, the events, and the best new one of each cell.
+
+    A cell is a unit in a bin; see `LocalPursuit`, whose methods have the same names.
+    """
 
     def __init__(
         self,
@@ -214,31 +222,34 @@ class _Pursuit:
         separation: int,
         most_turns: int,
     ) -> None:
-        device, bank, num_units = mu.device, prepared.correlations, len(mu)
-        width = (bank.shape[2] + 1) // 2
+        self.near, self.pairs, self.rivals, self.bank, self.own, _ = prepared
+        width = (self.bank.shape[2] + 1) // 2
         self.mu, self.num_samples, self.num_bins = mu, mu.shape[1], mu.shape[1] // width
-        self.prior, self.width, self.separation = prior, width, separation
-        self.near, self.rivals, self.prepared = prepared.near, prepared.rivals, prepared
-        self.most_turns = most_turns
-        self.is_near = prepared.pairs < bank.shape[1] - 1  # but for what fills the rows up
-        self.bank, self.own = bank, prepared.own
-        self.kernels = interpolation_kernels(mu, len(bank))  # J×(2·HALF_WIDTH+1)
-        self.taps, self.lags, self.apart, self.steps, self.around, self.beside = (
-            torch.arange(-reach, reach + 1, device=device)
-            for reach in (HALF_WIDTH, width - 1, separation - 1, REACH, REACH + HALF_WIDTH, 1)
-        )
+        self.prior, self.width, self.separation, self.most_turns = prior, width, separation, most_turns
+        self.is_near = self.pairs < self.bank.shape[1] - 1  # the other entries of `near` only fill up its rows
+        self.kernels = interpolation_kernels(mu, len(self.bank))  # J×(2·HALF_WIDTH+1)
 
-        self.blocked = torch.ones_like(self.mu, dtype=torch.bool)  # where no new event may be
+        def offsets(reach: int) -> Tensor:
+            return torch.arange(-reach, reach + 1, device=mu.device)
+
+        self.taps = offsets(HALF_WIDTH)  # samples that are interpolated between
+        self.lags = offsets(width - 1)  # lags at which templates overlap
+        self.apart = offsets(separation - 1)  # samples at which another event of the unit is too close
+        self.steps = offsets(REACH)  # samples by which an event may move
+        self.around = offsets(REACH + HALF_WIDTH)  # samples whose scores tell where it moves
+        self.beside = offsets(1)  # bins that a cell competes with
+
+        self.blocked = torch.ones_like(mu, dtype=torch.bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
-        self.occupied = self.blocked.to(torch.int8)  # events of the unit that are less than the separation away
+        self.occupied = self.blocked.to(torch.int8)  # there 1, elsewhere the unit's events nearer than the separation
 
-        none = torch.zeros(0, dtype=torch.long, device=device)
+        none = torch.zeros(0, dtype=torch.long, device=mu.device)
         self.events = Events(none, none, mu.new_zeros(0), none)
-        self.in_doubt = none.bool()  # which of them are to be maximised once more
-        self.best = self.mu.new_zeros(num_units, self.num_bins)  # what the best new event in each bin gains
+        self.in_doubt = none.bool()  # whether each event is to be maximised once more
+        self.best = mu.new_zeros(len(mu), self.num_bins)  # gain of the best new event of each cell
         self.when = torch.zeros_like(self.best, dtype=torch.long)  # and its sample
-        self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # that units near one have had in each bin
-        self.least = least_scores(prior, self.mu).expand(num_units)
+        self.turns = torch.zeros_like(self.best, dtype=torch.int32)  # turns that the unit and those near it have had
+        self.least = least_scores(prior, mu).expand(len(mu))
         self._look(torch.ones_like(self.best, dtype=torch.bool))
 
     def next_round(self) -> bool:
@@ -249,7 +260,7 @@ class _Pursuit:
         cells = self._cells(self.events.select(doubtful))
         rank = torch.arange(1, len(doubtful) + 1, dtype=torch.float64, device=cells.device)
         turn = torch.zeros_like(self.best, dtype=torch.float64)
-        turn.view(-1).scatter_reduce_(0, cells, rank, "amax")  # of the largest doubtful event of each cell
+        turn.view(-1).scatter_reduce_(0, cells, rank, "amax")  # rank of the largest doubtful event; 0 if there is none
         precedence = torch.where(turn > 0, self.best.max() + turn, self.best.double())
         unit, time_bin = _winners(precedence, self.rivals)
         if len(unit) == 0:
@@ -262,7 +273,7 @@ class _Pursuit:
         is_new = turn[unit, time_bin] == 0
         moved = self._maximise(largest)
         taken = self._take(unit[is_new], self.when[unit[is_new], time_bin[is_new]])
-        self._explain_away(Events(*(torch.cat(fields) for fields in zip(moved, taken, strict=True))))
+        self._explain_away(moved.and_also(taken))
         return True
 
     def doubt_all(self) -> None:
@@ -270,20 +281,23 @@ class _Pursuit:
         self.in_doubt[:] = True
 
     def found(self) -> Events:
-        """Return the events, in the time of the scores."""
+        """Return the events, at samples of the scores."""
         return self.events
 
     def _maximise(self, which: Tensor) -> Events:
-        """Maximise some events, all others held, and drop those that gain nothing; return by what they change."""
+        """Maximise some events while all others are held, and drop those that gain nothing.
+
+        Returns the changes: events that have changed as they were, of negative amplitude, and as they are.
+        """
         old = self.events.select(which)
         first = old.units * self.num_samples + old.times  # in the flattened μ
         without = self.mu.view(-1)[first[:, None] + self.around]
         without += old.amplitudes[:, None] * self.own[old.shifts, old.units]
         score = without.unfold(1, len(self.taps), 1) @ self.kernels.T  # E×steps×J
-        # Another event of the unit may move towards this one in the same round, so each looks twice as far as it moves.
-        others = (
-            self.occupied.view(-1)[first[:, None] + 2 * self.steps] - (2 * self.steps.abs() < self.separation).byte()
-        )
+        # Another event of the unit may come as far towards this one in the same round. So an event moves by a step only
+        # if at twice the step it would keep the separation from others. The event itself is not one of them.
+        others = self.occupied.view(-1)[first[:, None] + 2 * self.steps]
+        others = others - (2 * self.steps.abs() < self.separation).byte()
         score.masked_fill_(((others > 0) & (self.steps != 0))[:, :, None], -math.inf)
         score, place = score.flatten(1).max(dim=1)
         of_event = self.prior.select(old.units)
@@ -301,12 +315,10 @@ class _Pursuit:
         self.events = Events(*(x.index_put((which,), y) for x, y in zip(self.events, new, strict=True)))
         alive = self.events.amplitudes > 0
         self.events, self.in_doubt = self.events.select(alive), self.in_doubt[alive]
-        return Events(
-            *(torch.cat(fields) for fields in zip(old._replace(amplitudes=-old.amplitudes), new, strict=True))
-        )
+        return old._replace(amplitudes=-old.amplitudes).and_also(new)
 
     def _take(self, unit: Tensor, time: Tensor) -> Events:
-        """Take new events, and doubt those beside them; return the new ones."""
+        """Take new events, and doubt events of rivals beside them, and them if there are such; return the new ones."""
         first = unit * self.num_samples + time
         score, shift = (self.mu.view(-1)[first[:, None] + self.taps] @ self.kernels.T).max(dim=1)  # E×J
         taken = Events(time, unit, map_amplitudes(score, self.prior.select(unit)), shift)
@@ -319,48 +331,43 @@ class _Pursuit:
         touched = torch.zeros_like(counts, dtype=torch.bool)
         touched[beside] = True
         self.in_doubt = torch.cat([self.in_doubt | touched[cells], counts[beside].flatten(1).any(dim=1)])
-        self.events = Events(*(torch.cat(fields) for fields in zip(self.events, taken, strict=True)))
+        self.events = self.events.and_also(taken)
         return taken
 
     def _explain_away(self, changes: Events) -> None:
-        """Subtract events from the scores, and look for the best new events there again."""
+        """Subtract from the scores what events add to them, and look for the best new events there again."""
         time, unit, amplitude, shift = changes
         changed = torch.zeros_like(self.best, dtype=torch.bool)
         samples = (self.near[unit] * self.num_samples + time[:, None])[:, :, None] + self.lags  # E×P×(2D-1)
-        explained = amplitude[:, None, None] * self.bank[shift[:, None], self.prepared.pairs[unit]]
+        explained = amplitude[:, None, None] * self.bank[shift[:, None], self.pairs[unit]]
         self.mu.view(-1).index_add_(0, samples.flatten(), explained.flatten(), alpha=-1)
         changed[self.near[unit][:, :, None], (time // self.width)[:, None, None] + self.beside] = True
         self._look(changed)
 
     def _look(self, which: Tensor) -> None:
-        """Find the best new event in some of the cells, marked in which, K×bins."""
+        """Find the best new event in the cells that are marked in which, shape (K, bins)."""
         self.best[which] = 0
-        which = which & (self.turns < self.most_turns)
-        cells, where, score = self._highest(which)
-        of_cells = self.prior.select(cells // self.num_bins)
-        self.best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
-        self.when.view(-1)[cells] = where
-
-    def _highest(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cells, samples and scores of the highest in some cells, of those that may gain."""
-        cells = torch.nonzero(which.flatten())[:, 0]
+        cells = torch.nonzero((which & (self.turns < self.most_turns)).flatten())[:, 0]
         in_cells = self.mu.view(-1, self.width).index_select(0, cells)
-        may_gain = in_cells.amax(dim=1) > self.least[cells // self.num_bins]  # few
+        may_gain = in_cells.amax(dim=1) > self.least[cells // self.num_bins]  # in few cells
         cells, in_cells = cells[may_gain], in_cells[may_gain]
         score, offset = in_cells.masked_fill(self.blocked.view(-1, self.width)[cells], 0).max(dim=1)
-        return cells, offset + cells % self.num_bins * self.width, score
+        of_cells = self.prior.select(cells // self.num_bins)
+        self.best.view(-1)[cells] = map_gain(score, map_amplitudes(score, of_cells), of_cells)
+        self.when.view(-1)[cells] = offset + cells % self.num_bins * self.width
 
     def _occupy(self, events: Events, sign: int) -> None:
+        """Count events (sign 1) in `occupied`, or no longer (sign -1)."""
         samples = (events.units * self.num_samples + events.times)[:, None] + self.apart
         self.occupied.view(-1).index_add_(0, samples.flatten(), self.occupied.new_full((samples.numel(),), sign))
 
     def _cells(self, events: Events) -> Tensor:
-        """Return in which of the K·bins cells events are."""
+        """Return the cell of each event, from 0 to K · bins - 1."""
         return events.units * self.num_bins + events.times // self.width
 
 
 def _rivals(near: Tensor, correlations: Tensor) -> Tensor:
-    """Return for each unit the units that compete with it, itself among them, K×P, padded with itself."""
+    """Return `rivals` of `PreparedTemplates`, given `near` and the correlations of the same pairs, (K, P, 2 D - 1)."""
     overlap = correlations.abs().amax(dim=2) > NEGLIGIBLE_CORRELATION  # K×P
     overlap, order = overlap.to(torch.uint8).sort(dim=1, descending=True, stable=True)
     own = torch.arange(len(near), device=near.device)[:, None]
@@ -368,7 +375,11 @@ def _rivals(near: Tensor, correlations: Tensor) -> Tensor:
 
 
 def _winners(best: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor]:
-    """Return units and bins where no rival gains more in the same or a neighbouring bin; of equals the first wins."""
+    """Return units and bins of the cells that come before those of their rivals in the same and neighbouring bins.
+
+    The larger of `best`, shape (K, bins), comes first; zero stands for none. Of equals the earlier bin comes first, and
+    in one bin the lower unit.
+    """
     unit, time_bin = torch.nonzero(best > 0, as_tuple=True)
     gain, rival = best[unit, time_bin][:, None], rivals[unit]  # E×P
     before, beside, after = (best[rival, (time_bin + step)[:, None]] for step in (-1, 0, 1))

@@ -12,20 +12,22 @@ from torch.nn.functional import conv1d, pad
 from . import loops
 from .templates import LowRankTemplates, compose
 
-PIECES, OF_CHANNELS = 8, 256  # of a residual, or of single channels: so many at a time stay in the cache
+# So many pieces of a residual of N channels are transformed at a time, to stay in the cache: OF_CHANNELS / N, but at
+# least PIECES.
+PIECES, OF_CHANNELS = 8, 256
 
 
 class Spectra(NamedTuple):
-    """Conjugate spectra of templates, of the channels that see each unit only.
+    """Conjugate spectra of templates, one for each pair of a unit and a channel that sees it.
 
     Attributes
     ----------
     starts : Tensor, shape (K + 1,), int64
-        The pairs of unit k with its channels are those from starts[k] on, up to starts[k + 1].
+        The pairs of unit k are ``starts[k]`` to ``starts[k + 1] - 1``.
     channels : Tensor, shape (Q,), int64
         Channel of each pair.
     spectrum : Tensor, shape (Q, F), complex
-        Of what the unit looks like on this channel.
+        Conjugate Fourier transform of the unit's template on this channel.
     """
 
     starts: Tensor
@@ -34,7 +36,7 @@ class Spectra(NamedTuple):
 
 
 def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:
-    """Return μ_k = R ⋆ W_k, channel by channel.
+    """Return the scores μ_k = R ⋆ W_k by convolutions with full templates.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def scores(
     spectra: Spectra | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Return μ_k = R ⋆ W_k, by overlap-save: products of spectra, summed over the channels that see a unit.
+    """Return the scores μ_k = R ⋆ W_k by overlap-save: products of spectra, summed over the channels that see a unit.
 
     Parameters
     ----------
@@ -67,16 +69,16 @@ def scores(
     templates : LowRankTemplates
         K templates of D samples; channels where a footprint is zero cost nothing.
     padding : int
-        Zeros that the residual is taken to have at either end; at most D.
+        Number of zeros that the residual is taken to have at either end; at most D.
     spectra : Spectra, optional
-        ``template_spectra(templates)``, to compute it once for many residuals.
+        ``template_spectra(templates)``, to compute them once for many residuals.
     out : Tensor, shape (K, T - D + 1 + 2 padding), optional
         Where to put the scores.
 
     Returns
     -------
     Tensor, shape (K, T - D + 1 + 2 padding)
-        The same as `dense_scores`, whatever the rank, at a fraction of the cost.
+        The same as `dense_scores` at a fraction of the cost, which does not depend on the rank.
     """
     width = templates.temporal.shape[2]
     num_scores = residual.shape[1] + 2 * padding - width + 1
@@ -108,7 +110,7 @@ def _products(pieces: Tensor, spectra: Spectra) -> Tensor:
 
 
 def _between(residual: Tensor, start: int, end: int) -> Tensor:
-    """Return a residual from start to end, with zeros where these lie outside it."""
+    """Return the samples of a residual from start to end, and zeros for those that lie outside of it."""
     inside = residual[:, max(start, 0) : end]
     beyond = (max(-start, 0), max(end - residual.shape[1], 0))
     return pad(inside, beyond) if any(beyond) else inside
@@ -124,5 +126,5 @@ def template_spectra(templates: LowRankTemplates) -> Spectra:
 
 
 def _fft_length(width: int) -> int:
-    """Return the power of two from eight widths on, which few samples of overlap are lost to."""
+    """Return the length of transforms: a power of two, at least eight template widths, so that little overlaps."""
     return 2 ** math.ceil(math.log2(8 * width))

@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 NUM_SHIFTS = 15  # sub-sample positions within one sample; odd, so that "no shift" is one of them
 HALF_WIDTH = 8  # taps of the interpolation kernel on either side
-AT_ONCE = 32  # signals, which stay in the cache
+AT_ONCE = 32  # signals that are shifted together: so few stay in the cache
 
 
 def fractions(num_shifts: int = NUM_SHIFTS) -> Tensor:
@@ -30,7 +30,7 @@ def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
     Parameters
     ----------
     signals : Tensor, shape (..., D)
-        Templates, correlations or anything else sampled in time, taken as zero outside.
+        Templates, correlations or anything else sampled in time; outside of their D samples they are taken for zero.
     num_shifts : int
         J; 1 returns the signals themselves.
 
@@ -39,7 +39,7 @@ def shift_bank(signals: Tensor, num_shifts: int = NUM_SHIFTS) -> Tensor:
     Tensor, shape (J, ..., D)
         x(d − δ_j).
     """
-    kernels = interpolation_kernels(signals, num_shifts).flip(0)  # x(d - δ) looks back: δ_j = -δ_{J-1-j}
+    kernels = interpolation_kernels(signals, num_shifts).flip(0)  # for x(d - δ_j), as -δ_j = δ_{J-1-j}
     flat = pad(signals.reshape(-1, signals.shape[-1]), (HALF_WIDTH, HALF_WIDTH))
     bank = signals.new_empty(num_shifts, len(flat), signals.shape[-1])
     for some, delayed in zip(flat.split(AT_ONCE), bank.split(AT_ONCE, dim=1), strict=True):

@@ -14,7 +14,7 @@ from .locality import local_columns
 class LowRankTemplates(NamedTuple):
     """Templates W_k = Σ_r s_r u_r v_rᵀ with Σ_r s_r² = 1.
 
-    Footprints are exactly zero on the channels that do not see the unit.
+    A footprint is exactly zero on the channels that do not see the unit.
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ def compose(templates: LowRankTemplates) -> Tensor:
 def low_rank(matrices: Tensor, rank: int) -> LowRankTemplates:
     """Return the rank-R, unit-norm matrices W_k that maximise ⟨M_k, W_k⟩.
 
-    The truncated SVD of M_k with its singular values renormalised: s̄_r = s_r / √(Σ s_r²). Rows of zeros stay zero
-    and cost nothing.
+    They are the truncated SVDs of M_k with renormalised singular values, s̄_r = s_r / √(Σ s_r²). Rows of zeros stay
+    zero and cost nothing.
 
     Parameters
     ----------
@@ -71,14 +71,14 @@ def low_rank(matrices: Tensor, rank: int) -> LowRankTemplates:
     Raises
     ------
     ValueError
-        If a matrix is zero: no unit-norm template points its way.
+        If a matrix is zero, for which all unit-norm templates are equally good.
     """
     rows, is_used = local_columns(matrices.any(dim=2), at_least=rank)  # K×C
     if not is_used.any(dim=1).all():
         raise ValueError("matrices: each must have a non-zero entry; leave out units without events")
     local = matrices.gather(1, rows[:, :, None].expand(-1, -1, matrices.shape[2]))
     footprints, singular_values, temporal = torch.linalg.svd(local, full_matrices=False)
-    footprints = footprints[:, :, :rank] * is_used[:, :, None]
+    footprints = footprints[:, :, :rank] * is_used[:, :, None]  # components of weight zero may be anywhere
     spatial = footprints.new_zeros(*matrices.shape[:2], footprints.shape[2])
     spatial.scatter_(1, rows[:, :, None].expand_as(footprints), footprints)
     singular_values = singular_values[:, :rank]
@@ -98,12 +98,12 @@ def event_slices(recording: Tensor, times: Tensor, num_template_samples: int, ch
     num_template_samples : int
         D.
     channels : Tensor, shape (E, C), int64, optional
-        Channels of each slice; all if None.
+        Channels of each slice; all N if None.
 
     Returns
     -------
-    Tensor, shape (E, C, D)
-        Or (E, N, D).
+    Tensor, shape (E, C, D) or (E, N, D)
+        The slices.
     """
     if channels is None:
         return recording.unfold(1, num_template_samples, 1)[:, times].transpose(0, 1)
@@ -111,7 +111,7 @@ def event_slices(recording: Tensor, times: Tensor, num_template_samples: int, ch
 
 
 def update_templates(residual: Tensor, events: Events, rank: int, num_template_samples: int) -> LowRankTemplates:
-    """Return the template of one unit that maximises the log joint, its amplitudes held.
+    """Return the template of one unit that maximises the log joint while its amplitudes are held.
 
     Parameters
     ----------

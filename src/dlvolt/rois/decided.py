@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import chain
 
 import numpy as np
-from scipy.signal import find_peaks
 from spikeinterface.core import BaseRecording
 
 from dlvolt.detection.expected_f1 import CANDIDATE, LOWEST, best_expected_f1
@@ -13,14 +12,16 @@ from dlvolt.networks.inference import mirror
 from dlvolt.preprocessing.spike_probability import draw_pieces
 from dlvolt.threads import map_in_threads
 
-from .refinement import Found, Models, TraceModel, find_spikes, learn, margin
+from .refinement import Found, Models, TraceModel, find_spikes, learn, local_maxima, margin
 
 BLOCK_S = 8.0  # blocks are searched as a whole, so that spikes do not depend on the chunks of the recording
 SAMPLE_S = 40.0  # length of the sample from which models are learnt, in whole blocks
 BATCH = 32  # traces that are learnt and searched together
 SIGNS = {"positive": 1.0, "negative": -1.0}
-UNSURE, SURE = 0.65, 0.87  # expected F1 of the network: below it is unsure of all spikes, above sure of nearly all
-FEWER, MORE = 0.65, 1.1  # spikes of the model over those of the network: too few if unsure, too many if sure
+# A model has gone astray if it finds less than FEWER times the network's spikes while the network is unsure of all, or
+# more than MORE times as many while the network is sure of nearly all. Its expected F1 tells which it is.
+UNSURE, SURE = 0.65, 0.87
+FEWER, MORE = 0.65, 1.1
 KEPT = 32  # blocks whose spikes are remembered, for chunks that are shorter than a block
 
 Spikes = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels and probabilities
@@ -32,11 +33,11 @@ class DecidedSpikes:
     Parameters
     ----------
     traces : BaseRecording
-        N channels: fluorescence or ΔF/F.
+        N channels of fluorescence or ΔF/F.
     probability : BaseRecording
         Spike probability of each sample, from `dlvolt.preprocessing.spike_probability`.
     separation : int
-        Spikes lie more than so many samples apart.
+        Spikes lie more than so many samples apart, that is, at least one more.
     seed : int, default: 0
         Seed of the sample from which models are learnt.
     num_workers : int, default: 1
@@ -45,10 +46,10 @@ class DecidedSpikes:
     Attributes
     ----------
     channels : np.ndarray, shape (M,)
-        Channels that have a model; the others have too few spikes to learn from.
+        Channels that have a model. Of the others, too few or too small spikes are known, or the model has gone astray.
     thresholds : np.ndarray, shape (M,)
-        Thresholds on the probability of their spikes: half of the expected F1, but 0.3 at least and 0.5 at most; see
-        `dlvolt.detection.expected_f1_thresholds`.
+        Threshold on the probability of the spikes of each of these channels: half of the expected F1, but at least 0.3
+        and at most 0.5; see `dlvolt.detection.expected_f1_thresholds`.
     """
 
     def __init__(
@@ -61,16 +62,19 @@ class DecidedSpikes:
     ) -> None:
         self.traces, self.probability, self.separation = traces, probability, separation + 1
         self.block = round(BLOCK_S * traces.sampling_frequency)
+
+        # the sample: traces in some blocks, and the probabilities of the network
         sampled = [(segment, start // self.block) for segment, start, _ in draw_pieces(traces, seed, SAMPLE_S, BLOCK_S)]
         read = map_in_threads(lambda run: self._probabilities(*run), consecutive(sampled), num_workers)
         self.known = {place: chances for of_run in read for place, chances in of_run.items()}
         chances = np.concatenate([self.known[place] for place in sampled])  # T×N
         sample = np.concatenate([traces.get_traces(segment, *self._ends(segment, n)) for segment, n in sampled])
-        polarity = probability.get_property("polarity")
 
+        # the sign of each trace with which its spikes go up
+        polarity = probability.get_property("polarity")
         signs = np.array(
             [
-                SIGNS[one] if one in SIGNS else points(trace, chance, self.separation)
+                SIGNS[one] if one in SIGNS else direction(trace, chance, self.separation)
                 for one, trace, chance in zip(polarity, sample.T, chances.T, strict=True)
             ]
         )
@@ -79,6 +83,7 @@ class DecidedSpikes:
             some = signs[channels] * sample[:, channels]
             return learn(some, chances[:, channels], traces.sampling_frequency, self.separation, self.block)
 
+        # the model of each trace, and those to search with, in groups
         batches = np.split(np.arange(len(signs)), range(BATCH, len(signs), BATCH))
         learnt = map_in_threads(of_some, batches, num_workers)
         models, found = (list(chain(*parts)) for parts in zip(*learnt, strict=True))
@@ -96,7 +101,10 @@ class DecidedSpikes:
         self.blocks: dict[tuple[int, int], Spikes] = {}
 
     def find(self, segment: int, start: int, end: int) -> Spikes:
-        """Return frames, channels and probabilities of the events in a stretch that may be spikes, by block."""
+        """Return the events from start to end, samples of a segment, that may be spikes.
+
+        They are frames, channels and probabilities, by block, and by channel and frame in each block.
+        """
         places = [(segment, block) for block in range(start // self.block, -(-end // self.block))]
         spikes = {place: self.blocks[place] for place in places if place in self.blocks}
         missing = [place for place in places if place not in spikes]
@@ -107,8 +115,8 @@ class DecidedSpikes:
             spikes |= self._spikes(*run, chances)
         for place in places[-KEPT:]:
             self.blocks[place] = spikes[place]
-        for oldest in list(self.blocks)[: max(0, len(self.blocks) - KEPT)]:
-            self.blocks.pop(oldest, None)  # another thread may have been faster
+        for oldest in list(self.blocks)[:-KEPT]:
+            self.blocks.pop(oldest, None)  # another thread may have dropped it already
         frames, channels, probability = (
             np.concatenate(part) for part in zip(*(spikes[place] for place in places), strict=True)
         )
@@ -116,6 +124,7 @@ class DecidedSpikes:
         return frames[inside], channels[inside], probability[inside]
 
     def _ends(self, segment: int, block: int) -> tuple[int, int]:
+        """Return the first sample of a block of a segment, and the one after its last."""
         return block * self.block, min((block + 1) * self.block, self.traces.get_num_samples(segment))
 
     def _probabilities(self, segment: int, first: int, last: int) -> dict[tuple[int, int], np.ndarray]:
@@ -154,8 +163,8 @@ class DecidedSpikes:
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
     """Return whether a model finds implausibly few or many spikes, compared with the network.
 
-    In strong noise, where the network is unsure of all spikes, a few similar maxima can become the template, and the
-    other spikes are lost. Where the network is sure of nearly all spikes, many more events are not spikes but, for
+    In strong noise the network is unsure of all spikes. There a few similar maxima can become the template, and the
+    other spikes are lost. If the network is sure of nearly all spikes, many more events are no spikes but, for
     example, spikelets.
 
     Parameters
@@ -163,12 +172,11 @@ def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -
     decided : np.ndarray, shape (E,)
         Probabilities of the model's events.
     probability : np.ndarray, shape (T,)
-        Spike probability of each sample by the network.
+        Spike probability of each sample, by the network.
     separation : int
         Spikes lie at least so many samples apart.
     """
-    peaks = find_peaks(np.pad(probability, 1), height=CANDIDATE, distance=separation)[0] - 1
-    proposed = probability[peaks]
+    proposed = probability[local_maxima(probability, separation, CANDIDATE)]
     found, certainty = decided.sum() / max(proposed.sum(), 1e-9), best_expected_f1(proposed)
     return bool((certainty < UNSURE and found < FEWER) or (certainty > SURE and found > MORE))
 
@@ -184,10 +192,9 @@ def consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def points(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
+def direction(trace: np.ndarray, probability: np.ndarray, separation: int) -> float:
     """Return the direction of a trace (T,) at the spikes that a network finds: 1 for up, -1 for down."""
-    peaks, _ = find_peaks(np.pad(probability, 1), distance=max(1, separation))
-    peaks -= 1
+    peaks = local_maxima(probability, separation)
     reach = 2 * separation
     around = np.pad(trace, reach, mode="symmetric")[peaks[:, None] + np.arange(2 * reach + 1)]  # peaks×samples
     excursion = around[:, reach - 1 : reach + 2] - np.median(around, axis=1)[:, None]
