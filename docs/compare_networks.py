@@ -1,7 +1,7 @@
 """Train the six architectures on the same traces, score them on neurons of another kind, and time them.
 
-``python docs/compare_networks.py`` writes ``networks.csv`` and ``networks.png`` beside itself, for the page about
-networks. Given names of models, it measures these and leaves the other rows as they are.
+``python docs/compare_networks.py`` writes ``networks.csv`` and ``networks.png`` beside itself, for docs/networks.md.
+Given names of models, it measures only these, and leaves the other rows as they are.
 """
 
 import argparse
@@ -28,8 +28,8 @@ TABLE, FIGURE = (Path(__file__).with_name(f"networks.{kind}") for kind in ("csv"
 FS = 1000.0  # Hz
 SEED = 10
 SNRS = (6, 3)
-FEW = dict(max_epochs=15, patience=5)  # what a laptop trains in minutes
-NETWORKS = {  # other than the published settings; few data take small batches, a quarter of the published
+FEW = dict(max_epochs=15, patience=5)  # a laptop trains so many epochs in minutes
+NETWORKS = {  # settings that differ from the published ones; few data need small batches, a quarter of the published
     "mel_svm": {},
     "tcn": dict(FEW, batch_size=8),
     "transformer": dict(FEW, batch_size=8),
@@ -82,7 +82,7 @@ def network_row(name, tests):
 
 
 def baseline_row(detect, tests):
-    """Measure what needs no training."""
+    """Measure a baseline, which needs no training."""
 
     def find(traces, polarities):
         return [detect(trace, FS, polarity) for trace, polarity in zip(traces.T, polarities, strict=True)]
@@ -129,7 +129,7 @@ def per_second(num_samples, run):
     run()
     seconds = []
     for _ in range(REPEATS):
-        start = time.process_time()  # what else the machine does takes no part
+        start = time.process_time()  # the time of this process only, whatever else the machine does
         run()
         seconds.append(time.process_time() - start)
     return int(float(f"{num_samples / np.median(seconds):.2g}"))
