@@ -19,7 +19,7 @@ from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 from dlvolt.detection import adaptive_matched_filter, gaussian_threshold
 from dlvolt.evaluation import EventScores, event_scores
-from dlvolt.networks import available, create, load, save
+from dlvolt.networks import create, load, save
 from dlvolt.plotting import plot_model_comparison
 from dlvolt.simulation import VoltageSettings, simulate_biophysical, simulate_voltage
 from dlvolt.training import fit
@@ -38,6 +38,7 @@ NETWORKS = {  # settings that differ from the published ones; few data need smal
     "unet": dict(FEW, batch_size=32),
 }
 BASELINES = {"gaussian_threshold": gaussian_threshold, "adaptive_matched_filter": adaptive_matched_filter}
+EVERYTHING = [*NETWORKS, "voltage", *BASELINES]
 TIMED_SAMPLES, REPEATS = 2**16, 5
 COLUMNS = [*(f"F1, SNR {snr}" for snr in SNRS), "samples per second", "parameters", "training (s)", "F1 per sample"]
 PLACES = {name: ((0, 9), "center") for name in BASELINES} | dict.fromkeys(("voltage", "bilstm"), ((-12, 0), "right"))
@@ -50,13 +51,9 @@ def main(names):
         row = baseline_row(BASELINES[name], tests) if name in BASELINES else network_row(name, tests)
         print(name, row, flush=True)
         table = pd.concat([table.drop(index=name, errors="ignore"), pd.DataFrame([row], index=[name])])
-        table = table.reindex(index=[name for name in everything() if name in table.index], columns=COLUMNS)
+        table = table.reindex(index=[name for name in EVERYTHING if name in table.index], columns=COLUMNS)
         table.convert_dtypes().to_csv(TABLE, index_label="model", float_format="%.3f")
     draw(table)
-
-
-def everything():
-    return [*NETWORKS, *(name for name in ("voltage",) if name in available()), *BASELINES]
 
 
 def network_row(name, tests):
@@ -151,6 +148,6 @@ def draw(table):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(everything())}; default: all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(EVERYTHING)}; default: all")
     torch.set_num_threads(1)
-    main(parser.parse_args().names or everything())
+    main(parser.parse_args().names or EVERYTHING)

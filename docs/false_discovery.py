@@ -12,8 +12,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import spikeinterface.full as si
 
-import dlvolt  # noqa: F401
-
 
 def precisions(folder: Path) -> pd.DataFrame:
     """Return a row for each unit of a sorted recording: its estimated and its true precision."""
