@@ -1,4 +1,4 @@
-"""Sort several recordings at once with dask: ``python docs/batch.py FOLDER``. One fails; the others finish."""
+"""Sort three recordings at once with dask: ``python docs/batch.py FOLDER``. The second one fails; the others finish."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from dask.distributed import Client, LocalCluster
 
 
 def sort_all(recordings, folder, client):
-    """Sort recordings, a dictionary by name; return the sortings of those that could be sorted, and errors by name."""
+    """Sort recordings, given by name; return the sortings, and the errors of those that failed, each by name."""
     running = {
         name: client.submit(si.run_sorter, "dlvolt", recording, folder=folder / name, with_output=False)
         for name, recording in recordings.items()

@@ -56,7 +56,7 @@ def si_probe(duration_s, seed, num_channels=32, num_units=24):
     )
 
 
-MOTIONS = {  # how far units move along the probe, µm, to one side and the other, and how
+MOTIONS = {  # how far units move along the probe to either side, in µm, and SpikeInterface's settings of the motion
     "zigzag": (20, dict(drift_mode="zigzag", t_start_drift=60.0, period_s=200)),
     "nonrigid": (20, dict(drift_mode="zigzag", t_start_drift=60.0, period_s=200, non_rigid_gradient=0.1)),
     "sudden": (20, dict(drift_mode="bump", bump_interval_s=(20.0, 60.0))),
@@ -65,7 +65,7 @@ MOTIONS = {  # how far units move along the probe, µm, to one side and the othe
 
 
 def si_neuropixels(duration_s, seed, motion):
-    """Return 60 units on 128 channels, still or moving in one of four ways."""
+    """Return 60 units on 128 channels. `motion` is one of `MOTIONS`, or None: then they do not move."""
     reach_um, how = MOTIONS[motion or "zigzag"]
     static, drifting, truth = generate_drifting_recording(
         num_units=60,
@@ -137,7 +137,7 @@ def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, **num_cells)
         return [read.save(format="memory", n_jobs=1, progress_bar=False) for read in si.read_mearec(path)]
 
 
-RECORDINGS = {  # how it is made, s, seed, and what else that takes
+RECORDINGS = {  # name: function, duration in s, seed, and further arguments of the function
     "mea_tetrode": (mearec, 240.0, 21, dict(n_exc=4, n_inh=2, min_dist_um=15)),
     "si_tetrode": (si_tetrode, 300.0, 11, {}),
     "si_probe32": (si_probe, 300.0, 11, {}),

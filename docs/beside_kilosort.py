@@ -1,7 +1,8 @@
 """Draw which units of dlvolt and Kilosort 4 agree: ``python docs/beside_kilosort.py FOLDER TRUTH FIGURE``.
 
-FOLDER is what ``dlvolt evaluate … --sorters dlvolt,kilosort4 --folder FOLDER`` kept, TRUTH the true spikes, as
-SpikeInterface saved them. Prints how many units are in both sortings and, of the others, which neuron each is.
+FOLDER is the one that ``dlvolt evaluate … --sorters dlvolt,kilosort4 --folder FOLDER`` made. TRUTH has the true spikes,
+as SpikeInterface saved them. The script prints how many units are in both sortings, and for each other unit the neuron
+that it resembles most.
 """
 
 import sys

@@ -1,4 +1,8 @@
-"""Which peaks of simulated recordings are kept as spikes, of the weights in the package and both thresholds."""
+"""Print how many of the peaks that networks keep are spikes, and how many spikes have such a peak.
+
+``python docs/classify_peaks.py`` makes the table of docs/snippets.md from simulated recordings, for both networks of
+snippets in the package and both thresholds.
+"""
 
 import itertools
 
@@ -9,12 +13,12 @@ from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 from dlvolt.electrodes import classify_peaks
 
-NEAR_S = 0.0005
+NEAR_S = 0.0005  # greatest distance between a peak and its spike
 si.set_global_job_kwargs(n_jobs=1, progress_bar=False)
 
 
 def distance(times: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return how far the nearest of others, which are sorted, is from each time."""
+    """Return the distance from each time to the nearest of some other times, which are sorted."""
     after = np.clip(np.searchsorted(others, times), 1, len(others) - 1)
     return np.minimum(np.abs(times - others[after - 1]), np.abs(times - others[after]))
 

@@ -1,4 +1,7 @@
-"""Make the figure and the table of docs/snippets.md: PCA against the autoencoder, on several neurons per channel."""
+"""Compare PCA with the autoencoder on simulated recordings with several neurons per channel.
+
+``python docs/cluster_snippets.py`` writes ``snippet_clusters.csv`` and ``snippet_clusters.png`` beside itself.
+"""
 
 from pathlib import Path
 
@@ -33,7 +36,7 @@ def simulate(num_channels, num_units, seed):
 
 
 def true_labels(peaks, sorting):
-    """The unit of each peak, -1 where no spike is near."""
+    """Return the unit of each peak, -1 where no spike is near."""
     spikes = sorting.to_spike_vector()
     after = np.clip(np.searchsorted(spikes["sample_index"], peaks["sample_index"]), 1, len(spikes) - 1)
     nearest = after - (

@@ -1,10 +1,10 @@
 """Score spike rates from calcium on cells that the networks have not seen, with and without the trace's own kinetics.
 
 ``python docs/compare_calcium.py FOLDER``, with a folder of labelled recordings (`dlvolt.training.calcium`), writes
-``calcium.csv`` beside itself: each of the five members of the packaged `calcium` answers for the fifth of the cells
-that it was trained without. ``s2s`` is the packaged one, which has seen all cells. With ``--leave-out`` it prints,
-for each indicator, what a `calcium` that is trained for three thousand windows without it makes of its cells, and what
-their traces make of that.
+``calcium.csv`` beside itself. Each of the five members of the packaged `calcium` answers for the fifth of the cells
+that it was trained without; ``s2s`` is the packaged one, which has seen all cells. With ``--leave-out`` the script
+prints the scores, for each indicator, of a `calcium` that is trained for three thousand windows without that indicator:
+alone, and refined by the trace.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Train the six architectures on the same traces, score them on neurons of another kind, and time them.
 
-``python docs/compare_networks.py`` writes ``networks.csv`` and ``networks.png`` beside itself, for the page about
-networks. Given names of models, it measures these and leaves the other rows as they are.
+``python docs/compare_networks.py`` writes ``networks.csv`` and ``networks.png`` beside itself, for docs/networks.md.
+Given names of models, it measures only these, and leaves the other rows as they are.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
 from dlvolt.detection import adaptive_matched_filter, gaussian_threshold
 from dlvolt.evaluation import EventScores, event_scores
-from dlvolt.networks import available, create, load, save
+from dlvolt.networks import create, load, save
 from dlvolt.plotting import plot_model_comparison
 from dlvolt.simulation import VoltageSettings, simulate_biophysical, simulate_voltage
 from dlvolt.training import fit
@@ -28,8 +28,8 @@ TABLE, FIGURE = (Path(__file__).with_name(f"networks.{kind}") for kind in ("csv"
 FS = 1000.0  # Hz
 SEED = 10
 SNRS = (6, 3)
-FEW = dict(max_epochs=15, patience=5)  # what a laptop trains in minutes
-NETWORKS = {  # other than the published settings; few data take small batches, a quarter of the published
+FEW = dict(max_epochs=15, patience=5)  # a laptop trains so many epochs in minutes
+NETWORKS = {  # settings that differ from the published ones; few data need small batches, a quarter of the published
     "mel_svm": {},
     "tcn": dict(FEW, batch_size=8),
     "transformer": dict(FEW, batch_size=8),
@@ -38,6 +38,7 @@ NETWORKS = {  # other than the published settings; few data take small batches, 
     "unet": dict(FEW, batch_size=32),
 }
 BASELINES = {"gaussian_threshold": gaussian_threshold, "adaptive_matched_filter": adaptive_matched_filter}
+EVERYTHING = [*NETWORKS, "voltage", *BASELINES]
 TIMED_SAMPLES, REPEATS = 2**16, 5
 COLUMNS = [*(f"F1, SNR {snr}" for snr in SNRS), "samples per second", "parameters", "training (s)", "F1 per sample"]
 PLACES = {name: ((0, 9), "center") for name in BASELINES} | dict.fromkeys(("voltage", "bilstm"), ((-12, 0), "right"))
@@ -50,13 +51,9 @@ def main(names):
         row = baseline_row(BASELINES[name], tests) if name in BASELINES else network_row(name, tests)
         print(name, row, flush=True)
         table = pd.concat([table.drop(index=name, errors="ignore"), pd.DataFrame([row], index=[name])])
-        table = table.reindex(index=[name for name in everything() if name in table.index], columns=COLUMNS)
+        table = table.reindex(index=[name for name in EVERYTHING if name in table.index], columns=COLUMNS)
         table.convert_dtypes().to_csv(TABLE, index_label="model", float_format="%.3f")
     draw(table)
-
-
-def everything():
-    return [*NETWORKS, *(name for name in ("voltage",) if name in available()), *BASELINES]
 
 
 def network_row(name, tests):
@@ -82,7 +79,7 @@ def network_row(name, tests):
 
 
 def baseline_row(detect, tests):
-    """Measure what needs no training."""
+    """Measure a baseline, which needs no training."""
 
     def find(traces, polarities):
         return [detect(trace, FS, polarity) for trace, polarity in zip(traces.T, polarities, strict=True)]
@@ -129,7 +126,7 @@ def per_second(num_samples, run):
     run()
     seconds = []
     for _ in range(REPEATS):
-        start = time.process_time()  # what else the machine does takes no part
+        start = time.process_time()  # the time of this process only, whatever else the machine does
         run()
         seconds.append(time.process_time() - start)
     return int(float(f"{num_samples / np.median(seconds):.2g}"))
@@ -151,6 +148,6 @@ def draw(table):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(everything())}; default: all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(EVERYTHING)}; default: all")
     torch.set_num_threads(1)
-    main(parser.parse_args().names or everything())
+    main(parser.parse_args().names or EVERYTHING)

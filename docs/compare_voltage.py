@@ -1,8 +1,8 @@
-"""Score spike detection in voltage imaging on traces that no network was trained on, and draw whether it knows.
+"""Score spike detection in voltage imaging on traces that no network was trained on, and how right probabilities are.
 
 ``python docs/compare_voltage.py`` writes ``voltage.csv`` and ``reliability.png`` beside itself. With the path of a file
-of membrane potentials (arrays ``NAME_vm_mv``, ``NAME_fs`` and ``NAME_spike_times_s``), it adds those, as seen through
-indicator and camera of `dlvolt.simulation.biophysical`.
+of membrane potentials (arrays ``NAME_vm_mv``, ``NAME_fs`` and ``NAME_spike_times_s``), it adds these, as the indicator
+and the camera of `dlvolt.simulation.biophysical` would show them.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def patched(path, rate, snr):
 
 
 def draw(chances, hits):
-    """Draw the part of spikes that is true against their probability, and say the expected calibration error."""
+    """Draw the part of spikes that is true against their probability, and print the expected calibration error."""
     tenth = np.minimum((chances * 10).astype(int), 9)
     counts = np.bincount(tenth, minlength=10)
     mean, true = (np.bincount(tenth, values, 10) / np.maximum(counts, 1) for values in (chances, hits))

@@ -1,7 +1,8 @@
-"""How true false-discovery rates are: ``python docs/false_discovery.py FOLDER…`` writes false_discovery.csv and .png.
+"""Compare the precision of units that their false-discovery rates imply with the true one.
 
-Each FOLDER is made by ``benchmark_recordings.py``. A unit's true precision is the share of its spikes that are of the
-neuron that it is matched with, 0 without one; its estimate is one minus the property ``fdr``.
+``python docs/false_discovery.py FOLDER…`` writes ``false_discovery.csv`` and ``false_discovery.png`` beside itself.
+Each FOLDER is made by ``benchmark_recordings.py``. The true precision of a unit is the share of its spikes that are of
+the neuron with which it is matched, 0 without one; the estimated precision is one minus the property ``fdr``.
 """
 
 import sys
@@ -10,8 +11,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import spikeinterface.full as si
-
-import dlvolt  # noqa: F401
 
 
 def precisions(folder: Path) -> pd.DataFrame:

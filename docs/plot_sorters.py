@@ -1,9 +1,10 @@
 """Put measurements into the benchmark page: ``python docs/plot_sorters.py [RESULTS …] [--scaling RESULTS …]``.
 
-They go to ``sorters.csv`` and ``sorter_scaling.csv`` beside this file, in place of earlier ones of the same sorter and
-recording, and from there to ``sorters.inc``, ``sorter_scaling.inc`` and ``sorters.png``. RESULTS are tables that
-``dlvolt evaluate --out NAME.csv`` wrote, NAME being the recording's, or files with a line of JSON for each run, which
-says its ``dataset``; for the scaling, what ``time_sorter.py`` printed.
+The measurements replace earlier ones of the same sorter and recording in ``sorters.csv`` and ``sorter_scaling.csv``
+beside this file. From these tables the script makes ``sorters.inc``, ``sorter_scaling.inc`` and ``sorters.png``.
+RESULTS are tables that ``dlvolt evaluate --out NAME.csv`` wrote, where NAME is that of the recording, or files with a
+line of JSON for each run, which says its ``dataset``. For the scaling they are the lines that ``time_sorter.py``
+printed.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def main(results, scaling_results):
 
 
 def update(file, results, **keys):
-    """Add results to a table and return it, ordered by its keys; those that are names have an order of their own."""
+    """Add results to a table and return it, ordered by its keys; a list of names gives the order of its key."""
     tables = [read(Path(path)) for path in [file, *results] if Path(path).exists()]
     table = pd.concat(tables)[tables[0].columns]
     table = table.drop_duplicates([*keys], keep="last")
@@ -54,7 +55,7 @@ def update(file, results, **keys):
 
 
 def read(path):
-    """Read rows; which recording and which version they are of may be known from elsewhere."""
+    """Read runs. A missing recording is the name of the file, a missing version that of the installed sorter."""
     if path.suffix == ".csv":
         table = pd.read_csv(path, dtype={"version": str})
     else:

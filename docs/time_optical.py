@@ -1,7 +1,7 @@
 """Time and memory of the sorter's optical mode: ``python docs/time_optical.py NUM_ROIS MINUTES [SAMPLING_FREQUENCY]``.
 
-The ROIs are 24 simulated neurons of one indicator, 20 s each, again and again. Peak memory is that of the process, with
-Python and its libraries, of which a recording of a single ROI gives an idea.
+The ROIs are 24 simulated neurons of one indicator, 20 s each, repeated. Peak memory is that of the whole process, with
+Python and its libraries; a recording of a single ROI shows how much these take.
 """
 
 import resource

@@ -1,4 +1,4 @@
-"""Measure how many snippets the networks classify in a second; see docs/snippets.md."""
+"""Print how many snippets the networks classify in a second, for docs/snippets.md."""
 
 import time
 

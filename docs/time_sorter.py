@@ -1,8 +1,8 @@
 """Time and memory of a sorter: ``python docs/time_sorter.py MINUTES CHANNELS [SORTER]`` prints a line of JSON.
 
-The recording is like si_probe32 of the benchmark page, with three units for four channels, whatever its size. It is
-made and saved chunk by chunk, five minutes at most; a longer one is these minutes again and again. Then the sorter has
-a process for itself, with two threads.
+The recording is like si_probe32 of docs/benchmarks.md, with three units for four channels, whatever its size. It is
+simulated and saved chunk by chunk, up to five minutes; a longer recording repeats these minutes. The sorter then has a
+process for itself, with two threads.
 """
 
 import json
@@ -14,7 +14,7 @@ from benchmark_recordings import si_probe
 
 from dlvolt.evaluation import compare_sorters
 
-MOST_MINUTES = 5.0  # that are made
+MOST_MINUTES = 5.0  # that are simulated
 
 minutes, channels = float(sys.argv[1]), int(sys.argv[2])
 sorter = sys.argv[3] if len(sys.argv) > 3 else "dlvolt"

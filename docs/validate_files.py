@@ -1,11 +1,11 @@
-"""Write each kind of file that dlvolt writes, and have archives' validators judge them.
+"""Write a file of each kind that dlvolt writes, and have archives' validators judge them.
 
 ``python docs/validate_files.py FOLDER`` sorts and detects in short recordings, simulated and, with ``--open-ephys
 SESSION SESSION``, from a rig: electrodes from Open Ephys, NWB and arrays, voltage and calcium imaging from NWB and
-arrays, the demo's own file, and one after curation. It prints what ``nwbinspector`` finds in each, and, where that
-program is installed (``--dandi PATH`` names another environment's), what ``dandi validate`` does. Exit code 1 if
-there is anything critical, a best-practice violation, or an error of DANDI. ``--only-validate`` judges the files that
-are in FOLDER.
+arrays, the demo's own file, and one after curation. It prints what ``nwbinspector`` finds in each, and what
+``dandi validate`` finds, if that program is installed (``--dandi PATH`` takes that of another environment). The exit
+code is 1 if there is anything critical, a best-practice violation, or an error of DANDI. ``--only-validate`` writes
+nothing and judges the files that are in FOLDER.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def write_electrical_series(path: Path, recording: si.BaseRecording) -> None:
 
 
 def first_stream(session: Path) -> list[str]:
-    """Return the flags that choose the first stream of a session, none if it has only one."""
+    """Return the flags that choose the first stream of a session; no flags if it has only one."""
     try:
         read_recording(session)
     except SeveralStreams as error:
@@ -133,7 +133,7 @@ def write_all(folder: Path, open_ephys: list[Path]) -> list[Path]:
 
 
 def has_units(path: Path) -> bool:
-    """Return whether there is a unit: validators fail on empty tables, and archives want none."""
+    """Return whether a file has a unit: validators fail on empty tables, and archives do not want them."""
     with NWBHDF5IO(str(path), "r") as io:
         found = len(io.read().units) > 0
     if not found:
@@ -142,7 +142,7 @@ def has_units(path: Path) -> bool:
 
 
 def inspect(path: Path) -> bool:
-    """Print what nwbinspector finds; return whether nothing of it is serious."""
+    """Print what nwbinspector finds in a file; return whether nothing of it is serious."""
     found = list(inspect_nwbfile(nwbfile_path=str(path)))
     print(f"{path.name}: nwbinspector: {dict(Counter(each.importance.name for each in found)) or 'nothing'}")
     for each in found:
@@ -152,7 +152,7 @@ def inspect(path: Path) -> bool:
 
 
 def ask_dandi(dandi: str, path: Path) -> bool:
-    """Print what ``dandi validate`` says; return whether it has no error."""
+    """Print what ``dandi validate`` says of a file; return whether it has no error."""
     # DANDI_NO_ET: it asks a server whether it is the newest version, and waits where there is none.
     done = subprocess.run(
         [dandi, "validate", "--ignore", "DANDI.NO_DANDISET_FOUND", str(path)],
@@ -168,7 +168,7 @@ def ask_dandi(dandi: str, path: Path) -> bool:
 
 
 def main() -> None:
-    """Write and judge."""
+    """Write the files, if asked for, and judge them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--open-ephys", type=Path, nargs="+", default=[], help="folders of Open Ephys sessions")

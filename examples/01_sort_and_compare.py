@@ -36,7 +36,7 @@ print(recording)
 # %%
 # Sort
 # ----
-# One line. ``"dlvolt"`` is known to SpikeInterface once the package is installed.
+# This is one line: SpikeInterface knows ``"dlvolt"`` once the package is installed.
 
 sorting = run_sorter("dlvolt", recording, folder=folder / "sorted")
 print(sorting)
@@ -52,7 +52,7 @@ print(comparison.get_performance())
 # %%
 # Look
 # ----
-# An analyzer computes waveforms, quality metrics and locations; the summary shows them beside the truth.
+# An analyzer computes waveforms, quality metrics and locations. The summary shows the units beside the truth.
 
 from dlvolt.analysis import analyze
 from dlvolt.parameters import SorterParameters
@@ -64,7 +64,7 @@ figure = plot_sorting_summary(analyzer, truth)
 # %%
 # Write
 # -----
-# The units table that archives accept. A simulated session has no start, so it is given here.
+# The NWB file has a units table, as archives want it. A simulated session has no start, so it is given here.
 
 path = dlvolt.write_nwb_units(
     analyzer, folder / "spikes.nwb", metadata={"NWBFile": {"session_start_time": "2026-01-01T12:00:00+00:00"}}

@@ -2,8 +2,8 @@
 Train a network on labels of your own
 =====================================
 
-Traces of voltage imaging and the times of their spikes go in, a folder with a trained model comes out. SpikeInterface
-can use it, and so can ``dlvolt detect --model my_model``. The same on the command line is
+A network is trained on traces of voltage imaging and the times of their spikes, and saved to a folder. SpikeInterface
+can use this model, and so can ``dlvolt detect --model my_model``. On the command line the same is
 
 .. code-block:: bash
 
@@ -13,8 +13,9 @@ can use it, and so can ``dlvolt detect --model my_model``. The same on the comma
 # %%
 # Traces and labels
 # -----------------
-# Yours come from files. Here, six neurons of 20 s each are simulated, with bleaching, subthreshold swings, motion and
-# shot noise. Labels are the times of the spikes in seconds, one array for each trace; traces of 0 and 1 will do, too.
+# Your traces come from files. Here, six neurons of 20 s each are simulated, with bleaching, subthreshold swings, motion
+# and shot noise. Labels are the times of the spikes in seconds, one array for each trace; traces of 0 and 1 will do,
+# too.
 
 import tempfile
 from pathlib import Path
@@ -38,9 +39,9 @@ print(f"traces {traces.shape}; spikes: {[len(times) for times in spike_times]}")
 # %%
 # Train
 # -----
-# The first 70 % of each trace are for training. The next 15 % say when to stop, and which thresholds on the
+# The first 70 % of each trace are for training. The next 15 % decide when to stop, and which thresholds on the
 # probability serve best. The last 15 % are only for the test. A spike found one sample beside its label is wrong for
-# the sample, and right for most questions: so there are scores of samples, and of events found within 5 ms, and a
+# the sample, and right for most questions. So there are scores of samples, scores of events found within 5 ms, and a
 # threshold for each.
 
 from dlvolt.networks import create, save
@@ -54,7 +55,7 @@ for name, score in model.test_scores_.items():
 # %%
 # Keep the model
 # --------------
-# From now on it is known by its folder, wherever a model is asked for.
+# From now on the folder stands for the model, wherever a model is asked for.
 
 folder = Path(tempfile.mkdtemp())
 model.set_params(name="my_model")
@@ -75,8 +76,8 @@ print(f"{len(peaks)} spikes detected, {sum(map(len, spike_times))} simulated")
 # %%
 # Look
 # ----
-# What other thresholds would have done to all the spikes, and how the bands of a mel spectrogram tell spikes from the
-# rest, which is all that ``mel_svm`` has.
+# Left: the scores with other thresholds, on all the traces. Right: how well the bands of a mel spectrogram, which are
+# the input of ``mel_svm``, tell spikes from the rest.
 
 from dlvolt.evaluation import threshold_sweep
 from dlvolt.networks import trace_probability
@@ -91,8 +92,8 @@ plot_threshold_sweep(sweep, left)
 plot_mel_pca(traces, labels, sampling_frequency, axes=right)
 
 # %%
-# And a page to look around in, with trace, labels and what the model says, which any browser opens: drag to zoom,
-# scroll to zoom around the cursor, double-click to see everything.
+# A page for any browser shows the trace, the labels and the probability: drag to zoom, scroll to zoom around the
+# cursor, double-click to see everything.
 
 page = interactive_traces(
     traces[:, 0],

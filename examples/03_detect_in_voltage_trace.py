@@ -2,8 +2,8 @@
 Detect spikes in a voltage imaging trace
 ========================================
 
-The pretrained model ``voltage`` needs no training, no threshold, and not even to know which way the spikes point.
-The same on the command line is
+The pretrained model ``voltage`` needs no training and no threshold, and infers whether spikes point up or down.
+On the command line the same is
 
 .. code-block:: bash
 
@@ -13,9 +13,9 @@ The same on the command line is
 # %%
 # A trace
 # -------
-# One neuron in layer 1 of mouse cortex, about 400 frames per second (nel-lab/volpy), if it is there: in the folder
-# ``shared/data`` beside the checkout, or where the environment variable ``DLVOLT_SHARED_DATA`` says. Otherwise a
-# simulated one.
+# The trace is that of a neuron in layer 1 of mouse cortex, at about 400 frames per second (nel-lab/volpy), if the file
+# is there: in the folder ``shared/data`` beside the checkout, or in that which the environment variable
+# ``DLVOLT_SHARED_DATA`` names. Otherwise a neuron is simulated.
 
 import os
 from pathlib import Path
@@ -46,8 +46,8 @@ print(recording)
 # %%
 # Spikes
 # ------
-# SpikeInterface's own function, with the method that dlvolt brings: a network proposes spikes, and a model that is
-# learnt from the trace decides. Each peak is a spike: its sample, its channel, and the trace there.
+# SpikeInterface's own function detects them, with the method of dlvolt: a network proposes spikes, and a model that is
+# learnt from the trace decides. Each peak is a spike, with its sample, its channel, and the value of the trace.
 
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
@@ -58,8 +58,8 @@ found = peaks["sample_index"]
 print(f"{len(found)} spikes; they point {recording.get_property('polarity')[0]}")
 
 # %%
-# Those of the reference that are found, and those found that are in the reference. (VolPy's spikes are what another
-# program found, not the truth.)
+# The detected spikes are compared with those of the reference. (VolPy's spikes are those that another program found,
+# not the truth.)
 
 from dlvolt.evaluation import event_scores
 
@@ -69,8 +69,8 @@ print(f"{scores.num_matched} of {scores.num_true} ({name}) are among the {scores
 # %%
 # The probability of a spike
 # --------------------------
-# That is what the network proposes, and what a preprocessor returns as a recording: here for the second in which most
-# spikes were found.
+# A preprocessor returns the probability that the network gives to each sample, as a recording. The figure shows it
+# around the second in which most spikes were found.
 
 from dlvolt.preprocessing import spike_probability
 

@@ -2,8 +2,8 @@
 From a voltage imaging file to spikes
 =====================================
 
-An NWB file with the fluorescence of ROIs goes in; spikes, pictures and an NWB file with a units table come out.
-Without the pictures, that is one line:
+From an NWB file with the fluorescence of ROIs, dlvolt makes spikes, pictures and an NWB file with a units table.
+Without the pictures, this is one line:
 
 .. code-block:: bash
 
@@ -13,8 +13,8 @@ Without the pictures, that is one line:
 # %%
 # A file
 # ------
-# Yours comes from a microscope. This one is simulated: half a minute of a dozen neurons at 500 frames per second, with
-# an indicator that dims when a neuron fires. Some masks overlap, so that an ROI takes up light of its neighbour.
+# Your file comes from a microscope. This one is simulated: half a minute of a dozen neurons at 500 frames per second,
+# with an indicator that dims when a neuron fires. Some masks overlap, so that an ROI takes up light of its neighbour.
 
 import tempfile
 from pathlib import Path
@@ -32,7 +32,8 @@ print(f"light leaks (from, to): {simulated.leaks}")
 # %%
 # Read it
 # -------
-# Each channel of the recording is an ROI. What the file knows, it knows too: the indicator, and where each ROI is.
+# Each channel of the recording is an ROI. The recording has the metadata of the file, such as the indicator and the
+# location of each ROI.
 
 recording = dlvolt.read_voltage_imaging(simulated.path)
 print(recording)
@@ -42,9 +43,9 @@ print(recording.get_property("centroid")[:3], recording.get_property("centroid_u
 # %%
 # Find the spikes
 # ---------------
-# The same call as for electrodes: the recording says that its channels are ROIs. The network sees which way spikes
-# point and proposes them; a model of each trace decides. Each ROI becomes a unit with its id, also one that never
-# fires.
+# The call is the same as for electrodes, as the recording says that its channels are ROIs. A network infers whether
+# spikes point up or down and proposes them; a model of each trace decides. Each ROI becomes a unit with the ROI's id,
+# also one that never fires.
 
 sorting = si.run_sorter("dlvolt", recording, folder=folder / "sorted")
 columns = ["polarity", "snr", "firing_rate", "expected_precision", "num_complex_spikes", "crosstalk_from"]
@@ -53,31 +54,32 @@ print(pd.DataFrame({name: sorting.get_property(name) for name in columns}, index
 # %%
 # Look at it
 # ----------
-# Where ROIs are, how often they fire, and whose light leaks into which.
+# A map shows where ROIs are, how often they fire, and which ROI's light leaks into which.
 
 from dlvolt.plotting import plot_roi_map, plot_roi_traces, plot_spike_triggered_average
 
 figure = plot_roi_map(sorting, recording)
 
 # %%
-# Two seconds of ΔF/F, turned over so that spikes point up, with the spikes found and, as this is a simulation, the true
-# ones. Blue is the potential below the spikes.
+# Two seconds of ΔF/F are turned over so that spikes point up, with the spikes found and, as this is a simulation, the
+# true ones. Blue is the subthreshold potential.
 
 traces = dlvolt.roi_traces(recording, sorting, ["delta_f_over_f", "subthreshold"])
 relative, slow = traces["delta_f_over_f"], traces["subthreshold"]
 figure = plot_roi_traces(relative, sorting, subthreshold=slow, truth=simulated.sorting, window_s=(10.0, 12.0))
 
 # %%
-# The mean trace around a spike, and one standard deviation to either side: wide where spikes come in bursts.
+# The mean trace around a spike has a band of one standard deviation to either side. It is wide where spikes come in
+# bursts.
 
 figure = plot_spike_triggered_average(relative, sorting)
 
 # %%
-# See how right it is
-# -------------------
+# Compare with the truth
+# ----------------------
 # Accuracy is hits / (hits + misses + false positives). ROIs 1 and 2 are cells that fire complex spikes: on their
-# depolarisations some are missed, and some found that there are not. And whoever takes up a neighbour's light shows its
-# spikes, too.
+# depolarisations some spikes are missed, and some are reported that do not exist. And an ROI that takes up a
+# neighbour's light shows the neighbour's spikes, too.
 
 from dlvolt.evaluation import compare_to_ground_truth
 
@@ -87,7 +89,7 @@ print(comparison.get_performance()["accuracy"].astype(float).round(2))
 # %%
 # Write it
 # --------
-# Session, subject, imaging plane and ROIs are carried over from the source; each unit points to its ROI.
+# Session, subject, imaging plane and ROIs are copied from the source; each unit points to its ROI.
 
 path = dlvolt.write_nwb_units(sorting, folder / "spikes.nwb", source=simulated.path)
 

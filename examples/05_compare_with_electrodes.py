@@ -2,17 +2,17 @@
 Compare light with electrodes
 =============================
 
-Six neurons are seen by a camera at 500 frames per second, while a pipette on each records at 20,000 samples per second.
-The electrodes tell how many of the spikes the light shows, and a second way to find spikes in the light how far the two
-agree.
+A camera sees six neurons at 500 frames per second, while a pipette on each records at 20,000 samples per second. The
+electrodes tell how many of the spikes are found in the light. A second way to find spikes in the light shows how far
+two methods agree.
 """
 
 # %%
 # Simulate
 # --------
-# The membrane potential of conductance-based neurons, and what the two instruments make of it. The pipette, outside of
-# the cell, records the capacitive current, which goes with the slope of the potential. The camera sees the light of an
-# indicator, mean over each frame.
+# The membrane potential is that of conductance-based neurons, and both instruments record it. The pipette, outside of
+# the cell, records the capacitive current, which is proportional to the slope of the potential. The camera records the
+# light of an indicator, averaged over each frame.
 
 import tempfile
 from pathlib import Path
@@ -49,7 +49,8 @@ print(movie, patch, sep="\n")
 # %%
 # Spikes of the electrodes
 # ------------------------
-# A threshold of eight standard deviations of the noise, which spikes reach and noise does not: that is the truth.
+# The threshold is eight standard deviations of the noise, which spikes reach and noise does not. These spikes are the
+# truth.
 
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
@@ -65,7 +66,8 @@ print(truth.count_num_spikes_per_unit(outputs="array"))
 # %%
 # Spikes of the light
 # -------------------
-# Once by the network, with dlvolt's sorter, and once by a matched filter that is learnt from each trace.
+# They are found by dlvolt's sorter, where a network proposes spikes, and by a matched filter that is learnt from each
+# trace.
 
 from dlvolt.detection import adaptive_matched_filter
 
@@ -78,11 +80,12 @@ found = {
 matched_filter = si.NumpySorting.from_unit_dict(found, camera_frequency)
 
 # %%
-# How right they are
-# ------------------
-# SpikeInterface compares sortings, if they are on one clock and the tolerance is one that a camera can meet. A frame
-# takes 2 ms, and a spike is anywhere within it; SpikeInterface's own tolerance of 0.4 ms would be no frame at all.
-# dlvolt sees to both, and compares units of the same name: an ROI tells which neuron it shows.
+# Compare with the electrodes
+# ---------------------------
+# SpikeInterface compares sortings that are on one clock, with a tolerance that a camera must be able to meet. A frame
+# takes 2 ms, and a spike is anywhere within it; SpikeInterface's default tolerance of 0.4 ms is less than a frame.
+# dlvolt brings both sortings to one clock, chooses the tolerance, and compares units of the same name, as an ROI shows
+# one known neuron.
 
 from dlvolt.evaluation import compare_sortings, compare_to_ground_truth, comparison_tolerance_ms
 
@@ -92,14 +95,14 @@ for name, sorting in (("network", network), ("matched filter", matched_filter)):
     print(name, comparison.get_performance()[["accuracy", "precision", "recall"]].astype(float).round(2), sep="\n")
 
 # %%
-# Each with the other, where nobody knows the truth: spikes found by both / spikes found by either.
+# Where nobody knows the truth, the two are compared with each other: spikes found by both / spikes found by either.
 
 agreement = compare_sortings(network, matched_filter, sorting1_name="network", sorting2_name="matched filter")
 print(np.diag(agreement.agreement_scores).round(2))
 
 # %%
-# What the tolerance does: with less than the default, spikes that were found count as missed, and as false besides;
-# with more, little changes. And what makes it hard: noise, and bursts, as those of cells 2 and 5.
+# Left: with a tolerance below the default, spikes that were found count as missed, and as false as well; with a larger
+# one, little changes. Right: spikes are hard to find in noise, and in bursts, as those of cells 2 and 5.
 
 tolerances_ms = np.arange(0.5, 6.1, 0.5)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -123,7 +126,7 @@ for axes in (left, right):
     axes.spines[["top", "right"]].set_visible(False)
 
 # %%
-# A stretch of the light, with the spikes of the electrodes above those of the network.
+# The last figure shows a stretch of the light, with the spikes of the electrodes above those of the network.
 
 from dlvolt.plotting import plot_roi_traces
 from dlvolt.preprocessing import delta_f_over_f

@@ -2,17 +2,17 @@
 Is it a spike, and whose?
 =========================
 
-A channel is filtered, peaks cross a threshold, and each leaves a snippet of 1.4 ms. A network says which are spikes,
-and density clustering whose. The recording is 3 s of an Open Ephys session, 16 channels at 40 kHz, if it is there: in
-``shared/data`` beside the checkout, or where the environment variable ``DLVOLT_SHARED_DATA`` says. Otherwise it is
-simulated.
+A channel is filtered, peaks cross a threshold, and each peak leaves a snippet of 1.4 ms. A network tells which snippets
+are spikes, and density clustering of which neuron. The recording is 3 s of an Open Ephys session, 16 channels at 40
+kHz, if the files are there: in ``shared/data`` beside the checkout, or in the folder that the environment variable
+``DLVOLT_SHARED_DATA`` names. Otherwise it is simulated.
 """
 
 # %%
 # From the rig
 # ------------
-# A band-pass filter, and a comb that takes out the hum of the mains with its first harmonics (``freq=60`` in the
-# Americas).
+# The recording passes a band-pass filter, and a comb that removes the hum of the mains with its first harmonics
+# (``freq=60`` in the Americas).
 
 import os
 import tempfile
@@ -49,9 +49,9 @@ print(f"{len(peaks)} peaks")
 # %%
 # Spikes
 # ------
-# The networks were trained at 30 kHz, on another rig. Snippets are resampled, and scaled by the noise of their channel;
-# they are scored while the recording streams. Much here is the murmur of many distant neurons: not noise, so
-# ``classify_peaks`` would keep it for a sorter; but with ``threshold="predict"`` only those stay that stand apart on
+# The networks were trained at 30 kHz, on another rig. So snippets are resampled, and scaled by the noise of their
+# channel, while the recording streams. Many peaks here are spikes of distant neurons. They are not noise, so by default
+# ``classify_peaks`` would keep them for a sorter; with ``threshold="predict"`` only those stay that stand apart on
 # their channel.
 
 from dlvolt.electrodes import classify_peaks
@@ -61,8 +61,8 @@ spikes = peaks[labels == 1]
 print(f"{len(spikes)} spikes")
 
 # %%
-# What the two look like on the channel with the most spikes. There is no truth to compare with; but there is the other
-# network.
+# Left: spikes and other snippets of the channel with the most spikes. Right: there is no truth to compare with, but
+# there is the other network.
 
 from dlvolt.plotting import plot_confusion, plot_embedding, plot_snippets
 
@@ -81,7 +81,7 @@ right.set(xlabel="waveform_gru", ylabel="waveform_cnn")
 # %%
 # Neurons
 # -------
-# Each channel by itself here, so snippets have one channel; with a larger ``radius_um`` they have several.
+# Each channel is clustered by itself here, so snippets have one channel; with a larger ``radius_um`` they have several.
 
 from spikeinterface.sortingcomponents.clustering import find_clusters_from_peaks
 

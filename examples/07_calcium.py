@@ -2,15 +2,15 @@
 Estimate spike rates in calcium imaging
 =======================================
 
-Two pretrained networks, ``calcium`` and ``s2s``, turn fluorescence into spikes per second, the kinetics of each trace
-refine them, and spikes are made of those.
+Two pretrained networks, ``calcium`` and ``s2s``, estimate spikes per second from fluorescence. The kinetics of each
+trace refine this rate, and spikes are made of it.
 """
 
 # %%
 # Fluorescence with known spikes
 # ------------------------------
-# Simulated here: six cells, 30 frames per second, two minutes. The light around them hardly swings; swings of a second
-# or more, as large as a transient, are taken for spikes.
+# Six cells are simulated, at 30 frames per second for two minutes. The light around them hardly swings: swings of a
+# second or so, as large as a transient, would be taken for spikes.
 
 import tempfile
 from pathlib import Path
@@ -34,7 +34,7 @@ recording.annotate(modality="calcium")
 # %%
 # The rate of spikes
 # ------------------
-# A recording again, lazy, with the same samples. Its integral is the expected number of spikes.
+# The rate is a lazy recording with the same samples. Its integral is the expected number of spikes.
 
 rate = spike_rate(recording).get_traces()  # T×N, spikes per second
 counts = np.transpose([np.histogram(times, np.arange(len(rate) + 1) / sampling_frequency)[0] for times in spike_times])
@@ -43,20 +43,20 @@ for roi, expected, true in zip(recording.channel_ids, *sums, strict=True):
     print(f"{roi}: {expected:.0f} spikes expected, {true} in truth")
 
 # %%
-# How right it is, frame by frame: the scores of the spikefinder challenge, cell by cell.
+# The scores of the spikefinder challenge tell how right the rate is, frame by frame, for each cell.
 
 print(rate_scores(counts, rate, bin_samples=1).round(2))
 
 # %%
 # Spikes
 # ------
-# One unit for each ROI, as from electrodes.
+# The sorter makes one unit of each ROI, in the same kind of sorting as from electrodes.
 
 sorting = si.run_sorter("dlvolt", recording, folder=Path(tempfile.mkdtemp()) / "sorted")
 print(sorting.count_num_spikes_per_unit())
 
 # %%
-# Twenty seconds of one cell.
+# The figure shows twenty seconds of one cell.
 
 cell, window = int(np.argmax(counts.sum(axis=0))), slice(round(20 * sampling_frequency), round(40 * sampling_frequency))
 time = np.arange(len(rate)) / sampling_frequency

@@ -10,15 +10,17 @@ import pytest
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference.rst"
 NAMES = set(re.findall(r"^   ([a-z_]+(?:\.\w+)*\w*)$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE))
 PACKAGES = [
-    "clustering",
     "deconvolution",
     "detection",
+    "electrodes",
+    "electrodes.clustering",
+    "electrodes.learning",
     "evaluation",
     "io",
-    "learning",
     "networks",
     "plotting",
     "preprocessing",
+    "reporting",
     "rois",
     "simulation",
     "training",
