@@ -12,6 +12,7 @@ from dlvolt.deconvolution import (
     dense_scores,
     event_waveforms,
     log_joint,
+    map_gain,
     residual,
     scores,
     shift_bank,
@@ -144,6 +145,15 @@ def test_log_joint_with_a_cost_of_each_unit(recording, events, templates):
     free = log_joint(recording, events, compose(templates), AmplitudePrior())
     with_costs = log_joint(recording, events, compose(templates), AmplitudePrior(event_cost=costs))
     torch.testing.assert_close(free - with_costs, costs[events.units].sum())
+
+
+def test_an_event_raises_the_log_joint_by_its_gain(recording, templates):
+    prior = AmplitudePrior(0.3, 1.6, 2.5, typical=tensor([2.0, 3.0, 4.0]), precision=tensor([0.5, 1.0, 2.0]))
+    one = Events(torch.tensor([2]), torch.tensor([1]), tensor([2.2]))
+    silence = one.select(torch.zeros(1, dtype=torch.bool))
+    before, after = (log_joint(recording, events, compose(templates), prior) for events in (silence, one))
+    score = dense_scores(recording, compose(templates))[one.units, one.times]
+    torch.testing.assert_close(after - before, map_gain(score, one.amplitudes, prior.select(one.units))[0])
 
 
 @pytest.mark.parametrize("amplitude", [-0.1, 0.9, 3.1])

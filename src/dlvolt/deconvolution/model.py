@@ -131,8 +131,8 @@ def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: i
 def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, prior: AmplitudePrior) -> Tensor:
     """Return log p(X, A | W) up to a constant.
 
-    It is the Gaussian log likelihood plus the log prior, in which every event costs ``prior.event_cost`` nats and λ per
-    unit of amplitude. The normal distribution of amplitudes about typical ones is left out.
+    It is the Gaussian log likelihood plus the log prior, in which every event costs ``prior.event_cost`` nats, λ per
+    unit of amplitude, and what makes its amplitude atypical of the unit. An event raises it by `map_gain`.
 
     Parameters
     ----------
@@ -143,16 +143,18 @@ def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | T
     templates : LowRankTemplates or Tensor, shape (K, N, D)
         Template of each unit; see `synthesize`.
     prior : AmplitudePrior
-        σ², λ and the cost of an event.
+        Prior and noise.
 
     Returns
     -------
     Tensor, shape ()
-        −‖X − A ⊛ W‖² / 2σ² − λ Σ a − cost · (number of events); −inf where an amplitude is outside its bounds.
+        −‖X − A ⊛ W‖² / 2σ² − Σ (λ a + π (a − A)²/2 + cost), the sum over events, A the typical amplitude of the unit;
+        −inf where an amplitude is outside its bounds.
     """
     of_event = prior.select(events.units)
     if torch.any((events.amplitudes < of_event.minimum) | (events.amplitudes > of_event.maximum)):
         return recording.new_tensor(-math.inf)
     error = residual(recording, events, templates).square().sum()
-    cost = (prior.rate * events.amplitudes + of_event.event_cost).sum()
+    atypical = of_event.precision * (events.amplitudes - of_event.typical).square() / 2
+    cost = (prior.rate * events.amplitudes + atypical + of_event.event_cost).sum()
     return -error / (2 * prior.noise_variance) - cost
