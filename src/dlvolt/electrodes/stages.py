@@ -402,14 +402,32 @@ def learn(
     every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
     units = Units.new(waveforms, by_kriging)
     units = improve(chunks[::every], units, num_sweeps=p.num_sweeps - 1, places=places[::every])
-    known = Matchers(units, settings, p.device) if len(units.moved) else None
-    others, of_others = chunks[every - 1 :: every], places[every - 1 :: every]
-    everything = [(index, 0, chunk.shape[1]) for index, chunk in enumerate(others)]
-    left_over = LeftOverRecording(recording, others, of_others, known)
-    found = detect(left_over, Artefacts.none(), shape, p, job_kwargs, slices=everything)
-    missed = cluster(recording, found, shape, drift, p, np.take(of_others, found.peaks["segment_index"]))
+    residual = LeftOverRecording(
+        recording,
+        chunks[every - 1 :: every],
+        places[every - 1 :: every],
+        Matchers(units, settings, p.device) if len(units.moved) else None,
+    )
+    missed = find_missed(recording, residual, shape, drift, p, job_kwargs)
+    del residual  # which keeps what is known of all pairs of units
     units = units.and_also(Units.new(missed, by_kriging))
     return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1, every=every)
+
+
+def find_missed(
+    recording: BaseRecording,
+    residual: LeftOverRecording,
+    shape: SpikeShape | None,
+    drift: Drift,
+    p: SorterParameters,
+    job_kwargs: dict[str, Any],
+) -> Tensor:
+    """Return the waveforms of clusters in the residual of all known units, in the reference place, shape (K, N, D)."""
+    lengths = [segment.get_num_samples() for segment in residual.segments]
+    everything = [(index, 0, length) for index, length in enumerate(lengths)]
+    found = detect(residual, Artefacts.none(), shape, p, job_kwargs, slices=everything)
+    places = np.array([segment.place for segment in residual.segments])
+    return cluster(recording, found, shape, drift, p, places[found.peaks["segment_index"]])
 
 
 def deconvolve(
