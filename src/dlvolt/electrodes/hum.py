@@ -1,9 +1,18 @@
-"""Mains hum: whether it exceeds the noise in the band of spikes, and its exact frequency."""
+"""Mains hum: whether it exceeds the noise in the band of spikes, its exact frequency, and the echoes of its notches.
+
+A spike has a little power at each harmonic. Notches take it out and so leave echoes of the spike, of opposite sign and
+a period of the hum apart. Those of many large spikes look like small spikes that all channels see.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from spikeinterface.core import BaseRecording
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin, get_noise_levels
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+
+from dlvolt.preprocessing.notch_comb import DECAYS, comb_taps, convolved
 
 MAINS_HZ = (50.0, 60.0)
 TOLERANCE = 0.005  # relative deviation from the nominal frequency; mains drift by a few parts in a thousand
@@ -13,6 +22,8 @@ WIDTH_HZ = 0.5  # of a line, on either side
 STANDS_OUT = 10.0  # a line is taken out if its power is so many times that of the noise beside it
 STRONGEST = 10  # lines from which the frequency is estimated
 FEWEST = 3  # harmonics that make hum; a single line is something else
+ECHO_DECAYS = 5  # time constants of a notch after which the echoes of a spike are as good as gone
+LARGE = 4.0  # noise standard deviations: larger samples are those of spikes
 HARMFUL = 0.05  # hum with less power, relative to the noise in the band, stays, as notches distort spikes a little
 
 
@@ -117,3 +128,55 @@ def _refined(power: np.ndarray, resolution: float, freq: float, multiples: np.nd
     offsets = np.where(curvature < 0, (before - after) / (2 * np.minimum(curvature, -1e-9)), 0.0).clip(-0.5, 0.5)
     lines = (peaks + offsets)[strongest] * resolution
     return float(multiples[strongest] @ lines / (multiples[strongest] @ multiples[strongest]))
+
+
+class WithoutEchoesRecording(BasePreprocessor):
+    """Take out the echoes that `notch_comb` has left of large spikes.
+
+    The notches N are linear, so what they have taken from the large samples s is s − N s, and is added again.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Traces after `notch_comb` and a high-pass filter, float32.
+    levels : np.ndarray, shape (N,)
+        Size from which on a sample is large.
+    freq, harmonics, q
+        Those of the notches.
+    """
+
+    def __init__(
+        self, recording: BaseRecording, levels: np.ndarray, freq: float, harmonics: Sequence[int], q: float = 30.0
+    ) -> None:
+        BasePreprocessor.__init__(self, recording)
+        taps = comb_taps(recording.sampling_frequency, freq, harmonics, q)
+        beyond = len(taps) // 2 - len(taps) // 2 * ECHO_DECAYS // DECAYS
+        for segment in recording.segments:
+            self.add_recording_segment(WithoutEchoesSegment(segment, levels, taps[beyond : len(taps) - beyond]))
+        self._serializability["json"] = False
+        self._kwargs = dict(recording=recording, levels=levels, freq=freq, harmonics=harmonics, q=q)
+
+
+class WithoutEchoesSegment(BasePreprocessorSegment):
+    """One segment of a `WithoutEchoesRecording`."""
+
+    def __init__(self, parent: BaseRecordingSegment, levels: np.ndarray, taps: np.ndarray) -> None:
+        BasePreprocessorSegment.__init__(self, parent)
+        self.levels, self.taps = levels, taps
+
+    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
+        """Return the traces, shape (T, N)."""
+        channels, margin = slice(None) if channel_indices is None else channel_indices, len(self.taps) // 2
+        traces, _, _ = get_chunk_with_margin(
+            self.parent_recording_segment, start_frame, end_frame, channels, margin, add_zeros=True
+        )
+        large = np.where(np.abs(traces) > self.levels[channels], traces, 0)
+        inside = slice(margin, len(traces) - margin)
+        return traces[inside] + large[inside] - convolved(large, self.taps)
+
+
+def without_echoes(recording: BaseRecording, hum: dict, seed: int) -> BaseRecording:
+    """Return a recording after `notch_comb` and a high-pass filter without the echoes of spikes."""
+    few = dict(num_chunks_per_segment=NUM_CHUNKS, chunk_duration="1s", seed=seed)
+    noise = get_noise_levels(recording, return_in_uV=False, random_slices_kwargs=few)
+    return WithoutEchoesRecording(recording, np.where(noise > 0, LARGE * noise, np.inf).astype("float32"), **hum)

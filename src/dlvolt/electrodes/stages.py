@@ -26,6 +26,7 @@ from torch import Tensor
 from dlvolt.electrodes import Artefacts, bridge_periods, find_artefacts, find_hum
 from dlvolt.electrodes.classify import classify_peaks
 from dlvolt.electrodes.clustering import detect_and_project, fit_temporal_basis, split_locally
+from dlvolt.electrodes.hum import without_echoes
 from dlvolt.electrodes.learning import (
     MAX_FALSE_DISCOVERY_RATE,
     SINGLE,
@@ -103,6 +104,8 @@ def filter_and_reference(finite: Finite, p: SorterParameters, temporal: np.ndarr
             recording = notch_comb(recording, **finite.hum)
         reference = p.common_reference and recording.get_num_channels() >= MIN_CHANNELS_FOR_REFERENCE
         recording = highpass_reference(recording, freq_min=p.freq_min, reference=reference, temporal=temporal)
+        if finite.hum:
+            recording = without_echoes(recording, finite.hum, p.seed)
     if len(finite.artefacts.periods):
         recording = silence_periods(recording, finite.artefacts.periods)
     return recording

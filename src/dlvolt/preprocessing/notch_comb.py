@@ -41,28 +41,10 @@ class NotchCombRecording(BasePreprocessor):
     def __init__(
         self, recording: BaseRecording, freq: float = 50.0, harmonics: Sequence[int] | None = None, q: float = 30.0
     ) -> None:
-        from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module
-
-        sampling_frequency = recording.sampling_frequency
-        nyquist = sampling_frequency / 2
-        if not 0 < freq < nyquist:
-            raise ValueError(f"freq must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq}")
-        if not q > 0.5:
-            raise ValueError(f"q must be above 0.5, so that a notch is narrower than its distance to 0 Hz, not {q}")
-        multiples = np.arange(1, np.ceil(nyquist / freq)) if harmonics is None else np.asarray(harmonics)
-        if len(multiples) == 0 or not np.all((multiples > 0) & (multiples * freq < nyquist)):
-            raise ValueError(
-                f"harmonics must be multiples of freq between 0 and {nyquist:g} Hz, half the sampling "
-                f"frequency, not {harmonics}"
-            )
-        notches = np.concatenate([tf2sos(*iirnotch(k * freq, k * q, fs=sampling_frequency)) for k in multiples])
-        margin = int(np.ceil(DECAYS * q / (np.pi * freq) * sampling_frequency))
-        taps = zero_phase_taps(notches, margin)
-        taps[margin] += 1 - taps.sum()  # so that the mean passes in spite of what was cut off
-
+        taps = comb_taps(recording.sampling_frequency, freq, harmonics, q)
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in FiniteRecording(recording, "notch_comb").segments:
-            self.add_recording_segment(NotchCombSegment(segment, taps, sampling_frequency / freq))
+            self.add_recording_segment(NotchCombSegment(segment, taps, recording.sampling_frequency / freq))
         harmonics = None if harmonics is None else list(harmonics)
         self._kwargs = dict(recording=recording, freq=freq, harmonics=harmonics, q=q)
 
@@ -82,8 +64,6 @@ class NotchCombSegment(BasePreprocessorSegment):
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
         """Return the filtered traces, shape (T, N)."""
-        from scipy.signal import oaconvolve
-
         traces, left, right = get_chunk_with_margin(
             self.parent_recording_segment, start_frame, end_frame, channel_indices, self.margin
         )
@@ -92,8 +72,37 @@ class NotchCombSegment(BasePreprocessorSegment):
         index[index < 0] %= self.repeated
         index[index >= end] = end - self.repeated + (index[index >= end] - end) % self.repeated
         offset = traces[:1].astype("float32")  # the mean passes, and is kept out of the rounding
-        by_channel = np.ascontiguousarray((traces[index] - offset).T, dtype="float32")
-        return oaconvolve(by_channel, self.taps[None].astype("float32"), mode="valid", axes=1).T + offset
+        return convolved(traces[index] - offset, self.taps) + offset
+
+
+def comb_taps(sampling_frequency: float, freq: float, harmonics: Sequence[int] | None, q: float) -> np.ndarray:
+    """Return the response of the notches to an impulse, shape (2 margin + 1,); see `NotchCombRecording`."""
+    from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module
+
+    nyquist = sampling_frequency / 2
+    if not 0 < freq < nyquist:
+        raise ValueError(f"freq must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq}")
+    if not q > 0.5:
+        raise ValueError(f"q must be above 0.5, so that a notch is narrower than its distance to 0 Hz, not {q}")
+    multiples = np.arange(1, np.ceil(nyquist / freq)) if harmonics is None else np.asarray(harmonics)
+    if len(multiples) == 0 or not np.all((multiples > 0) & (multiples * freq < nyquist)):
+        raise ValueError(
+            f"harmonics must be multiples of freq between 0 and {nyquist:g} Hz, half the sampling "
+            f"frequency, not {harmonics}"
+        )
+    notches = np.concatenate([tf2sos(*iirnotch(k * freq, k * q, fs=sampling_frequency)) for k in multiples])
+    margin = int(np.ceil(DECAYS * q / (np.pi * freq) * sampling_frequency))
+    taps = zero_phase_taps(notches, margin)
+    taps[margin] += 1 - taps.sum()  # so that the mean passes in spite of what was cut off
+    return taps
+
+
+def convolved(traces: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Return the part of traces (T, N) convolved with taps that does not depend on what lies beyond the traces."""
+    from scipy.signal import oaconvolve
+
+    by_channel = np.ascontiguousarray(traces.T, dtype="float32")
+    return oaconvolve(by_channel, taps[None].astype("float32"), mode="valid", axes=1).T
 
 
 notch_comb = define_function_handling_dict_from_class(source_class=NotchCombRecording, name="notch_comb")
