@@ -22,7 +22,8 @@ WIDTH_HZ = 0.5  # of a line, on either side
 STANDS_OUT = 10.0  # a line is taken out if its power is so many times that of the noise beside it
 STRONGEST = 10  # lines from which the frequency is estimated
 FEWEST = 3  # harmonics that make hum; a single line is something else
-ECHO_DECAYS = 5  # time constants of a notch after which the echoes of a spike are as good as gone
+ECHO_DECAYS = 3  # time constants of a notch after which the echoes of a spike hardly count
+LEVEL_S = 2.0  # of a segment tell the noise level of each channel
 LARGE = 4.0  # noise standard deviations: larger samples are those of spikes
 HARMFUL = 0.05  # hum with less power, relative to the noise in the band, stays, as notches distort spikes a little
 
@@ -149,7 +150,7 @@ class WithoutEchoesRecording(BasePreprocessor):
         self, recording: BaseRecording, levels: np.ndarray, freq: float, harmonics: Sequence[int], q: float = 30.0
     ) -> None:
         BasePreprocessor.__init__(self, recording)
-        taps = comb_taps(recording.sampling_frequency, freq, harmonics, q)
+        taps = comb_taps(recording.sampling_frequency, freq, tuple(harmonics), q)
         beyond = len(taps) // 2 - len(taps) // 2 * ECHO_DECAYS // DECAYS
         for segment in recording.segments:
             self.add_recording_segment(WithoutEchoesSegment(segment, levels, taps[beyond : len(taps) - beyond]))
@@ -177,6 +178,6 @@ class WithoutEchoesSegment(BasePreprocessorSegment):
 
 def without_echoes(recording: BaseRecording, hum: dict, seed: int) -> BaseRecording:
     """Return a recording after `notch_comb` and a high-pass filter without the echoes of spikes."""
-    few = dict(num_chunks_per_segment=NUM_CHUNKS, chunk_duration="1s", seed=seed)
-    noise = get_noise_levels(recording, return_in_uV=False, random_slices_kwargs=few)
+    few = dict(num_chunks_per_segment=1, chunk_duration=f"{LEVEL_S}s", seed=seed)  # each is read with wide margins
+    noise = get_noise_levels(recording, return_in_uV=False, random_slices_kwargs=few, progress_bar=False)
     return WithoutEchoesRecording(recording, np.where(noise > 0, LARGE * noise, np.inf).astype("float32"), **hum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin
@@ -41,7 +42,7 @@ class NotchCombRecording(BasePreprocessor):
     def __init__(
         self, recording: BaseRecording, freq: float = 50.0, harmonics: Sequence[int] | None = None, q: float = 30.0
     ) -> None:
-        taps = comb_taps(recording.sampling_frequency, freq, harmonics, q)
+        taps = comb_taps(recording.sampling_frequency, freq, None if harmonics is None else tuple(harmonics), q)
         BasePreprocessor.__init__(self, recording, dtype="float32")
         for segment in FiniteRecording(recording, "notch_comb").segments:
             self.add_recording_segment(NotchCombSegment(segment, taps, recording.sampling_frequency / freq))
@@ -75,7 +76,8 @@ class NotchCombSegment(BasePreprocessorSegment):
         return convolved(traces[index] - offset, self.taps) + offset
 
 
-def comb_taps(sampling_frequency: float, freq: float, harmonics: Sequence[int] | None, q: float) -> np.ndarray:
+@lru_cache(maxsize=4)
+def comb_taps(sampling_frequency: float, freq: float, harmonics: tuple[int, ...] | None, q: float) -> np.ndarray:
     """Return the response of the notches to an impulse, shape (2 margin + 1,); see `NotchCombRecording`."""
     from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module
 

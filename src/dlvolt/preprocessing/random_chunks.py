@@ -8,6 +8,9 @@ from spikeinterface.core.recording_tools import get_random_sample_slices
 
 from dlvolt.threads import map_in_threads
 
+# A small recording is read as a whole if chunks are so much of it, as each comes with the margins of all filters.
+COVERED, FEW_VALUES = 0.25, 50_000_000
+
 
 def random_chunks(
     recording: BaseRecording, num_chunks: int, duration_s: float, seed: int = 0, num_workers: int = 1
@@ -40,4 +43,10 @@ def random_chunks(
         chunk_size=min([wanted, *map(recording.get_num_samples, segments)]),
         seed=seed,
     )
-    return map_in_threads(lambda place: recording.get_traces(*map(int, place)), slices, num_workers)
+    places = [(int(segment), int(start), int(end)) for segment, start, end in slices]
+    covered = sum(end - start for _, start, end in places) / len(segments)
+    lengths = [recording.get_num_samples(segment) for segment in segments]
+    if max(lengths) > covered / COVERED or sum(lengths) * recording.get_num_channels() > FEW_VALUES:
+        return map_in_threads(lambda place: recording.get_traces(*place), places, num_workers)
+    whole = [recording.get_traces(segment) for segment in segments]
+    return [whole[segment][start:end].copy() for segment, start, end in places]
