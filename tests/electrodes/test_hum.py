@@ -75,3 +75,11 @@ def test_echoes_are_those_of_the_whole_recording_in_any_chunk(spiking):
     for start, end in ((0, 700), (40_000, 41_000), (len(T) - 300, len(T))):
         chunk = spiking[2].get_traces(start_frame=start, end_frame=end, channel_ids=spiking[2].channel_ids[1:])
         np.testing.assert_allclose(chunk, whole[start:end, 1:], atol=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_short_segment_beside_a_long_one():
+    traces = noise(2) + hum(50.0)
+    recording = si.NumpyRecording([traces, traces[:3000]], FS)
+    mended = without_echoes(highpass_reference(recording, reference=False), find_hum(recording), seed=0)
+    assert [mended.get_traces(segment_index=segment).shape[0] for segment in range(2)] == [len(T), 3000]

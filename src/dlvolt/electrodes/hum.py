@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin, get_noise_levels
+from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
 from dlvolt.preprocessing.notch_comb import DECAYS, comb_taps, convolved
+from dlvolt.preprocessing.random_chunks import random_chunks
+from dlvolt.robust import GAUSSIAN_MAD
 
 MAINS_HZ = (50.0, 60.0)
 TOLERANCE = 0.005  # relative deviation from the nominal frequency; mains drift by a few parts in a thousand
@@ -178,6 +180,6 @@ class WithoutEchoesSegment(BasePreprocessorSegment):
 
 def without_echoes(recording: BaseRecording, hum: dict, seed: int) -> BaseRecording:
     """Return a recording after `notch_comb` and a high-pass filter without the echoes of spikes."""
-    few = dict(num_chunks_per_segment=1, chunk_duration=f"{LEVEL_S}s", seed=seed)  # each is read with wide margins
-    noise = get_noise_levels(recording, return_in_uV=False, random_slices_kwargs=few, progress_bar=False)
+    chunks = random_chunks(recording, recording.get_num_segments(), LEVEL_S, seed)  # few, as they have wide margins
+    noise = np.median(np.abs(np.concatenate(chunks)), axis=0) / GAUSSIAN_MAD
     return WithoutEchoesRecording(recording, np.where(noise > 0, LARGE * noise, np.inf).astype("float32"), **hum)
