@@ -6,15 +6,14 @@ import pytest
 import spikeinterface as si
 from probeinterface import generate_linear_probe, generate_tetrode
 from scipy.linalg import toeplitz
-from scipy.ndimage import maximum_filter1d
-from scipy.signal import fftconvolve, lfilter
+from scipy.signal import butter, fftconvolve, lfilter
 from spikeinterface.core.job_tools import fix_job_kwargs
 from spikeinterface.preprocessing import common_reference, highpass_filter
 
 from dlvolt.electrodes.stages import preprocess, set_aside
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import WhitenNoiseRecording, whiten_noise
-from dlvolt.preprocessing.whiten_noise import _inverse_root_filter, estimate_whitening_filters
+from dlvolt.preprocessing.whiten_noise import _robust_covariance, estimate_whitening_filters
 
 RATE = 25000.0
 COLOUR = np.array([1.0, 0.7, 0.3, 0.1])  # impulse response that colours the noise
@@ -69,11 +68,46 @@ def filtered(whitened, traces):
 
 def test_noise_becomes_white(whitened):
     white = filtered(whitened, coloured_noise(int(10 * RATE), seed=2))  # noise that the filters have not seen
-    np.testing.assert_allclose(white.var(axis=0), 1, atol=0.05)
+    np.testing.assert_allclose(white.var(axis=0), 1, atol=0.1)  # the variance of scores is 1, see below
     num_samples = len(white) - 30
     for lag in range(30):
         correlations = white[lag : lag + num_samples].T @ white[:num_samples] / num_samples
-        np.testing.assert_allclose(correlations, np.eye(4) if lag == 0 else 0, atol=0.05)
+        np.testing.assert_allclose(correlations, np.diag(white.var(axis=0)) if lag == 0 else 0, atol=0.05)
+
+
+def noise_of_far_neurons(num_samples, seed):
+    """Noise of which neighbours share the low frequencies, as of far neurons, beside white noise of each."""
+    rng = np.random.default_rng(seed)
+    far = lfilter(*butter(2, [300, 3000], "bandpass", fs=RATE), rng.normal(size=(num_samples, 6)), axis=0)
+    seen = np.exp(-np.abs(np.subtract.outer(np.arange(6) - 1.0, np.arange(4))))
+    return 30 * far @ seen + 5 * rng.normal(size=(num_samples, 4))
+
+
+@pytest.mark.parametrize("make_noise", [coloured_noise, noise_of_far_neurons])
+def test_scores_of_spikes_have_variance_one_on_any_channels(spikes, make_noise):
+    """Also where noise is not separable; whitened by the covariance of its samples, scores would have 1.3."""
+    whitened = whiten_noise(recording_of(make_noise(int(10 * RATE), seed=0) + spikes))
+    white = filtered(whitened, make_noise(int(10 * RATE), seed=2))
+    temporal = np.convolve(PULSE, np.squeeze(whitened._kwargs["temporal"]))
+    scores = fftconvolve(white, temporal[::-1, None] / np.linalg.norm(temporal), axes=0)
+    covariance = np.cov(scores.T)
+    np.testing.assert_allclose(covariance, np.diag(covariance.diagonal()), atol=0.05)
+    footprints = np.random.default_rng(0).normal(size=(20, 4))
+    for weights in [*footprints, np.ones(4)]:
+        assert (scores @ weights / np.linalg.norm(weights)).std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3, 12])
+def test_the_covariance_is_that_of_most_points(num_channels):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(num_channels, num_channels)) + 2 * np.eye(num_channels)
+    points = root @ rng.normal(size=(num_channels, 20_000))
+    far = rng.random(20_000) < 0.1
+    outliers = points + far * rng.choice([4.0, 10.0, 30.0], size=20_000) * root.sum(axis=1, keepdims=True)
+    found, expected = _robust_covariance(outliers), root @ root.T
+    distance = np.linalg.eigvals(found @ np.linalg.inv(expected))
+    assert np.all(np.abs(distance - 1) < 0.12)
+    assert np.linalg.eigvals(outliers @ outliers.T / 20_000 @ np.linalg.inv(expected)).max() > 3
 
 
 def test_without_temporal_filter_only_channels_are_decorrelated(noise, spikes):
@@ -86,7 +120,8 @@ def test_without_temporal_filter_only_channels_are_decorrelated(noise, spikes):
 
 def test_spatial_filter_is_the_inverse_root_of_the_noise_covariance(whitened):
     spatial = np.array(whitened._kwargs["spatial"])
-    np.testing.assert_allclose(spatial @ COVARIANCE @ spatial.T, np.eye(4), atol=0.05)
+    white = spatial @ COVARIANCE @ spatial.T
+    np.testing.assert_allclose(white / white.diagonal().mean(), np.eye(4), atol=0.05)
     np.testing.assert_allclose(spatial, spatial.T, atol=0.02 * spatial.max())
     temporal = np.array(whitened._kwargs["temporal"])
     assert len(temporal) == 2 * round(0.67e-3 * RATE) + 1
@@ -114,7 +149,7 @@ def test_spikes_on_all_channels_of_a_tetrode_survive(noise, spikes, whitened):
 def test_spikes_do_not_enter_the_estimate(noise, spikes, whitened):
     without = whiten_noise(recording_of(noise))
     scale = np.abs(without._kwargs["spatial"]).max()
-    np.testing.assert_allclose(whitened._kwargs["spatial"], without._kwargs["spatial"], atol=0.05 * scale)
+    np.testing.assert_allclose(whitened._kwargs["spatial"], without._kwargs["spatial"], atol=0.08 * scale)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 500, 999])
@@ -178,26 +213,6 @@ def test_channels_may_come_in_any_order(shuffled):
     np.testing.assert_array_equal(white[:, order == 17], 0)
 
 
-def test_the_estimate_is_of_quiet_samples_only(noise, spikes):
-    """The two filters by their definition, of a recording that is one chunk."""
-    traces = (noise + spikes)[: int(0.4 * RATE)]
-    spatial, temporal = estimate_whitening_filters(recording_of(traces))
-    traces = traces - np.median(traces, axis=0)
-    loud = np.abs(traces) > 4 * np.median(np.abs(traces), axis=0) / 0.6745
-    quiet = maximum_filter1d(loud, 2 * 12 + 1, axis=0) == 0  # 0.5 ms
-    assert 0.5 < quiet.mean() < 0.99
-    x = traces * quiet
-    covariance = x.T @ x / (quiet.T.astype(float) @ quiet)
-    deviations = np.sqrt(covariance.diagonal())
-    variances, directions = np.linalg.eigh(covariance / np.outer(deviations, deviations))
-    root = directions / np.sqrt(variances) @ directions.T / deviations
-    np.testing.assert_allclose(spatial, root, rtol=1e-4, atol=1e-6)
-    white, num_lags = x @ root.T * quiet, 17  # 0.67 ms
-    pairs = [(slice(lag, None), slice(len(x) - lag)) for lag in range(2 * num_lags + 1)]
-    autocorrelation = [np.sum(white[late] * white[early]) / np.sum(quiet[late] & quiet[early]) for late, early in pairs]
-    np.testing.assert_allclose(temporal, _inverse_root_filter(np.array(autocorrelation), num_lags), atol=1e-4)
-
-
 @pytest.mark.parametrize("num_channels", [4, 80])
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_the_sorter_whitens_in_one_pass_what_takes_three(num_channels, dtype):
@@ -212,7 +227,7 @@ def test_the_sorter_whitens_in_one_pass_what_takes_three(num_channels, dtype):
     # exactly the same without a reference; with it, the median is of other noise, of 80 channels
     assert difference.std() < (1e-4 if num_channels == 4 else 0.15)
     test = whole[middle]
-    np.testing.assert_allclose(test.var(axis=0), 1, atol=0.1)
+    np.testing.assert_allclose(test.var(axis=0), 1, atol=0.15)  # that of scores is 1
     for lag in range(1, 30):
         assert np.mean(test[lag:] * test[:-lag]) == pytest.approx(0, abs=0.08)  # low frequencies are gone
     neighbouring = np.corrcoef(test.T)[np.arange(num_channels - 1), np.arange(1, num_channels)]

@@ -25,6 +25,9 @@ DEAD = 1e-3  # channels with less noise than this part of the noisiest channel's
 BLOCK = 32  # samples whose root mean square is taken
 COARSE = 0.7  # digits are coarse where the median absolute value tells so much less noise than blocks do
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
+COARSELY = 4  # the first estimate of the filter in time takes one of so many chunks
+NUM_SCORES = 12_000  # scores from which the filter in space is estimated
+CORE, NUM_ROUNDS = 0.95, 5  # share of the scores that is noise for sure, and rounds until they are found
 RELATIVE_FLOOR = 1e-3  # in parts of the largest noise eigenvalue: directions without noise are not blown up
 SPECTRAL_FLOOR = 1e-2  # in parts of the largest noise power: nor are frequencies that a filter has taken away
 
@@ -36,6 +39,10 @@ class WhitenNoiseRecording(BasePreprocessor):
     channel, it whitens the spikes away. Here the covariance is estimated between spikes, so that the noise becomes
     what the generative model of `dlvolt.deconvolution` takes it for, ε ~ N(0, 1). The filter is separable: a
     symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time.
+
+    Noise is not separable: neighbouring channels share most of it at the low frequencies of spikes, and little of it
+    at high ones. So the matrix whitens the noise where it matters, in the scores of a typical spike: these have
+    variance 1 and are independent across channels.
 
     Parameters
     ----------
@@ -134,8 +141,9 @@ def estimate_whitening_filters(
     Returns
     -------
     spatial : np.ndarray, shape (N, N)
-        Rows c of P^(-1/2) V^(-1/2), P the correlations and V the variances of the noise, over the channels within
-        `radius_um` of channel c; so a loud channel does not drown the others.
+        Rows c of P^(-1/2) V^(-1/2), over the channels within `radius_um` of channel c. V are the squared noise levels
+        and P is the covariance, in their units, of the scores of a typical spike on single channels; so a loud channel
+        does not drown the others.
     temporal : np.ndarray, shape (2 L + 1,)
         Zero-phase filter whose power response is one over the noise spectrum.
 
@@ -151,19 +159,24 @@ def estimate_whitening_filters(
         raise ValueError("recording: some samples are NaN or infinite; put fill_nan(recording) before whiten_noise")
     order = along_probe(recording)
     chunks = each(lambda chunk: np.ascontiguousarray(chunk.T[order], dtype="float32"), chunks)  # N×T
-    noise, quiet = _quiet_noise(chunks, max(1, round(SPIKE_MS / 1000 * sampling_frequency)), each)
-
-    distances = get_channel_distances(recording)[np.ix_(order, order)]
-    blocks = local_blocks(distances <= 2 * radius_um)  # pairs of channels that may both be neighbours of a third
-    counts = sum(each(lambda mask: _local_products(mask.astype("float32"), blocks), quiet))  # N×N, both quiet
-    covariance = sum(each(lambda x: _local_products(x, blocks), noise)) / np.maximum(counts, 1)
-    alive = covariance.diagonal() > 0
-    deviations = np.sqrt(np.where(alive, covariance.diagonal(), 1))
-    neighbours = (distances <= radius_um) & alive & alive[:, None]
-    spatial = _local_zca(covariance / np.outer(deviations, deviations), neighbours) / deviations
-
+    silenced = [np.logical_not(chunk.any(axis=0)) for chunk in chunks]  # T
+    chunks = each(lambda chunk: chunk - row_medians(chunk)[:, None], chunks)
+    levels = _noise_levels(chunks, silenced, each)
+    largest = max(np.abs(chunk).max() for chunk in chunks)
+    levels[levels <= max(DEAD * levels.max(), np.finfo("float32").eps * largest)] = 0  # dead, or rounding errors
+    noise, quiet = _quiet_noise(chunks, silenced, levels, max(1, round(SPIKE_MS / 1000 * sampling_frequency)), each)
     num_lags = round(temporal_ms / 1000 * sampling_frequency)  # L
-    temporal = _inverse_root_filter(_autocorrelation(noise, quiet, spatial, 2 * num_lags + 1, each), num_lags)
+    spike = _typical_spike(chunks, levels, num_lags, each)
+    neighbours = get_channel_distances(recording)[np.ix_(order, order)] <= radius_um
+    neighbours &= (levels > 0) & (levels[:, None] > 0)
+
+    spatial = np.diag(1 / np.where(levels > 0, levels, np.inf))
+    for every in (COARSELY, 1):  # each filter is estimated behind the other, and a first estimate needs few chunks
+        autocorrelation = _autocorrelation(noise[::every], quiet[::every], spatial, 2 * num_lags + 1, each)
+        temporal = _inverse_root_filter(autocorrelation, num_lags)
+        scores = _scores(chunks, silenced, spike, temporal, each)
+        if scores.shape[1]:  # none if all chunks are shorter than a spike
+            spatial = _local_zca(scores, neighbours, each)
     rank = np.argsort(order)
     return spatial[np.ix_(rank, rank)], temporal
 
@@ -184,18 +197,69 @@ def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
     return blocks
 
 
+def _noise_levels(chunks: list[np.ndarray], silenced: list[np.ndarray], each: Callable[..., list]) -> np.ndarray:
+    """Return the noise standard deviation of each channel, shape (N,), from centred chunks, shape (N, T)."""
+    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
+    return np.array(each(lambda trace: _noise_scale(np.concatenate(trace)), zip(*left, strict=True)))
+
+
 def _quiet_noise(
-    chunks: list[np.ndarray], reach: int, each: Callable[..., list]
+    chunks: list[np.ndarray], silenced: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return chunks (N, T) less their medians and with zeros near spikes, and which samples are not zeroed."""
-    silenced = [~chunk.any(axis=0) for chunk in chunks]  # T
-    centred = each(lambda chunk: chunk - row_medians(chunk)[:, None], chunks)
-    left = [chunk[:, ~absent] for chunk, absent in zip(centred, silenced, strict=True)]
-    scale = np.array(each(lambda trace: _noise_scale(np.concatenate(trace)), zip(*left, strict=True)))[:, None]
-    alive = scale > DEAD * scale.max()
-    near_spikes = each(lambda chunk: _near(np.abs(chunk) > QUIET * scale, reach), centred)
+    """Return centred chunks (N, T) with zeros near spikes, and which samples are not zeroed."""
+    alive = levels[:, None] > 0
+    near_spikes = each(lambda chunk: _near(np.abs(chunk) > QUIET * levels[:, None], reach), chunks)
     quiet = [alive & ~near & ~absent for near, absent in zip(near_spikes, silenced, strict=True)]
-    return [chunk * mask for chunk, mask in zip(centred, quiet, strict=True)], quiet
+    return [chunk * mask for chunk, mask in zip(chunks, quiet, strict=True)], quiet
+
+
+def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]) -> np.ndarray:
+    """Return the mean of all spikes on single channels, each of norm 1 and turned to the same side.
+
+    It has `reach` samples on either side of its peak, and is an impulse if there are no spikes.
+    """
+    from scipy.signal import find_peaks
+
+    around = np.arange(-reach, reach + 1)
+
+    def of_chunk(chunk: np.ndarray) -> np.ndarray:
+        found = [np.zeros((0, len(around)))]
+        for trace, level in zip(chunk, levels, strict=True):
+            peaks, _ = find_peaks(np.abs(trace), height=QUIET * level, distance=len(around))
+            peaks = peaks[(peaks >= reach) & (peaks < len(trace) - reach)] if level > 0 else peaks[:0]
+            snippets = trace[peaks[:, None] + around].astype("float64") * np.sign(trace[peaks, None])
+            found.append(snippets / np.linalg.norm(snippets, axis=1, keepdims=True))
+        return np.concatenate(found)
+
+    spikes = np.concatenate(each(of_chunk, chunks))
+    return spikes.mean(axis=0) * np.hanning(len(around) + 2)[1:-1] if len(spikes) else (around == 0) * 1.0
+
+
+def _scores(
+    chunks: list[np.ndarray],
+    silenced: list[np.ndarray],
+    spike: np.ndarray,
+    temporal: np.ndarray,
+    each: Callable[..., list],
+) -> np.ndarray:
+    """Return scores of the typical spike on each channel, of norm 1 after the temporal filter, shape (N, T').
+
+    They are taken from all over the chunks, but not where a part of the samples that they are made of is silenced.
+    """
+    from scipy.signal import upfirdn
+
+    template = np.convolve(spike, temporal)
+    kernel = np.convolve(template[::-1] / np.linalg.norm(template), temporal).astype("float32")
+    step = max(1, sum(chunk.shape[1] for chunk in chunks) // NUM_SCORES)
+
+    def of_chunk(chunk: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        x, absent = chunk
+        whole = np.convolve(absent, np.ones(len(kernel)))[::step] == 0
+        whole[: -(-(len(kernel) - 1) // step)] = False  # the ends, where the kernel reaches over the chunk
+        whole[-(-x.shape[1] // step) :] = False
+        return upfirdn(kernel, x, down=step, axis=1)[:, whole]
+
+    return np.concatenate(each(of_chunk, zip(chunks, silenced, strict=True)), axis=1)
 
 
 def _noise_scale(trace: np.ndarray) -> float:
@@ -226,14 +290,6 @@ def _near(events: np.ndarray, reach: int) -> np.ndarray:
     return counts[:, 2 * reach + 1 :] > counts[:, : -2 * reach - 1]
 
 
-def _local_products(x: np.ndarray, blocks: list[tuple[slice, slice]]) -> np.ndarray:
-    """Return the blocks of x xᵀ, shape (N, N), which is left zero elsewhere."""
-    products = np.zeros((len(x), len(x)))
-    for channels, seen in blocks:
-        products[channels, seen] = x[channels] @ x[seen].T
-    return products
-
-
 def _autocorrelation(
     noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int, each: Callable[..., list]
 ) -> np.ndarray:
@@ -259,16 +315,51 @@ def _lagged_products(x: np.ndarray, num_lags: int) -> np.ndarray:
     return irfft(power, num_frequencies)[:num_lags]
 
 
-def _local_zca(correlation: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Return a matrix whose row c is that of the inverse square root of the correlations around channel c."""
-    whitening = np.zeros_like(correlation)
-    for channel in np.flatnonzero(neighbours.diagonal()):  # all but the dead ones
+def _local_zca(scores: np.ndarray, neighbours: np.ndarray, each: Callable[..., list]) -> np.ndarray:
+    """Return a matrix whose row c is that of the inverse square root of the covariance around channel c, (N, N).
+
+    `scores`, shape (N, T'), are of the noise, with spikes in it; `neighbours`, (N, N), tells what is around a channel.
+    """
+    channels = np.flatnonzero(neighbours.diagonal())  # all but the dead ones
+    levels = np.ones(len(scores))
+    levels[channels] = np.array(each(lambda c: row_medians(np.abs(scores[c : c + 1]))[0], channels)) / GAUSSIAN_MAD
+    levels[levels == 0] = 1
+    scaled = scores / levels[:, None]  # so a loud channel does not drown the others
+
+    def row(channel: int) -> np.ndarray:
         local = np.flatnonzero(neighbours[channel])
-        variances, directions = np.linalg.eigh(correlation[np.ix_(local, local)])
+        variances, directions = np.linalg.eigh(_robust_covariance(scaled[local]))
         variances = np.maximum(variances, RELATIVE_FLOOR * variances[-1])
-        row = directions[list(local).index(channel)]
-        whitening[channel, local] = (row / np.sqrt(variances)) @ directions.T
+        whitening = np.zeros(len(scores))
+        own = directions[np.searchsorted(local, channel)]
+        whitening[local] = (own / np.sqrt(variances)) @ directions.T / levels[local]
+        return whitening
+
+    whitening = np.zeros(neighbours.shape)
+    for channel, of_channel in zip(channels, each(row, channels), strict=True):
+        whitening[channel] = of_channel
     return whitening
+
+
+def _robust_covariance(points: np.ndarray) -> np.ndarray:
+    """Return the covariance of the normal distribution that most points, shape (C, P), come from, shape (C, C).
+
+    It is the covariance of the points that are closest to the centre in its own metric, reweighted until it hardly
+    changes, and scaled to that of a normal distribution of which this share is taken (P. Rousseeuw & K. van Driessen,
+    Technometrics 41, 212, 1999). Points with spikes are far out, on whatever channels these are seen.
+    """
+    from scipy.stats import chi2
+
+    num_channels = len(points)
+    farthest = chi2.ppf(CORE, num_channels)
+    covariance = np.eye(num_channels)
+    for _ in range(NUM_ROUNDS):
+        variances, directions = np.linalg.eigh(covariance)
+        to_white = directions / np.sqrt(np.maximum(variances, RELATIVE_FLOOR * variances[-1]))
+        squared = np.square(to_white.T.astype(points.dtype) @ points).sum(axis=0)
+        core = points[:, squared * chi2.median(num_channels) <= farthest * np.median(squared)]
+        covariance = core @ core.T / core.shape[1] * CORE / chi2.cdf(farthest, num_channels + 2)
+    return covariance
 
 
 def _inverse_root_filter(autocorrelation: np.ndarray, num_lags: int) -> np.ndarray:

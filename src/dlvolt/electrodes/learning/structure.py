@@ -9,9 +9,9 @@ from dlvolt.deconvolution import shift_bank
 from dlvolt.electrodes.clustering.isosplit import is_unimodal, isosplit_recursive
 
 from .alignment import alignment
+from .denoise import TemporalPrior, denoised
 from .sample import MIN_EVENTS, Snippets
 from .units import Units, interpolated, support
-from .update import denoised
 
 SAME = 2.0  # units whose waveforms differ by less, in noise standard deviations, are merged,
 SAME_RELATIVE = 0.1  # and those with a relative distance below this: sampling alone changes large waveforms so much,
@@ -47,7 +47,7 @@ def split(
     snippets : list of Snippets
         Those of each unit, without those in modes that are too small for a unit.
     """
-    moved, parts, origin = [], [], []
+    moved, parts, origin, prior = [], [], [], TemporalPrior.of(units.waveforms)
     for k, (own, seen) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
         labels = torch.from_numpy(isosplit_recursive(own.on(seen).numpy(), depth=1))
         modes = [own.select(labels == label) for label in labels.unique()]
@@ -57,7 +57,9 @@ def split(
         else:
             means = torch.zeros(len(modes), *units.moved.shape[2:])
             for mean, mode in zip(means, modes, strict=True):
-                mean[mode.channels] = denoised((mode.features.mean(dim=0) @ basis)[None], len(mode.features), rank)[0]
+                mean[mode.channels] = denoised(
+                    (mode.features.mean(dim=0) @ basis)[None], len(mode.features), rank, prior
+                )[0]
             means = interpolated(means, kernels)
         moved.append(means)
         parts += modes

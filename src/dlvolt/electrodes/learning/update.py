@@ -8,8 +8,9 @@ from torch import Tensor
 from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.threads import map_in_threads
 
+from .denoise import TemporalPrior, denoised
 from .sample import MIN_EVENTS, CleanSample
-from .units import Units, interpolated, on_support
+from .units import Units, interpolated
 
 MIN_SPREAD = 0.05  # least relative standard deviation of amplitudes
 ECHO = 0.5  # a unit with a larger share of its events in the shadow of another is an echo of that one
@@ -38,7 +39,7 @@ def update(
     num_workers : int
         Number of threads.
     """
-    counts = torch.bincount(sample.units, minlength=len(units.moved))
+    counts, prior = torch.bincount(sample.units, minlength=len(units.moved)), TemporalPrior.of(units.waveforms)
     moved, spreads, norms = torch.zeros_like(units.moved), units.spreads.clone(), units.moved.flatten(2).norm(dim=2)
 
     def update_unit(k: int) -> None:
@@ -57,7 +58,7 @@ def update(
         spreads[k] = variance.clamp(min=0).sqrt().clamp(min=MIN_SPREAD)
         kriged = interpolated(units.waveforms[k, channels], kernels[:, channels[:, None], channels])
         mean = moving_mean(typical[:, None, None] * sample.sums[k], sample.squares[k], kriged)
-        moved[k][:, channels] = denoised(mean, len(amplitudes), rank)
+        moved[k][:, channels] = denoised(mean, len(amplitudes), rank, prior)
 
     map_in_threads(update_unit, range(len(units.moved)), num_workers)
     rates = (counts + 1) / num_samples
@@ -93,25 +94,6 @@ def plausible(
     if sweep > 1:  # before, large units leave echoes, as their waveforms are not known well yet
         kept &= ~(sample.shadows > ECHO * counts[:, None]).any(dim=1)
     return kept
-
-
-def denoised(waveform: Tensor, num_spikes: int, rank: int) -> Tensor:
-    """Return a mean waveform, shape (M, C, D), of so many spikes, without the components that may as well be noise.
-
-    At most `rank` components are kept. The mean of n spikes holds white noise of variance 1/n. Singular values below
-    the largest of such noise (the edge of the Marchenko-Pastur law) are set to zero, and then the channels that hardly
-    see the rest.
-    """
-    num_places, _, num_samples = waveform.shape
-    used = waveform.any(dim=2).any(dim=0)
-    spatial, singular_values, temporal = torch.linalg.svd(waveform[:, used].flatten(0, 1), full_matrices=False)
-    noise = (num_spikes / num_places) ** -0.5
-    edge = max(1.0, noise * (len(spatial) ** 0.5 + num_samples**0.5))
-    num_kept = int((singular_values[:rank] > edge).sum().clamp(min=1))
-    cleaned = torch.zeros_like(waveform)
-    kept = (spatial[:, :num_kept] * singular_values[:num_kept]) @ temporal[:num_kept]
-    cleaned[:, used] = kept.unflatten(0, (num_places, -1))
-    return on_support(cleaned)
 
 
 def _medians(values: Tensor, places: Tensor, num_places: int) -> Tensor:
