@@ -2,9 +2,11 @@
 
 FOLDER gets ``recording`` and ``truth``, both saved by SpikeInterface, for ``dlvolt evaluate``. Those of MEArec (``pip
 install MEArec``) need its templates, which ``mearec gen-templates`` simulates from the cell models that come with it.
+``--duration``, ``--seed`` and ``--set n_exc=5 noise_uv=12`` make another recording of the same kind.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -114,8 +116,8 @@ def si_hash(duration_s, seed):
     return recording, si.aggregate_units([truth.rename_units([f"near{unit}" for unit in truth.unit_ids]), others])
 
 
-def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, **num_cells):
-    """Return simulated cells in noise that is coloured and correlated over distance."""
+def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, bursting=0, **num_cells):
+    """Return simulated cells, some of which may burst, in noise that is coloured and correlated over distance."""
     import MEArec
 
     params = MEArec.get_default_recordings_params()
@@ -128,6 +130,9 @@ def mearec(duration_s, seed, templates, min_dist_um, noise_uv=10.0, **num_cells)
         filter=False,
         modulation="electrode",
         chunk_duration=20,
+        bursting=bursting > 0,
+        shape_mod=bursting > 0,  # spikes change shape in a burst
+        n_bursting=bursting or None,
     )
     params["seeds"].update(spiketrains=seed, templates=seed + 1, convolution=seed + 2, noise=seed + 3)
     made = MEArec.gen_recordings(templates=templates, params=params, n_jobs=1, verbose=False)
@@ -161,8 +166,10 @@ if __name__ == "__main__":
     parser.add_argument("--templates", help="file of MEArec templates, for mea_…")
     parser.add_argument("--duration", type=float, help="s; default: that of the page")
     parser.add_argument("--seed", type=int, help="default: that of the page")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="of the function, see RECORDINGS")
     args = parser.parse_args()
     make, duration_s, seed, settings = RECORDINGS[args.name]
+    settings = settings | {setting: json.loads(value) for setting, value in (one.split("=") for one in args.set)}
     if make is mearec:
         settings = settings | dict(templates=args.templates)
     recording, truth = make(args.duration or duration_s, seed if args.seed is None else args.seed, **settings)

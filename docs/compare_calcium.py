@@ -2,9 +2,13 @@
 
 ``python docs/compare_calcium.py FOLDER``, with a folder of labelled recordings (`dlvolt.training.calcium`), writes
 ``calcium.csv`` beside itself. Each of the five members of the packaged `calcium` answers for the fifth of the cells
-that it was trained without; ``s2s`` is the packaged one, which has seen all cells. With ``--leave-out`` the script
-prints the scores, for each indicator, of a `calcium` that is trained for three thousand windows without that indicator:
-alone, and refined by the trace.
+that it was trained without; ``s2s`` is the packaged one, which has seen all cells. With one of its options the script
+prints other scores, and writes nothing:
+
+- ``--leave-out``, for each indicator, those of a `calcium` that is trained for three thousand windows without that
+  indicator: alone, and refined by the trace;
+- ``--models s2s oasis`` those of packaged networks, or of OASIS, on all cells;
+- ``--offsets 0 1 2`` those of the members of `calcium` if more or less of their estimate counts as zero.
 """
 
 import argparse
@@ -32,14 +36,10 @@ ROWS = {
 SCORES = ["correlation", "rank", "auc"]
 
 
-def main(folder, leave_out):
-    recordings = read_labelled(folder)
-    if leave_out is not None:
-        return unseen_indicators(recordings, leave_out)
-    fold, s2s = folds(recordings), load("s2s", device="cpu")
+def main(recordings):
+    s2s = load("s2s", device="cpu")
     ways = {"`calcium` alone": [], "`calcium`, refined": [], "`calcium+s2s`, refined": []}
-    for number, member in enumerate(members(load("calcium", device="cpu"))):
-        unseen = [one for one, own in zip(recordings, fold, strict=True) if own == number]
+    for member, unseen in members_and_unseen(recordings):
         for name, models, refine in zip(ways, (member, member, [member, s2s]), (False, True, True), strict=True):
             ways[name].append(score(models, unseen, refine=refine))
     cells = {name: pd.concat(tables) for name, tables in ways.items()}
@@ -57,6 +57,13 @@ def main(folder, leave_out):
         )
 
 
+def members_and_unseen(recordings):
+    """Yield each member of `calcium`, with the recordings of the cells that it was trained without."""
+    fold = folds(recordings)
+    for number, member in enumerate(members(load("calcium", device="cpu"))):
+        yield member, [one for one, own in zip(recordings, fold, strict=True) if own == number]
+
+
 def line(scores):
     return " / ".join(f"{one:.3f}" for one in scores)
 
@@ -72,10 +79,35 @@ def unseen_indicators(recordings, names):
             print(name, "refined" if refine else "alone", line(score(model, unseen, refine=refine)[SCORES].mean()))
 
 
+def packaged(recordings, names):
+    for name in names:
+        print(name, summary(score([load(name, device="cpu")], recordings)).round(3).to_string(), sep="\n")
+
+
+def other_offsets(recordings, factors):
+    for factor in factors:
+        tables = []
+        for member, unseen in members_and_unseen(recordings):
+            tables.append(score(member.set_params(offset=factor * member.offset), unseen))
+        scores = summary(pd.concat(tables)).loc[["spikefinder's", "all"], SCORES]
+        print(f"{factor:g} x the offset:", *(f"{name} {line(row)}" for name, row in scores.iterrows()), flush=True)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="labelled recordings")
-    parser.add_argument("--leave-out", nargs="*", metavar="INDICATOR", help="these, or all")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--leave-out", nargs="*", metavar="INDICATOR", help="these, or all")
+    other.add_argument("--models", nargs="+", metavar="NAME", help="packaged networks, or oasis")
+    other.add_argument("--offsets", nargs="+", type=float, metavar="FACTOR", help="times the offset of calcium")
     torch.set_num_threads(1)
     arguments = parser.parse_args()
-    main(arguments.folder, arguments.leave_out)
+    labelled = read_labelled(arguments.folder)
+    if arguments.leave_out is not None:
+        unseen_indicators(labelled, arguments.leave_out)
+    elif arguments.models:
+        packaged(labelled, arguments.models)
+    elif arguments.offsets:
+        other_offsets(labelled, arguments.offsets)
+    else:
+        main(labelled)

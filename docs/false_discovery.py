@@ -35,7 +35,9 @@ table = pd.concat([precisions(Path(folder)) for folder in sys.argv[1:]]).round(3
 here = Path(__file__).parent
 table.to_csv(here / "false_discovery.csv", index=False)
 off = (table["estimated"] - table["true"]).abs().groupby(table["label"]).agg(["size", "mean"])
-print(off.round(3).to_string())
+print("difference of estimated and true precision", off.round(3).to_string(), sep="\n")
+by_recording = table.groupby(["recording", "label"])["true"].agg(["size", "mean", "min"])
+print("true precision", by_recording.round(3).to_string(), sep="\n")
 
 figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
 for label, own in table.groupby("label"):

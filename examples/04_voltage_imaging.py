@@ -79,12 +79,14 @@ figure = plot_spike_triggered_average(relative, sorting)
 # ----------------------
 # Accuracy is hits / (hits + misses + false positives). ROIs 1 and 2 are cells that fire complex spikes: on their
 # depolarisations some spikes are missed, and some are reported that do not exist. And an ROI that takes up a
-# neighbour's light shows the neighbour's spikes, too.
+# neighbour's light shows the neighbour's spikes, too. With ``refine=False`` the network decides alone.
 
 from dlvolt.evaluation import compare_to_ground_truth
 
-comparison = compare_to_ground_truth(simulated.sorting, sorting)
-print(comparison.get_performance()["accuracy"].astype(float).round(2))
+alone = si.run_sorter("dlvolt", recording, folder=folder / "sorted_by_network", refine=False)
+for name, found in (("network and model", sorting), ("network alone", alone)):
+    comparison = compare_to_ground_truth(simulated.sorting, found)
+    print(name, comparison.get_performance()[["accuracy", "precision", "recall"]].astype(float).round(2), sep="\n")
 
 # %%
 # Write it
