@@ -97,9 +97,9 @@ def test_polarity_is_recorded(recording, model):
         dict(n_jobs=1, chunk_size=137),
         dict(n_jobs=1, chunk_duration="1000s"),
         dict(n_jobs=2, chunk_size=500, pool_engine="thread"),
-        dict(n_jobs=2, chunk_size=500, pool_engine="process", mp_context="fork"),
+        dict(n_jobs=2, chunk_size=500, pool_engine="process"),
     ],
-    ids=["small chunks", "one chunk", "threads", "fork"],
+    ids=["small chunks", "one chunk", "threads", "processes"],
 )
 @pytest.mark.parametrize("refine", [True, False])
 def test_same_peaks_however_the_work_is_cut(recording, model, job_kwargs, refine):

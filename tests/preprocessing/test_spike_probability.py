@@ -213,7 +213,7 @@ def test_round_trip_does_not_infer_again(tmp_path, monkeypatch, model, how):
     np.testing.assert_array_equal(loaded.get_traces(), probability.get_traces())
 
 
-@pytest.mark.parametrize("jobs", [dict(pool_engine="process", mp_context="fork"), dict(pool_engine="thread")])
+@pytest.mark.parametrize("jobs", [dict(pool_engine="process", mp_context="spawn"), dict(pool_engine="thread")])
 def test_saved_in_parallel(tmp_path, model, jobs):
     recording = si.NumpyRecording(traces_at(400.0), 400.0).save(
         folder=tmp_path / "recording", chunk_duration="1000s", verbose=False

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from spikeinterface.core import BaseRecording
 
 from dlvolt.preprocessing.spike_probability import load_classifier, spike_probability
@@ -76,7 +75,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
     """
 
     name = "dlvolt"
-    preferred_mp_context = "spawn" if torch.cuda.is_available() else None  # a forked process cannot use CUDA
+    preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
     need_noise_levels = False
     params_doc = documented_parameters(__doc__)
 

@@ -87,8 +87,6 @@ class SpikeProbabilityRecording(BasePreprocessor):
         seed: int = 0,
         inferred_polarity: Sequence[str] | None = None,
     ) -> None:
-        from dlvolt.networks.estimator import choose_device
-
         model = locate_model(model)
         network = load_classifier(model, device)
         ratio = rate_ratio(recording.sampling_frequency, network)
@@ -109,8 +107,7 @@ class SpikeProbabilityRecording(BasePreprocessor):
         drop_units(self)
         self.set_property("polarity", np.array(each))
         self.annotate(value="spike_probability", model_name=network.name, model_version=network.version)
-        if choose_device(device) != "cpu":
-            self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
+        self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
 
         for segment in FiniteRecording(recording, "spike_probability").segments:
             self.add_recording_segment(SpikeProbabilitySegment(segment, ratio, signs, model, device))

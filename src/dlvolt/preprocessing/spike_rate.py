@@ -55,7 +55,6 @@ class SpikeRateRecording(BasePreprocessor):
         self, recording: BaseRecording, model: str | Path = MODEL, device: str = "auto", refine: bool = True
     ) -> None:
         from dlvolt.networks import Oasis, RateNetwork
-        from dlvolt.networks.estimator import choose_device
 
         models = locate_models(model)
         networks = [load_model(one, device) for one in models]
@@ -76,8 +75,7 @@ class SpikeRateRecording(BasePreprocessor):
             model_name="+".join(network.name for network in networks),
             model_version="+".join(network.version for network in networks),
         )
-        if choose_device(device) != "cpu":
-            self._preferred_mp_context = "spawn"  # a forked process cannot use CUDA
+        self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
         signs = np.ones(recording.get_num_channels(), dtype="float32")
         own_rate = networks[0].sampling_frequency if refined else None
         for segment in FiniteRecording(recording, "spike_rate").segments:

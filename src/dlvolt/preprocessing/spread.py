@@ -41,6 +41,7 @@ class SpreadRecording(BasePreprocessor):
         for key in recording.get_property_keys():
             self.set_property(key, np.repeat(recording.get_property(key), len(names), axis=0))
         drop_units(self)
+        self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
         for segment in FiniteRecording(recording, step).segments:
             self.add_recording_segment(SpreadSegment(segment, len(ids), len(names), spread, margin))
 

@@ -74,6 +74,7 @@ class WhitenNoiseRecording(BasePreprocessor):
         spatial, temporal = (np.asarray(part, dtype="float32") for part in (spatial, temporal))
         order = along_probe(recording) if recording.has_probe() else np.arange(recording.get_num_channels())
         BasePreprocessor.__init__(self, recording, dtype="float32")
+        self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
         for segment in recording.segments:
             self.add_recording_segment(WhitenNoiseSegment(segment, spatial, temporal, order))
         self._kwargs = dict(recording=recording, radius_um=radius_um, temporal_ms=temporal_ms, seed=seed)
