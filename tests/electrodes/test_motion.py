@@ -283,7 +283,9 @@ def test_what_is_learnt_does_not_depend_on_the_number_of_threads():
 
 def test_units_that_never_meet_are_joined_and_others_are_not():
     moved = footprints_in_places([-1.0, 0.0, 1.0])[:1].repeat(2, 1, 1, 1)
-    apart = [Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), place)) for place in (0, 2)]
+    apart = [
+        Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), place), np.zeros(50)) for place in (0, 2)
+    ]
     assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), apart).moved) == 1
     together = [own._replace(places=torch.arange(50) % 3) for own in apart]
     assert len(joined(Units.new(moved[:, 1])._replace(moved=moved), together).moved) == 2
@@ -296,7 +298,7 @@ def unlike(distance, *, spikes=(50, 50), rest=50):
     second[:, 0, 2], second[:, 1, 2] = 10 * (1 - distance**2 / 2), 10 * (1 - (1 - distance**2 / 2) ** 2) ** 0.5
     moved = torch.stack([first, second, third])
     places = [torch.zeros(spikes[0]), torch.full((spikes[1],), 2.0), torch.arange(2 * rest) % 2 * 2.0]
-    snippets = [Snippets(torch.zeros(len(own), 1, 1), torch.zeros(1), own.long()) for own in places]
+    snippets = [Snippets(torch.zeros(len(own), 1, 1), torch.zeros(1), own.long(), np.zeros(len(own))) for own in places]
     return Units.new(moved[:, 1])._replace(moved=moved), snippets
 
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlvolt.electrodes.refractory import contamination, count_pairs, same_neuron
+from dlvolt.electrodes.learning.timing import count_pairs
+from dlvolt.electrodes.refractory import contamination, same_neuron, without_doubles
 
 FS = 30000.0
 SPIKES = np.dtype([("sample_index", "int64"), ("cluster_index", "int64"), ("segment_index", "int64")])
@@ -43,6 +44,16 @@ def test_pairs_are_counted(a, b, low):
     a, b = np.sort(np.array(a, dtype=int)), np.sort(np.array(b, dtype=int))
     gaps = np.abs(a[:, None] - b[None])
     assert count_pairs(a, b, low, low + 10) == np.sum((gaps > low) & (gaps <= low + 10))
+
+
+def test_a_spike_that_two_units_of_one_neuron_explain_counts_once():
+    spikes = np.concatenate(
+        [spikes_of([[100, 500, 520], [110]], segment=0), spikes_of([[105, 300], [310, 340]], segment=1)]
+    )
+    left = without_doubles(spikes, censored=30)
+    seen = set(left[["segment_index", "cluster_index", "sample_index"]].tolist())
+    assert seen == {(0, 0, 100), (0, 0, 500), (0, 1, 110), (1, 0, 105), (1, 0, 300), (1, 1, 310), (1, 1, 340)}
+    assert len(without_doubles(spikes[:0], 30)) == 0
 
 
 def test_the_parts_of_a_bursting_neuron_are_one_whatever_their_order():

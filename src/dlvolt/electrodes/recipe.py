@@ -44,7 +44,7 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
     sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
     peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
-    peaks = stages.drop_noise(recording, peaks, p, job_kwargs)
+    peaks = stages.drop_noise(finite.recording, peaks, p, job_kwargs)
     say(f"dlvolt: {len(peaks.peaks)} peaks")
     drift = stages.find_drift(whitened, peaks, p)
     say(f"dlvolt: {drift.remark}")

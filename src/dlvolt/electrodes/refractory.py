@@ -7,6 +7,7 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from dlvolt.electrodes.learning import alignment
+from dlvolt.electrodes.learning.timing import count_pairs
 
 ALIKE = 0.5  # least cosine of two waveforms that may be one neuron's, at the beginning and the end of a burst
 WINDOW_MS = (0.5, 2.5)  # spikes of two neurons that are closer may be found as one; later, a neuron may fire again
@@ -58,6 +59,26 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
     return owner
 
 
+def without_doubles(spikes: np.ndarray, censored: int) -> np.ndarray:
+    """Return spikes, less those that follow a spike of the same unit within so many samples.
+
+    Two units that are one neuron may both have explained the same spike.
+
+    Parameters
+    ----------
+    spikes : np.ndarray, shape (E,)
+        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
+    censored : int
+        Samples.
+    """
+    order = np.lexsort((spikes["sample_index"], spikes["segment_index"], spikes["cluster_index"]))
+    units, segments, times = (spikes[name][order] for name in ("cluster_index", "segment_index", "sample_index"))
+    follows = (np.diff(units) == 0) & (np.diff(segments) == 0) & (np.diff(times) < censored)
+    kept = np.ones(len(spikes), dtype=bool)
+    kept[order[1:][follows]] = False
+    return spikes[kept]
+
+
 def contamination(
     spikes: np.ndarray, num_units: int, sampling_frequency: float, num_samples: list[int], refractory_ms: float
 ) -> np.ndarray:
@@ -101,13 +122,3 @@ def _trains(spikes: np.ndarray, num_units: int, num_samples: list[int], gap: int
     starts = np.concatenate([[0], np.cumsum(num_samples)[:-1]]) + gap * np.arange(len(num_samples))
     times = spikes["sample_index"] + starts[spikes["segment_index"]]
     return [np.sort(times[spikes["cluster_index"] == unit]) for unit in range(num_units)]
-
-
-def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:
-    """Return how many pairs of two sorted trains are more than `low` and at most `high` samples apart."""
-
-    def within(reach: int) -> int:
-        """Return the number of pairs that are at most so far apart."""
-        return int((np.searchsorted(b, a + reach, side="right") - np.searchsorted(b, a - reach)).sum())
-
-    return within(high) - within(low)

@@ -38,7 +38,7 @@ from dlvolt.electrodes.learning import (
 from dlvolt.electrodes.left_over import LeftOverRecording
 from dlvolt.electrodes.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.electrodes.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
-from dlvolt.electrodes.refractory import contamination, same_neuron
+from dlvolt.electrodes.refractory import contamination, same_neuron, without_doubles
 from dlvolt.memory import release_memory
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
@@ -300,7 +300,7 @@ def detect(
 def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
     """Return the peaks that the network `p.peak_model` takes for spikes, or all if there is none.
 
-    The network sees the raw recording, band-pass filtered.
+    `recording` is the raw one, without missing samples. The network sees it band-pass filtered.
     """
     if p.peak_model == "none":
         return found
@@ -481,6 +481,7 @@ def collect(
     lengths = [segment.get_num_samples() for segment in recording.segments]
     owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
     spikes["cluster_index"] = owner[spikes["cluster_index"]]
+    spikes = without_doubles(spikes, round(p.refractory_ms / 1000 * recording.sampling_frequency))
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
     peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
     by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)

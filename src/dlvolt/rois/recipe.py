@@ -28,6 +28,7 @@ from dlvolt.preprocessing.spike_probability import (
     rate_ratio,
 )
 from dlvolt.preprocessing.spike_rate import MODEL as CALCIUM_MODEL
+from dlvolt.preprocessing.spike_rate import spike_rate
 from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.rois.calcium import sort_calcium
 from dlvolt.rois.crosstalk import flag_crosstalk
@@ -49,12 +50,18 @@ def check(recording: BaseRecording, p: SorterParameters) -> None:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such model, if it does not support the sampling frequency, or if there are not as many polarities
-        as ROIs.
+        If there is no such model, if it is not for traces or does not support the sampling frequency, or if there are
+        not as many polarities as ROIs.
     """
     p = for_indicator(recording, p)
-    for model in locate_models(p.model):
-        rate_ratio(recording.sampling_frequency, load_model(model, p.device))
+    models = locate_models(p.model)
+    networks = [load_model(model, p.device) for model in models]
+    if all(isinstance(network, RateNetwork) for network in networks):
+        spike_rate(recording, p.model, p.device)  # checks that they can work together
+    elif len(models) > 1:
+        raise ValueError(f"model: only networks that give rates work together, so take one of {p.model!r}")
+    else:
+        rate_ratio(recording.sampling_frequency, load_classifier(models[0], p.device))
     if p.polarity != "auto":
         check_polarity(p.polarity, recording.get_num_channels())
 

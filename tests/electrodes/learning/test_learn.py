@@ -28,8 +28,11 @@ def waveform(channel, scale, phase=0.0, spread=1.0):
     return scale * space[:, None] * time
 
 
-def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0):
-    """Chunks of one second with spikes of every unit at random times and sub-sample shifts; also their truth."""
+def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0, refractory=0):
+    """Chunks of one second with spikes of every unit at random times and sub-sample shifts; also their truth.
+
+    No spike follows another of its unit within the refractory period, in samples.
+    """
     generator = torch.Generator().manual_seed(seed)
     num_units, num_samples = len(waveforms), int(FS)
     bank = shift_bank(waveforms).flatten(0, 1)
@@ -38,6 +41,10 @@ def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0):
         size = (int(rate_hz) * num_units,)
         times = torch.randint(0, num_samples - WIDTH, size, generator=generator).sort().values
         units = torch.randint(0, num_units, size, generator=generator)
+        for unit in range(num_units):
+            own = torch.nonzero(units == unit)[1:, 0]
+            times[own] += refractory * torch.arange(len(own))  # as if the clock stood still after each spike
+        times = times.clamp(max=num_samples - WIDTH)
         shifts = torch.randint(0, 7, size, generator=generator)
         events = Events(times, units, 1 + 0.05 * torch.randn(size, generator=generator), shifts)
         noise = torch.randn(NUM_CHANNELS, num_samples, generator=generator)
@@ -92,6 +99,16 @@ def test_two_units_started_as_one_are_split():
     learnt = learn(chunks, close.mean(dim=0, keepdim=True))
     assert len(learnt) == 2
     assert matches(learnt, close).max() < 0.1
+
+
+def test_two_small_units_that_look_like_one_are_told_apart_by_their_refractory_periods():
+    like = torch.stack([waveform(2.0, 2.6, spread=1.3), waveform(2.6, 2.6, spread=1.3)])
+    assert (like[0] - like[1]).norm() < 4  # noise standard deviations
+    mean = like.mean(dim=0, keepdim=True)
+    with_periods, _ = record(like, num_chunks=60, rate_hz=20.0, refractory=80)
+    assert len(learn(with_periods, mean, num_sweeps=1)) == 2
+    without, _ = record(like, num_chunks=60, rate_hz=20.0)
+    assert len(learn(without, mean, num_sweeps=1)) == 1
 
 
 def test_units_of_one_shape_and_two_sizes_stay_two():

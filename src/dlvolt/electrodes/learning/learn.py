@@ -12,8 +12,9 @@ from dlvolt.memory import release_memory
 
 from .alignment import recentred
 from .evidence import Decoys
-from .sample import NUM_FEATURES, collect
+from .sample import collect
 from .structure import joined, merge, split
+from .timing import REFRACTORY_MS, RefractoryPeriod
 from .units import LearningSettings, Matchers, Units
 from .update import plausible, update
 
@@ -91,6 +92,7 @@ def learn_units(
     kernels = torch.eye(num_channels)[None] if kernels is None else kernels
     places = [0] * len(chunks) if places is None else places
     last_sweep = first_sweep + num_sweeps - 1
+    refractory_samples = max(settings.separation, round(REFRACTORY_MS / 1000 * sampling_frequency))
     for sweep in trange(first_sweep, last_sweep + 1, desc="dlvolt: learn templates", disable=not progress_bar):
         if len(units.moved) == 0:  # from the start, or all have been dropped
             return units
@@ -104,16 +106,18 @@ def learn_units(
         decoys = Decoys(units, is_weak, settings, elsewhere, device)
         weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
-        num_features = 0 if is_last else NUM_FEATURES  # the last sweep neither splits nor merges
-        sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed, num_features)
+        sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed)
         units = update(units, sample, settings.rank, kernels, num_samples, num_workers)
         enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
         kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]
         units = units.select(kept)
-        if not is_last and len(kept):
+        if len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
-            units, snippets = split(units, snippets, sample.basis, kernels, settings.rank)
-            units, snippets = merge(units, snippets, sample.basis)
+            refractory = RefractoryPeriod(settings.separation, refractory_samples, num_samples)
+            given = (sample.basis, kernels, settings.rank, refractory)
+            units, snippets = split(units, snippets, *given, by_shape=not is_last)
+        if not is_last and len(kept):
+            units, snippets = merge(units, snippets, sample.basis, refractory)
             units = joined(units, snippets)
         units = units._replace(moved=recentred(units.moved, settings.num_before))
     return units

@@ -41,8 +41,9 @@ class CleanSample(NamedTuple):
 
     Attributes
     ----------
-    units, places, amplitudes : Tensor, shape (E,)
-        Of each event: its unit, where the tissue is, and its amplitude relative to the typical one of the unit there.
+    units, times, places, amplitudes : Tensor, shape (E,)
+        Of each event: its unit, its time as if the chunks followed each other, where the tissue is, and its amplitude
+        relative to the typical one of the unit there.
     in_shadow : Tensor, shape (E,), bool
         Whether an event of a unit that casts a shadow is near: the event may be what the model leaves of that one.
     shadows : Tensor, shape (K, K)
@@ -64,6 +65,7 @@ class CleanSample(NamedTuple):
     """
 
     units: Tensor
+    times: Tensor
     places: Tensor
     amplitudes: Tensor
     in_shadow: Tensor
@@ -93,19 +95,21 @@ class CleanSample(NamedTuple):
         features = self.features[own] + self.amplitudes[own, None, None] * change[self.places[own]]
         norms = features.flatten(1).norm(dim=1)
         usual = norms <= OUTSIZE * norms.median() if len(norms) else norms > 0
-        return Snippets(features, channels, self.places[own]).select(usual)
+        return Snippets(features, channels, self.places[own], self.times[own].numpy()).select(usual)
 
 
 class Snippets(NamedTuple):
-    """Clean snippets of one unit: features, shape (E, C, B), of its channels, shape (C,), and places, shape (E,)."""
+    """Clean snippets of one unit: features, shape (E, C, B), of its channels, (C,), places and times, (E,)."""
 
     features: Tensor
     channels: Tensor
     places: Tensor
+    times: np.ndarray
 
     def select(self, events: Tensor) -> Snippets:
         """Return some of the snippets."""
-        return self._replace(features=self.features[events], places=self.places[events])
+        features, places, times = self.features[events], self.places[events], self.times[events.numpy()]
+        return self._replace(features=features, places=places, times=times)
 
     def on(self, wanted: Tensor) -> Tensor:
         """Return the features on the channels marked in `wanted`, shape (N,), bool, as points, shape (E, F)."""
@@ -152,11 +156,13 @@ def collect(
     is_near = is_near.gather(1, order)
     in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
     basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:num_features]  # B×D
+    starts = list(itertools.accumulate((chunk.shape[1] for chunk in chunks), initial=0))
     groups = _groups(places)  # not by the number of threads, on which results must not depend
 
     def of_group(group: range) -> _Part:
         """Return the part of a group of chunks, given by indices."""
-        some, place = [(chunks[index], index in weighed) for index in group], places[group[0]]
+        some = [(chunks[index], starts[index], index in weighed) for index in group]
+        place = places[group[0]]
         return _collect_part(some, place, matchers.at(place), casts, channels, basis, decoys)
 
     parts = map_in_threads(of_group, groups, num_workers)
@@ -167,6 +173,7 @@ def collect(
         squares[:, part.place] += part.squares
     return CleanSample(
         units=torch.cat([part.events.units for part in parts]),
+        times=torch.cat([part.events.times for part in parts]),
         places=torch.cat([torch.full_like(part.events.units, part.place) for part in parts]),
         amplitudes=torch.cat([part.events.amplitudes for part in parts]),
         in_shadow=torch.cat([part.in_shadow for part in parts]),
@@ -196,7 +203,7 @@ class _Part(NamedTuple):
 
 
 def _collect_part(
-    chunks: list[tuple[Tensor, bool]],
+    chunks: list[tuple[Tensor, int, bool]],
     place: int,
     matcher: Matcher,
     casts: Tensor,
@@ -206,7 +213,7 @@ def _collect_part(
 ) -> _Part:
     """Find the events in chunks, all of them with the tissue in one place, and project and sum their clean snippets.
 
-    Each chunk comes with a mark, whether decoys are to be counted in it.
+    Each chunk comes with the time at which it starts and a mark, whether decoys are to be counted in it.
 
     A template is updated to Σ w a R / Σ w a² over its events, see `CleanSample`. The weight w of an event is 1,
     and less if the mean square of the residual in its snippet is larger than that of noise, as in artefacts.
@@ -229,7 +236,7 @@ def _collect_part(
     squares, counts, shadows = torch.zeros(num_units), decoys.none(), torch.zeros_like(casts, dtype=torch.long)
     found: list[Events] = []
     features, shaded = [], []
-    for halves, is_weighed in chunks:
+    for halves, start, is_weighed in chunks:
         chunk = halves.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         events = matcher.pursue(chunk)
         in_shadow, of_chunk = shadows_of(events, casts, width)
@@ -245,7 +252,7 @@ def _collect_part(
         sum_snippets(*given, MAX_UNEXPLAINED, sums.numpy(), projected.numpy())
         added.index_add_(0, events.units, weights * known.amplitudes)
         squares.index_add_(0, events.units, weights * relative)
-        found.append(events._replace(amplitudes=relative))
+        found.append(events._replace(times=start + events.times, amplitudes=relative))
         features.append(projected + known.amplitudes[:, None, None] * of_unit[events.units])
         shaded.append(in_shadow)
         shadows += of_chunk

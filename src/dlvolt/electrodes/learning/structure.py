@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from dlvolt.deconvolution import shift_bank
-from dlvolt.electrodes.clustering.isosplit import is_unimodal, isosplit_recursive
+from dlvolt.electrodes.clustering.isosplit import (
+    NUM_COMPONENTS,
+    is_unimodal,
+    isosplit_recursive,
+    principal_components,
+)
 
 from .alignment import alignment
 from .denoise import TemporalPrior, denoised
 from .sample import MIN_EVENTS, Snippets
+from .timing import RefractoryPeriod
 from .units import Units, interpolated, support
 
 SAME = 2.0  # units whose waveforms differ by less, in noise standard deviations, are merged,
@@ -23,9 +31,15 @@ HARDLY_THERE = 0.02  # a place with a smaller share of a unit's spikes is one in
 
 
 def split(
-    units: Units, snippets: list[Snippets], basis: Tensor, kernels: Tensor, rank: int
+    units: Units,
+    snippets: list[Snippets],
+    basis: Tensor,
+    kernels: Tensor,
+    rank: int,
+    refractory: RefractoryPeriod,
+    by_shape: bool = True,
 ) -> tuple[Units, list[Snippets]]:
-    """Split the units whose clean snippets have several modes.
+    """Split the units whose clean snippets have several modes, or which are two neurons by the times of their events.
 
     Parameters
     ----------
@@ -39,17 +53,25 @@ def split(
         As for `learn_units`.
     rank : int
         Largest rank of the waveforms of new units.
+    refractory : RefractoryPeriod
+        That of a neuron.
+    by_shape : bool
+        Whether units whose snippets have several modes are split; if not, only those that are split by times.
 
     Returns
     -------
     units : Units
-        A unit for each mode; a unit with a single mode stays as it is.
+        A unit for each mode, with its share of the events; a unit with a single mode stays as it is.
     snippets : list of Snippets
         Those of each unit, without those in modes that are too small for a unit.
     """
-    moved, parts, origin, prior = [], [], [], TemporalPrior.of(units.waveforms)
+    moved, parts, origin, shares, prior = [], [], [], [], TemporalPrior.of(units.waveforms)
     for k, (own, seen) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
-        labels = torch.from_numpy(isosplit_recursive(own.on(seen).numpy(), depth=1))
+        points = own.on(seen).numpy()
+        labels = isosplit_recursive(points, depth=1) if by_shape else np.zeros(len(points), dtype=int)
+        if not labels.any():
+            labels = _two_neurons(points, own.times, refractory)
+        labels = torch.from_numpy(labels)
         modes = [own.select(labels == label) for label in labels.unique()]
         modes = [mode for mode in modes if len(mode.features) >= MIN_EVENTS]
         if len(modes) <= 1:
@@ -64,15 +86,36 @@ def split(
         moved.append(means)
         parts += modes
         origin += [k] * len(modes)
-    return units.select(origin)._replace(moved=torch.cat(moved)), parts
+        shares += [len(mode.features) / max(1, sum(len(each.features) for each in modes)) for mode in modes]
+    return units.select(origin)._replace(
+        moved=torch.cat(moved), rates=units.rates[origin] * torch.tensor(shares)
+    ), parts
 
 
-def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units, list[Snippets]]:
+def _two_neurons(points: np.ndarray, times: np.ndarray, refractory: RefractoryPeriod) -> np.ndarray:
+    """Return labels 0 and 1 of a unit's snippets if they are of two neurons, else 0 for all.
+
+    Two like waveforms of small units make a single mode. But the unit then has pairs of events within a refractory
+    period, and if these disappear when the snippets are divided as a mixture of two normal distributions, the unit is
+    two neurons.
+    """
+    one = np.zeros(len(points), dtype=int)
+    if not refractory.is_broken(np.sort(times)):
+        return one
+    components = principal_components(points, NUM_COMPONENTS)
+    labels = GaussianMixture(2, covariance_type="tied", random_state=0).fit_predict(components)
+    trains = [np.sort(times[labels == label]) for label in (0, 1)]
+    return labels if refractory.tells_apart(*trains) else one
+
+
+def merge(
+    units: Units, snippets: list[Snippets], basis: Tensor, refractory: RefractoryPeriod
+) -> tuple[Units, list[Snippets]]:
     """Merge units, closest pairs first, and return those that are left, and their snippets.
 
     Two units are merged if their waveforms are the same up to a shift, or if, moved by this shift, their snippets have
-    a single mode along the line between the means (`is_unimodal`). The unit with more snippets is kept.
-    Parameters are those of `split`.
+    a single mode along the line between the means (`is_unimodal`) and the times of their events do not tell them apart.
+    The unit with more snippets is kept. Parameters are those of `split`.
     """
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
@@ -91,7 +134,10 @@ def merge(units: Units, snippets: list[Snippets], basis: Tensor) -> tuple[Units,
         # The features that the few snippets would have if found with the template of the larger unit.
         aligned = few._replace(features=few.features @ (delayed @ basis.T))
         is_close = distances[pair] < max(same, SAME / amplitudes[list(pair)].max())
-        if is_close or is_unimodal(aligned.on(seen).numpy(), many.on(seen).numpy()):
+        if is_close or (
+            is_unimodal(aligned.on(seen).numpy(), many.on(seen).numpy())
+            and not refractory.tells_apart(np.sort(few.times), np.sort(many.times))
+        ):
             absorbed.add(small)
     kept = [k for k in range(len(waveforms)) if k not in absorbed]
     return units.select(kept), [snippets[k] for k in kept]
