@@ -105,6 +105,14 @@ def test_damaged_channels_leave_the_others_sorted(tmp_path, how):
     assert 50 <= largest <= 90  # about 70 were planted
 
 
+def test_missing_samples_where_a_network_looks_at_the_peaks(tmp_path):
+    """The network sees the traces that are not whitened, and these must be finite too."""
+    recording = recording_of(tmp_path, damaged(with_spikes(units=(0,)), "a channel of NaN"))
+    sorting = sort(recording, tmp_path, peak_model="waveform_cnn")
+    assert_valid(sorting, recording)
+    assert 50 <= max(sorting.count_num_spikes_per_unit().values(), default=0) <= 90
+
+
 @pytest.mark.parametrize(
     "traces",
     [

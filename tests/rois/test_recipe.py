@@ -213,6 +213,8 @@ def test_modality(neurons, tmp_path, capsys):
         (10.0, dict(), "model 'voltage' serves sampling frequencies from"),
         (500.0, dict(modality="light"), "modality must be 'auto', 'extracellular' or 'optical', not 'light'"),
         (500.0, dict(model="nowhere"), "nowhere' is not a folder, nor among the weights"),
+        (500.0, dict(model="waveform_cnn"), "'waveform_cnn' is for snippets, not for traces"),
+        (500.0, dict(model="voltage+calcium"), "only networks that give rates work together"),
         (500.0, dict(polarity="up"), "polarity must be 'auto', 'positive', 'negative' or a list"),
         (500.0, dict(polarity=["positive"]), "or a list of these for 4 channels"),
         (500.0, dict(probability_threshold=1.5), "probability_threshold must be at most 1"),
