@@ -309,6 +309,30 @@ def test_counterparts_are_joined_if_they_are_as_active_and_not_too_unlike(distan
     assert len(joined(*unlike(distance, spikes=spikes)).moved) == num_left
 
 
+def in_one_place_each(points, places):
+    """Units whose waveforms are points in the plane, each of which fires in one place only; their snippets."""
+    moved = torch.zeros(len(points), 3, 2, 10)
+    moved[:, :, :, 2] = 10 * torch.tensor(points)[:, None]
+    snippets = [Snippets(torch.zeros(50, 1, 1), torch.zeros(1), torch.full((50,), k), np.zeros(50)) for k in places]
+    return Units.new(moved[:, 1])._replace(moved=moved), snippets
+
+
+def test_neurons_that_move_to_where_others_were_are_not_confused():
+    """The closest pair, the second and the third, would leave a pair that is far apart."""
+    units, snippets = in_one_place_each([(1.0, 0.0), (1.0, 0.24), (1.0, 0.38), (1.0, 0.67)], [0, 2, 0, 2])
+    waveforms = joined(units, snippets).moved
+    assert len(waveforms) == 2
+    seen = torch.stack([waveforms[:, 0, 1, 2], waveforms[:, 2, 1, 2]], dim=1)  # where each fires
+    assert torch.allclose(seen.sort(dim=0).values / 10, torch.tensor([[0.0, 0.24], [0.38, 0.67]]), atol=0.02)
+
+
+def test_three_parts_of_a_neuron_are_joined_before_one_of_them_finds_another():
+    units, snippets = in_one_place_each([(1.0, 0.0), (1.0, 0.06), (1.0, 0.12), (1.0, 0.5)], [0, 1, 2, 0])
+    waveforms = joined(units, snippets).moved
+    assert len(waveforms) == 2
+    assert torch.allclose(waveforms[:, 0, 1, 2].sort().values / 10, torch.tensor([0.0, 0.5]), atol=0.02)
+
+
 def test_tissue_that_jumps_is_never_in_the_middle(simulated):
     recording = simulated[1]
     jumping = np.where(TIMES < 15, 0.0, 30.0)

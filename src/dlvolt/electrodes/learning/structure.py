@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -19,14 +20,14 @@ from .alignment import alignment
 from .denoise import TemporalPrior, denoised
 from .sample import MIN_EVENTS, Snippets
 from .timing import RefractoryPeriod
-from .units import Units, interpolated, support
+from .units import Units, support
 
 SAME = 2.0  # units whose waveforms differ by less, in noise standard deviations, are merged,
-SAME_RELATIVE = 0.1  # and those with a relative distance below this: sampling alone changes large waveforms so much,
-SAME_WHERE_MOVING = 0.3  # or this if the tissue moves, as it is never quite where it is estimated to be;
+SAME_RELATIVE = 0.1  # and those with a relative distance below this: sampling alone changes large waveforms so much;
 MAYBE_SAME = 0.6  # between these and this relative distance, the snippets decide
 SELDOM_TOGETHER = 0.3  # two units that may be one neuron fire in places that overlap by less than this
 COUNTERPARTS = 0.8  # largest relative distance of `_counterparts` that are joined
+FAR_CLOSER = 3.0  # a unit is far closer to another than to a third if distances have a larger ratio
 HARDLY_THERE = 0.02  # a place with a smaller share of a unit's spikes is one in which the unit is not
 
 
@@ -77,12 +78,13 @@ def split(
         if len(modes) <= 1:
             modes, means = [own], units.moved[k : k + 1]
         else:
-            means = torch.zeros(len(modes), *units.moved.shape[2:])
-            for mean, mode in zip(means, modes, strict=True):
-                mean[mode.channels] = denoised(
-                    (mode.features.mean(dim=0) @ basis)[None], len(mode.features), rank, prior
-                )[0]
-            means = interpolated(means, kernels)
+            differences = torch.zeros(len(modes), *units.moved.shape[2:])
+            for difference, mode in zip(differences, modes, strict=True):
+                mean = (mode.features.mean(dim=0) @ basis)[None]
+                difference[mode.channels] = denoised(mean, len(mode.features), rank, prior)[0]
+                difference[mode.channels] -= units.waveforms[k, mode.channels]
+            # What is known of the unit in each place is not lost, as only the difference is interpolated.
+            means = units.moved[k] + torch.einsum("mnc,knd->kmcd", kernels, differences)
         moved.append(means)
         parts += modes
         origin += [k] * len(modes)
@@ -115,14 +117,15 @@ def merge(
 
     Two units are merged if their waveforms are the same up to a shift, or if, moved by this shift, their snippets have
     a single mode along the line between the means (`is_unimodal`) and the times of their events do not tell them apart.
-    The unit with more snippets is kept. Parameters are those of `split`.
+    The unit with more snippets is kept. Units that fire in different places of the tissue are left to `joined`.
+    Parameters are those of `split`.
     """
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
-    same = SAME_RELATIVE if units.moved.shape[1] == 1 else SAME_WHERE_MOVING
     _, distances, lags, shifts = alignment(waveforms)
     absorbed: set[int] = set()
-    for pair in _close_pairs(distances):
+    together = _together(_spikes_in_places(snippets, units.moved.shape[1]))
+    for pair in _close_pairs(torch.where(together < SELDOM_TOGETHER, torch.inf, distances)):
         if absorbed.intersection(pair):
             continue
         small, large = sorted(pair, key=lambda k: len(snippets[k].features))
@@ -133,7 +136,7 @@ def merge(
         delayed = shift_bank(basis)[shifts[small, large]].roll(int(lags[small, large]), dims=1)
         # The features that the few snippets would have if found with the template of the larger unit.
         aligned = few._replace(features=few.features @ (delayed @ basis.T))
-        is_close = distances[pair] < max(same, SAME / amplitudes[list(pair)].max())
+        is_close = distances[pair] < max(SAME_RELATIVE, SAME / amplitudes[list(pair)].max())
         if is_close or (
             is_unimodal(aligned.on(seen).numpy(), many.on(seen).numpy())
             and not refractory.tells_apart(np.sort(few.times), np.sort(many.times))
@@ -148,25 +151,61 @@ def joined(units: Units, snippets: list[Snippets]) -> Units:
 
     Two neurons would not take turns whenever the tissue moves, so the two units are one neuron. Its waveform in each
     place is mostly that of the unit which has more spikes there. Interpolation over a large distance errs, so units
-    that look less alike are joined, too, if they are counterparts, see `_counterparts`. Of the snippets of each unit
-    only the places are used.
+    that look less alike are joined, too, if they are counterparts, see `_counterparts`. If neighbouring neurons move to
+    where others have been, the closest pairs may be wrong ones. So of all ways of pairing units, the one with the
+    smallest sum of squared distances is taken. Of the snippets of each unit only the places are used.
     """
-    moved, num_places = units.moved.clone(), units.moved.shape[1]
-    counts = torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()  # K×M
-    kept = torch.ones(len(moved), dtype=torch.bool)
-    flat = moved.flatten(2).transpose(0, 1)  # M×K×ND
-    squares = flat.square().sum(dim=2)
-    apart = (squares[:, :, None] + squares[:, None] - 2 * flat @ flat.mT).clamp(min=0)
-    distances = (apart / torch.maximum(squares[:, :, None], squares[:, None])).sqrt().amin(dim=0)
-    alike = (distances < MAYBE_SAME) | _counterparts(distances, counts)
-    for pair in _close_pairs(torch.where(alike, distances, torch.inf), COUNTERPARTS):
-        if kept[list(pair)].all() and _together(counts[list(pair)])[0, 1] < SELDOM_TOGETHER:
-            small, large = sorted(pair, key=lambda k: float(counts[k].sum()))
+    moved, counts = units.moved.clone(), _spikes_in_places(snippets, units.moved.shape[1])
+    kept = torch.arange(len(moved))
+    while True:
+        distances = _least_distances(moved, kept)
+        alike = (distances < MAYBE_SAME) | (_counterparts(distances, counts[kept]) & (distances < COUNTERPARTS))
+        alike &= _together(counts[kept]) < SELDOM_TOGETHER
+        pairs = _best_pairs(torch.where(alike, distances, torch.inf))
+        if not pairs:
+            return units._replace(moved=moved).select(kept)
+        absorbed = []
+        for pair in pairs:
+            small, large = sorted(kept[list(pair)].tolist(), key=lambda k: float(counts[k].sum()))
             share = ((counts[large] + 1) / (counts[large] + counts[small] + 2))[:, None, None]
             moved[large] = share * moved[large] + (1 - share) * moved[small]
             counts[large] += counts[small]
-            kept[small] = False
-    return units._replace(moved=moved).select(kept)
+            absorbed.append(small)
+        kept = kept[~torch.isin(kept, torch.tensor(absorbed))]
+
+
+def _least_distances(moved: Tensor, kept: Tensor) -> Tensor:
+    """Return the relative distances of some waveforms, shape (K, M, N, D), in the place where they are most alike."""
+    least = torch.full((len(kept), len(kept)), torch.inf)
+    for place in range(moved.shape[1]):
+        flat = moved[kept, place].flatten(1)
+        squares = flat.square().sum(dim=1)
+        apart = (squares[:, None] + squares - 2 * flat @ flat.T).clamp(min=0)
+        least = torch.minimum(least, (apart / torch.maximum(squares[:, None], squares)).sqrt())
+    return least
+
+
+def _best_pairs(distances: Tensor) -> list[tuple[int, int]]:
+    """Return disjoint pairs of units with finite distances, shape (K, K), so that their squares are least in total.
+
+    A unit without a partner counts as half a pair at the distance `COUNTERPARTS`. Pairs are left out, unless there are
+    no others, if one of the two is far closer to a third unit: it may be joined with that one next.
+    """
+    alone = COUNTERPARTS**2 / 2
+    costs = torch.where(distances.isfinite(), distances.square() / 2, 2 * len(distances) * alone)
+    partners = torch.from_numpy(linear_sum_assignment(costs.fill_diagonal_(alone).numpy())[1])
+    units, closest = torch.arange(len(partners)), distances.amin(dim=1)
+    reached = torch.where(partners == units, torch.inf, distances[units, partners])
+    ready = reached.isfinite() & (reached <= FAR_CLOSER * torch.minimum(closest, closest[partners]))
+    if not ready.any():
+        ready = reached.isfinite()
+    pairs, taken = list[tuple[int, int]](), set[int]()
+    for unit in torch.argsort(reached).tolist():
+        pair = unit, int(partners[unit])
+        if ready[unit] and not taken.intersection(pair):
+            pairs.append(pair)
+            taken.update(pair)
+    return pairs
 
 
 def _counterparts(distances: Tensor, counts: Tensor) -> Tensor:
@@ -191,14 +230,19 @@ def _counterparts(distances: Tensor, counts: Tensor) -> Tensor:
     return mutual & as_active
 
 
+def _spikes_in_places(snippets: list[Snippets], num_places: int) -> Tensor:
+    """Return the number of spikes of each unit in each place, shape (K, M)."""
+    return torch.stack([torch.bincount(own.places, minlength=num_places) for own in snippets]).float()
+
+
 def _together(counts: Tensor) -> Tensor:
     """Return how far units fire in the same places, from 0 to 1, shape (K, K), given their spikes in each, (K, M)."""
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.minimum(shares[:, None], shares).sum(dim=2)
 
 
-def _close_pairs(distances: Tensor, most: float = MAYBE_SAME) -> list[tuple[int, int]]:
-    """Return the pairs of units with relative distances, shape (K, K), below a bound, closest first."""
-    first, second = torch.nonzero(torch.triu(distances < most, diagonal=1), as_tuple=True)
+def _close_pairs(distances: Tensor) -> list[tuple[int, int]]:
+    """Return the pairs of units with relative distances, shape (K, K), below `MAYBE_SAME`, closest first."""
+    first, second = torch.nonzero(torch.triu(distances < MAYBE_SAME, diagonal=1), as_tuple=True)
     closest = torch.argsort(distances[first, second])
     return list(zip(first[closest].tolist(), second[closest].tolist(), strict=True))
