@@ -114,8 +114,8 @@ def learn_units(
         if len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             refractory = RefractoryPeriod(settings.separation, refractory_samples, num_samples)
-            given = (sample.basis, kernels, settings.rank, refractory)
-            units, snippets = split(units, snippets, *given, by_shape=not is_last)
+            by_shape = not is_last
+            units, snippets = split(units, snippets, sample.basis, kernels, settings.rank, refractory, by_shape)
         if not is_last and len(kept):
             units, snippets = merge(units, snippets, sample.basis, refractory)
             units = joined(units, snippets)

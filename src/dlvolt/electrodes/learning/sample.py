@@ -124,7 +124,6 @@ def collect(
     num_workers: int,
     decoys: Decoys,
     weighed: list[int],
-    num_features: int = NUM_FEATURES,
 ) -> CleanSample:
     """Find the events of all units in a sample, and project and sum their clean snippets.
 
@@ -144,8 +143,6 @@ def collect(
         Decoys of the units, or of some of them.
     weighed : list of int
         Indices of the chunks in which decoys are counted.
-    num_features : int
-        B.
     """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
@@ -155,7 +152,7 @@ def collect(
     channels, order = channels.sort(dim=1)  # the same order for all units, so that features can be compared
     is_near = is_near.gather(1, order)
     in_reference = compose(matchers.at(num_places // 2).templates.to("cpu"))
-    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:num_features]  # B×D
+    basis = torch.linalg.svd(in_reference[support(units.waveforms)], full_matrices=False)[2][:NUM_FEATURES]  # B×D
     starts = list(itertools.accumulate((chunk.shape[1] for chunk in chunks), initial=0))
     groups = _groups(places)  # not by the number of threads, on which results must not depend
 
