@@ -97,11 +97,6 @@ def test_lower_and_shorter_depolarisations_are_none():
         trace = spiky(train)
         trace[start:end] += height
         assert label(trace, train)["label"][0] == expected
-    assert label(trace, train, plateau_fraction=0.8)["label"][0] == "burst"
-    trace = spiky(train)
-    trace[301:310] += 2.0
-    assert label(trace, train, plateau_ms=10.0)["label"][0] == "complex"
-    assert label(trace, train, plateau_ms=30.0)["label"][0] == "burst"
 
 
 def in_bursts_and_complex_spikes(seed, rate=RATE, snr=4.0, duration_s=20.0):
@@ -253,8 +248,6 @@ def test_no_spikes():
     ("kwargs", "message"),
     [
         (dict(burst_interval_ms=-1.0), "burst_interval_ms must"),
-        (dict(plateau_ms=-1.0), "plateau_ms must"),
-        (dict(plateau_fraction=0.0), "plateau_fraction must"),
         (dict(polarity="up"), "polarity must"),
         (dict(spikes=as_peaks([[5], [5]])), "spikes: some lie outside"),
         (dict(spikes=as_peaks([[100]])), "spikes: some lie outside"),

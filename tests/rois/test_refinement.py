@@ -5,9 +5,10 @@ import pytest
 from scipy.signal import fftconvolve, find_peaks
 
 from dlvolt.evaluation import event_scores
-from dlvolt.rois import Models, TraceModel, expected_waveforms, find_spikes, learn
+from dlvolt.rois import Models, TraceModel, find_spikes, learn
 from dlvolt.rois.decided import gone_astray
 from dlvolt.rois.refinement import Lesson, margin
+from dlvolt.rois.waveforms import expected_waveforms
 
 RATE = 1000.0
 SEPARATION = 3

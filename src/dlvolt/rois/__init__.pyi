@@ -9,4 +9,3 @@ from .refinement import Models as Models
 from .refinement import TraceModel as TraceModel
 from .refinement import find_spikes as find_spikes
 from .refinement import learn as learn
-from .waveforms import expected_waveforms as expected_waveforms

@@ -15,26 +15,11 @@ from dlvolt.sortings import as_sorting
 def sort_calcium(
     recording: BaseRecording, traces: BaseRecording, seen: Survey, p: SorterParameters, num_workers: int
 ) -> NumpySorting:
-    """Find the spikes of every ROI whose fluorescence follows calcium.
+    """Find the spikes of every ROI whose fluorescence follows calcium: one unit for each, with the ROI's id.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels: ROIs.
-    traces : BaseRecording
-        Traces of the ROIs that have a signal, with gaps filled.
-    seen : Survey
-        Survey of the recording.
-    p : SorterParameters
-        Parameters.
-    num_workers : int
-        Number of threads.
-
-    Returns
-    -------
-    NumpySorting
-        One unit for each ROI, with the ROI's id. Several spikes may share a frame: ``spike_event_count`` is the number
-        of spikes of the event of each spike, and ``firing_rate`` counts all spikes.
+    Given are the recording, the traces of the ROIs that have a signal, with gaps filled, and the survey. Several spikes
+    may share a frame: ``spike_event_count`` is the number of spikes of the event of each spike, and ``firing_rate``
+    counts all spikes.
     """
     rate = spike_rate(traces, p.model, p.device, p.refine)
     spikes = rate_spikes(rate, num_workers)

@@ -156,22 +156,12 @@ def flag_crosstalk(
 
 
 class Contest(NamedTuple):
-    """The spikes of ROI a that may be those of ROI b.
+    """The spikes of ROI a that may be those of ROI b, as indices of spikes."""
 
-    Attributes
-    ----------
-    lost, by : np.ndarray, shape (K,), int
-        Spikes of a that are assigned to b, and the spikes of b with which they coincide.
-    causes : np.ndarray, shape (S,), int
-        Spikes of b that may leak into a.
-    leaking : bool
-        Whether a and b coincide more often than by chance.
-    """
-
-    lost: np.ndarray
-    by: np.ndarray
-    causes: np.ndarray
-    leaking: bool
+    lost: np.ndarray  # K spikes of a that are assigned to b
+    by: np.ndarray  # the K spikes of b with which they coincide
+    causes: np.ndarray  # the spikes of b that may leak into a
+    leaking: bool  # whether a and b coincide more often than by chance
 
 
 def contest(
@@ -179,21 +169,8 @@ def contest(
 ) -> Contest:
     """Find the spikes of ROI a that may be those of ROI b; step 1 of `flag_crosstalk`.
 
-    Parameters
-    ----------
-    times, own : np.ndarray, shape (E,)
-        Frames of all spikes, and their heights in noise standard deviations.
-    a, b : np.ndarray, shapes (A,) and (B,), int
-        Indices of the spikes of each ROI, ascending in time.
-    recording : BaseRecording
-        The recording, whose sampling frequency is used.
-    wins_ties : bool
-        Whether b counts as the stronger of two equal ROIs, as an ROI and its copy are.
-
-    Returns
-    -------
-    Contest
-        The spikes, and whether there may be a leak.
+    Given are the frames of all E spikes, their heights in noise standard deviations, and the indices of the spikes of
+    each ROI, ascending in time. If `wins_ties`, b is the stronger of two equal ROIs, as an ROI and its copy are.
     """
     nobody = np.zeros(0, dtype=int)
     if min(len(a), len(b)) < MANY:
@@ -229,19 +206,10 @@ def count_pairs(one: np.ndarray, other: np.ndarray, lag: int) -> int:
 
 
 def estimate_leak(in_a: np.ndarray, in_b: np.ndarray, usual: float) -> float:
-    """Return the share of b's spike height that appears in a, or 0 if it is not significant.
+    """Return c, the share of b's spike height that appears in a, or 0 if it is not significant; see `flag_crosstalk`.
 
-    Parameters
-    ----------
-    in_a, in_b : np.ndarray, shape (S,)
-        Heights in a and in b at the spikes of b, in noise standard deviations.
-    usual : float
-        Height of a's own spikes.
-
-    Returns
-    -------
-    float
-        The share c of `flag_crosstalk`.
+    Given are the heights in a and in b at the S spikes of b, and the usual height of a's own spikes, all in noise
+    standard deviations.
     """
     finite = np.isfinite(in_a) & np.isfinite(in_b)
     in_a, in_b = in_a[finite], in_b[finite]
@@ -261,19 +229,8 @@ def estimate_leak(in_a: np.ndarray, in_b: np.ndarray, usual: float) -> float:
 class SpikeHeights(AtSpikes):
     """Measure the height of spikes in their own and in neighbouring ROIs, in noise standard deviations.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        One ROI per channel.
-    neighbours : np.ndarray, shape (N, 1 + M), int
-        Each channel, followed by its neighbours.
-    signs : np.ndarray, shape (N,)
-        -1 for channels whose spikes go down, else 1.
-
-    Attributes
-    ----------
-    noise : np.ndarray, shape (N,)
-        Standard deviation of heights where there is no spike, in the recording's units.
+    `neighbours` (N, 1 + M) has each channel followed by its neighbours; `signs` (N,) is -1 where spikes go down. The
+    attribute `noise` (N,) is the standard deviation of heights where there is no spike, in the recording's units.
     """
 
     def __init__(self, recording: BaseRecording, neighbours: np.ndarray, signs: np.ndarray) -> None:
@@ -311,13 +268,7 @@ def frames(duration_ms: float, recording: BaseRecording) -> int:
 
 
 def both_ways(pairs: np.ndarray, num_channels: int) -> np.ndarray:
-    """Return each pair of channels in both orders, sorted, shape (P, 2).
-
-    Raises
-    ------
-    ValueError
-        If they are not pairs of different channels.
-    """
+    """Return each pair of channels in both orders, sorted, shape (P, 2); it is an error if they are no such pairs."""
     pairs = np.asarray(pairs)
     if pairs.size == 0:
         return np.zeros((0, 2), dtype=int)

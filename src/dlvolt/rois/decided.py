@@ -163,18 +163,9 @@ class DecidedSpikes:
 def gone_astray(decided: np.ndarray, probability: np.ndarray, separation: int) -> bool:
     """Return whether a model finds implausibly few or many spikes, compared with the network.
 
-    In strong noise the network is unsure of all spikes. There a few similar maxima can become the template, and the
-    other spikes are lost. If the network is sure of nearly all spikes, many more events are no spikes but, for
-    example, spikelets.
-
-    Parameters
-    ----------
-    decided : np.ndarray, shape (E,)
-        Probabilities of the model's events.
-    probability : np.ndarray, shape (T,)
-        Spike probability of each sample, by the network.
-    separation : int
-        Spikes lie at least so many samples apart.
+    Given are the probabilities of the model's events (E,), and the network's of each sample (T,). In strong noise the
+    network is unsure of all spikes. There a few similar maxima can become the template, and the other spikes are lost.
+    If the network is sure of nearly all spikes, many more events are no spikes but, for example, spikelets.
     """
     proposed = probability[local_maxima(probability, separation, CANDIDATE)]
     found, certainty = decided.sum() / max(proposed.sum(), 1e-9), best_expected_f1(proposed)

@@ -22,6 +22,10 @@ from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_n
 from dlvolt.preprocessing.finite import check_polarity
 
 BASELINE_MS = 40.0  # length of the baseline before an event, from which its depolarisation is measured
+PLATEAU_MS = (
+    10.0  # length of the stretches that are compared with the baseline; depolarisations last half of it or more
+)
+PLATEAU_FRACTION = 0.7  # least depolarisation of a complex spike, in spike heights
 EVENT_DTYPE = np.dtype([("label", "U7"), ("event", "int64"), ("height", "float32"), ("depolarisation", "float32")])
 LEVELS_DTYPE = np.dtype([(name, "float64") for name in ("peak", "before", "after", "baseline", "earlier")])
 
@@ -32,8 +36,6 @@ def label_events(
     polarity: str | Sequence[str] = "positive",
     *,
     burst_interval_ms: float = 10.0,
-    plateau_ms: float = 10.0,
-    plateau_fraction: float = 0.7,
     job_kwargs: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """Group the spikes of each ROI into events: single spikes, bursts and complex spikes.
@@ -44,9 +46,9 @@ def label_events(
 
         D = max( max_k m(tk + 2, L) - m(t1 - 1 - B, B),  m(t1 - 1 - L, L) - m(t1 - 1 - L - B, B) )
 
-    where m(t, L) is the median of the L frames from t on, L lasts `plateau_ms` and B 40 ms. So D is the level over the
+    where m(t, L) is the median of the L frames from t on, L lasts 10 ms and B 40 ms. So D is the level over the
     baseline right after a spike, or right before the first one, as spikelets may have been missed. The event is complex
-    if D is at least `plateau_fraction` of the ROI's spike height h, the median over its events of
+    if D is at least 0.7 of the ROI's spike height h, the median over its events of
     max(x(t1 - 1), x(t1), x(t1 + 1)) - m(t1 - 1 - L, L). If the trace stays at such a level from one event to the next,
     at most 2 L later, both are one complex spike.
 
@@ -66,12 +68,6 @@ def label_events(
         Polarity of spikes, of all channels or of each: "positive" or "negative".
     burst_interval_ms : float, default: 10.0
         Longest interval between consecutive spikes of a burst; 0: there are no bursts.
-    plateau_ms : float, default: 10.0
-        Length of the stretches whose median is compared with the baseline; a depolarisation lasts at least half as
-        long.
-    plateau_fraction : float, default: 0.7
-        Least depolarisation of a complex spike, in spike heights. Slow indicators and cameras make spikes lower but
-        leave depolarisations as they are, so it may be less for fast ones.
     job_kwargs : dict, optional
         SpikeInterface's job_kwargs, for reading in chunks and in parallel.
 
@@ -86,20 +82,17 @@ def label_events(
     Raises
     ------
     ValueError
-        If a parameter is out of range, or spikes and recording do not belong together.
+        If `burst_interval_ms` is negative, or spikes and recording do not belong together.
     """
     if not burst_interval_ms >= 0:
         raise ValueError(f"burst_interval_ms must not be negative, not {burst_interval_ms}")
-    for name, value in (("plateau_ms", plateau_ms), ("plateau_fraction", plateau_fraction)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, not {value}")
     upward = np.array(check_polarity(polarity, recording.get_num_channels())) == "positive"
     spikes = as_peaks(recording, spikes)
     events = np.zeros(len(spikes), dtype=EVENT_DTYPE)
     if len(spikes) == 0:
         return events
     frames_per_ms = recording.sampling_frequency / 1000
-    plateau = max(2, round(plateau_ms * frames_per_ms))  # L
+    plateau = max(2, round(PLATEAU_MS * frames_per_ms))  # L
     baseline = max(2, round(BASELINE_MS * frames_per_ms))  # B
     node = SpikeLevels(recording, plateau, baseline, np.where(upward, 1.0, -1.0))
     levels = at_spikes(recording, spikes, node, job_kwargs)
@@ -114,7 +107,7 @@ def label_events(
     height = typical(heights[start], channel, len(upward))
     height[~(height > 0)] = np.nan
     near = ~apart & (interval <= 2 * plateau)
-    start = start[joined_by_depolarisation(levels, start, near, plateau_fraction * height[channel])]
+    start = start[joined_by_depolarisation(levels, start, near, PLATEAU_FRACTION * height[channel])]
 
     depolarisation = np.fmax(
         np.fmax.reduceat(levels["after"], start) - levels["baseline"][start],
@@ -122,7 +115,7 @@ def label_events(
     )
     depolarisation /= height[spikes["channel_index"][start]]
     count = np.diff(start, append=len(spikes))
-    label = np.where(depolarisation >= plateau_fraction, "complex", np.where(count > 1, "burst", "single"))
+    label = np.where(depolarisation >= PLATEAU_FRACTION, "complex", np.where(count > 1, "burst", "single"))
     event = np.repeat(np.arange(len(start)), count)
     events["event"][order] = event
     events["label"][order] = label[event]
@@ -132,23 +125,10 @@ def label_events(
 
 
 def joined_by_depolarisation(levels: np.ndarray, start: np.ndarray, near: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Join events between which the trace stays depolarised, and return the events that are left.
+    """Join events between which the trace stays depolarised, and return which events are left, as indices of `start`.
 
-    Parameters
-    ----------
-    levels : np.ndarray, shape (E,), dtype LEVELS_DTYPE
-        Levels of the trace at the spikes, by channel and time.
-    start : np.ndarray, shape (M,)
-        First spike of each event.
-    near : np.ndarray, shape (E - 1,), bool
-        Whether a spike and the next are close enough in time.
-    least : np.ndarray, shape (M,)
-        Least depolarisation between events that are joined.
-
-    Returns
-    -------
-    np.ndarray, int
-        Indices into `start`.
+    Given are the levels of E spikes by channel and time, the first spike of each of M events (M,), whether each spike
+    and the next are close in time (E - 1,), and the least depolarisation between events that are joined (M,).
     """
     origin = np.arange(len(start))
     for m in np.flatnonzero(near[start[1:] - 1]):
@@ -159,16 +139,9 @@ def joined_by_depolarisation(levels: np.ndarray, start: np.ndarray, near: np.nda
 
 
 class AtSpikes(PipelineNode):
-    """Base of nodes of SpikeInterface's pipeline that measure traces around spikes; they implement `measure`.
+    """Base of nodes of SpikeInterface's pipeline that measure traces up to `margin` samples beside spikes.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        One ROI per channel.
-    margin : int
-        Number of samples before and after a spike that are read.
-    dtype : np.dtype
-        Type of the measurements.
+    They implement `measure`, which returns measurements of type `dtype`.
     """
 
     _compute_has_extended_signature = True
@@ -208,16 +181,9 @@ class AtSpikes(PipelineNode):
 
 
 class SpikeLevels(AtSpikes):
-    """Measure the levels of the trace at spikes, before and after them; see `label_events`.
+    """Measure the levels of traces, times `signs` (N,), at spikes, before and after them.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        One ROI per channel.
-    plateau, baseline : int
-        L and B in frames.
-    signs : np.ndarray, shape (N,)
-        -1 for channels whose spikes go down, else 1.
+    See `label_events`: `plateau` and `baseline` are L and B, in frames.
     """
 
     def __init__(self, recording: BaseRecording, plateau: int, baseline: int, signs: np.ndarray) -> None:
@@ -245,19 +211,9 @@ class SpikeLevels(AtSpikes):
 
 
 def as_peaks(recording: BaseRecording, spikes: np.ndarray | BaseSorting) -> np.ndarray:
-    """Return spikes as SpikeInterface's peaks, in the order in which they were given, shape (E,).
+    """Return peaks, or the spikes of a sorting, as SpikeInterface's peaks in the order in which they were given (E,).
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        One ROI per channel.
-    spikes : np.ndarray, shape (E,), or BaseSorting
-        Peaks; or a sorting whose unit ids are channel ids of the recording.
-
-    Raises
-    ------
-    ValueError
-        If a spike lies outside the recording, or a unit is not one of its channels.
+    It is an error if one lies outside the recording, or if a unit is not one of its channels.
     """
     if isinstance(spikes, BaseSorting):
         channel_of = {channel: index for index, channel in enumerate(recording.channel_ids)}

@@ -61,13 +61,7 @@ def rate_spikes(rate: BaseRecording, num_workers: int = 1) -> np.ndarray:
 
 
 def spikes_of_events(expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sample, the event (0, 1, …) and the number of spikes in the event of each spike.
-
-    Parameters
-    ----------
-    expected : np.ndarray, shape (T,)
-        Spikes per sample, not negative.
-    """
+    """Return each spike's sample, event (0, 1, …) and number of spikes in the event, given spikes per sample (T,)."""
     starts, stops = (np.flatnonzero(np.diff(expected > 0, prepend=False, append=False))[part::2] for part in (0, 1))
     until = np.append(0.0, np.cumsum(expected, dtype="float64"))  # T+1
     counts = np.floor(until[stops] - until[starts] + 0.5).astype(int)

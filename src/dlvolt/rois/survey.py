@@ -65,20 +65,7 @@ class Survey(NamedTuple):
 
 
 def survey(recording: BaseRecording, job_kwargs: dict[str, Any]) -> Survey:
-    """Look at every sample of a recording once.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels. Samples that are NaN or infinite count as missing.
-    job_kwargs : dict
-        SpikeInterface's job_kwargs.
-
-    Returns
-    -------
-    Survey
-        Ranges and gaps of the channels.
-    """
+    """Return the ranges and gaps of a recording's channels. Samples that are NaN or infinite count as missing."""
     executor = TimeSeriesChunkExecutor(
         recording,
         _survey_chunk,

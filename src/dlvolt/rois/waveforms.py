@@ -12,21 +12,11 @@ NUM_COMPONENTS = 20  # principal components; all others together have less than 
 
 
 class Waveforms(NamedTuple):
-    """A Gaussian distribution of waveforms of unit height.
+    """A Gaussian distribution of waveforms of unit height."""
 
-    Attributes
-    ----------
-    mean : np.ndarray, shape (L,)
-        Mean fluorescence of a spike.
-    components : np.ndarray, shape (J, L)
-        Principal components, scaled: the covariance is ``components.T @ components``.
-    num_before : int
-        The sample at which the action potential peaks.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    num_before: int
+    mean: np.ndarray  # (L,), the mean fluorescence of a spike
+    components: np.ndarray  # (J, L), principal components, scaled: the covariance is ``components.T @ components``
+    num_before: int  # the sample at which the action potential peaks
 
 
 @lru_cache(maxsize=16)
@@ -36,16 +26,6 @@ def expected_waveforms(sampling_frequency: float) -> Waveforms:
     It has the mean and the principal components of the spikes of `dlvolt.simulation.simulate_voltage`, on which the
     network `voltage` is trained: with fast and slow indicators, of somata and dendrites, with and without
     after-potentials. Each waveform is averaged over its possible positions within a frame.
-
-    Parameters
-    ----------
-    sampling_frequency : float
-        In Hz.
-
-    Returns
-    -------
-    Waveforms
-        The distribution, with `NUM_COMPONENTS` components.
     """
     from dlvolt.simulation.voltage_traces import FINE_HZ, VoltageSettings, sampled_height, spike_transient
 
