@@ -101,10 +101,6 @@ def write_simulated_imaging(
     ------
     FileExistsError
         If `path` exists and `overwrite` is not set.
-    FileNotFoundError
-        If the folder of `path` does not exist.
-    ValueError
-        If an argument is out of range.
     """
     path = Path(path)
     if polarity not in INDICATORS:
@@ -142,17 +138,11 @@ def _noise(traces: np.ndarray) -> np.ndarray:
 
 
 def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tuple[csr_array, np.ndarray]:
-    """Draw the masks of cells, tilted Gaussian blobs of height 1; half of the cells lie in pairs that overlap.
+    """Draw the masks of cells, (N, pixels), and the size of the field of view; pixel (x, y) is number x·height + y.
 
-    The overlap of a blob exp(-rᵀAr/2) with its copy at a distance d, relative to its overlap with itself, is
-    exp(-dᵀAd/4). The distance within a pair follows from that and the cross-talk.
-
-    Returns
-    -------
-    footprints : csr_array, shape (N, pixels)
-        Weight of each pixel x·height + y.
-    size : np.ndarray, shape (2,)
-        Width and height of the field of view, in pixels.
+    Masks are tilted Gaussian blobs of height 1; half of the cells lie in pairs that overlap. The overlap of a blob
+    exp(-rᵀAr/2) with its copy at a distance d, relative to its overlap with itself, is exp(-dᵀAd/4). The distance
+    within a pair follows from that and the cross-talk.
     """
     num_pairs = num_rois // 4 if crosstalk else 0
     num_sites = num_rois - num_pairs
@@ -161,21 +151,21 @@ def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tu
     size = np.array([across, down]) * SITE_PX
     window = np.stack(np.meshgrid(*[np.arange(-SITE_PX // 2, SITE_PX // 2)] * 2, indexing="ij"), axis=-1)
 
-    centres: list[np.ndarray] = []
-    inverses: list[np.ndarray] = []
+    cells: list[tuple[np.ndarray, np.ndarray]] = []  # centre, and A
     for site, place in enumerate(rng.permutation(across * down)[:num_sites]):
         centre = (np.array(divmod(place, down)) + 0.5) * SITE_PX + rng.uniform(-2, 2, 2)
         turn, tilt = rng.uniform(0, 2 * np.pi, 2)
         axes = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
         inverse = axes @ np.diag(rng.uniform(*SPREAD_PX, 2) ** -2.0) @ axes.T
         way = np.array([np.cos(turn), np.sin(turn)])
-        half = way * np.sqrt(-np.log(crosstalk) / (way @ inverse @ way)) if site < num_pairs else np.zeros(2)
-        pair = (centre - half, centre + half)[: 2 if site < num_pairs else 1]
-        centres += pair
-        inverses += [inverse] * len(pair)
+        if site < num_pairs:
+            half = way * np.sqrt(-np.log(crosstalk) / (way @ inverse @ way))
+            cells += [(centre - half, inverse), (centre + half, inverse)]
+        else:
+            cells.append((centre, inverse))
 
     weights, pixels = [], []
-    for centre, inverse in zip(centres, inverses, strict=True):
+    for centre, inverse in cells:
         around = window + np.round(centre).astype(int)  # x, y
         squared = np.einsum("xyi,ij,xyj->xy", around - centre, inverse, around - centre)
         inside = squared < REACH**2
