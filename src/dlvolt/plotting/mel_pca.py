@@ -8,22 +8,16 @@ from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
 
 from dlvolt.networks import MelSVM
-from dlvolt.plotting.canvas import axes_or_new
-from dlvolt.plotting.colours import GREY, RED
+from dlvolt.plotting.canvas import GREY, RED, axes_or_new
+
+MAX_SAMPLES = 20_000  # drawn at most: more would hide each other
 
 
-def plot_mel_pca(
-    traces: ArrayLike,
-    labels: ArrayLike,
-    sampling_frequency: float,
-    *,
-    max_samples: int = 20_000,
-    seed: int = 0,
-    axes: Axes | None = None,
-) -> Axes:
+def plot_mel_pca(traces: ArrayLike, labels: ArrayLike, sampling_frequency: float, *, axes: Axes | None = None) -> Axes:
     """Draw the first two principal components of the log power in mel bands around each sample.
 
     These are the features of `dlvolt.networks.MelSVM` with one frame. Where the two colours lie apart, an SVM will do.
+    Of more than 20,000 samples, so many are drawn, chosen at random.
 
     Parameters
     ----------
@@ -33,17 +27,8 @@ def plot_mel_pca(
         1 where there is a spike.
     sampling_frequency : float
         Samples per second.
-    max_samples : int, default: 20,000
-        At most so many samples are drawn, chosen at random.
-    seed : int, default: 0
-        Makes the choice.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
     """
     traces, labels = np.asarray(traces, dtype="float32"), np.asarray(labels)
     if traces.shape != labels.shape or traces.ndim not in (1, 2):
@@ -51,8 +36,8 @@ def plot_mel_pca(
     windows = np.atleast_2d(traces.T)  # a window is a whole trace
     features = MelSVM(sampling_frequency=sampling_frequency, num_frames=1, device="cpu").features(windows).numpy()
     spike = np.ravel(labels.T) > 0.5
-    if len(features) > max_samples:
-        drawn = np.random.default_rng(seed).choice(len(features), max_samples, replace=False)
+    if len(features) > MAX_SAMPLES:
+        drawn = np.random.default_rng(0).choice(len(features), MAX_SAMPLES, replace=False)
         features, spike = features[drawn], spike[drawn]
     pca = PCA(n_components=2).fit(features)
     points = pca.transform(features)  # samples × 2

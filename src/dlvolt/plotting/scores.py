@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlvolt.evaluation import best_threshold
-from dlvolt.plotting.canvas import axes_or_new, check_columns
-from dlvolt.plotting.colours import BLUE, COLOURS, DARK, GREY, ORANGE
+from dlvolt.plotting.canvas import BLUE, COLOURS, DARK, GREY, ORANGE, axes_or_new, check_columns
 
 LARGEST = 900  # area of the mark of the model with the most parameters, in square points
 
@@ -58,11 +57,6 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
         A row for each model, its name in the index, with ``f1``, ``samples_per_second`` and ``parameters``.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing.
     """
     check_columns(table, ("f1", "samples_per_second", "parameters"))
     axes = axes_or_new(axes)
@@ -71,8 +65,7 @@ def plot_model_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes
         size = LARGEST * row["parameters"] / largest
         at = row["samples_per_second"], row["f1"]
         axes.scatter(*at, s=size, color=colour, alpha=0.4, linewidths=0)
-        label = f"{name}, {row['parameters']:,.0f} parameters"
-        axes.scatter(*at, s=12, color=colour, label=label)
+        axes.scatter(*at, s=12, color=colour, label=f"{name}, {row['parameters']:,.0f} parameters")
     axes.margins(0.15)
     axes.legend(frameon=False, fontsize="small")
     axes.set(title="Models; area: number of parameters", xlabel="speed (samples per second)", ylabel="F1", xscale="log")

@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlvolt.networks import S2S, RateNetwork
-from dlvolt.plotting.canvas import axes_or_new, check_columns, figure_or_new, open_frame
-from dlvolt.plotting.colours import BLUE, COLOURS, DARK, ORANGE
+from dlvolt.plotting.canvas import (
+    BLUE,
+    COLOURS,
+    DARK,
+    ORANGE,
+    axes_or_new,
+    check_columns,
+    figure_or_new,
+    open_frame,
+)
 
 NUM_FREQUENCIES = 513
 
@@ -25,7 +33,7 @@ def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = N
     model : RateNetwork
         A fitted model of the architecture "s2s".
     trace : np.ndarray, shape (T,)
-        Fluorescence at the model's sampling frequency.
+        Fluorescence at the model's sampling frequency, finite.
     figure : Figure, optional
         An empty figure to draw into; by default a new one of pyplot.
 
@@ -33,11 +41,6 @@ def plot_layers(model: RateNetwork, trace: np.ndarray, figure: Figure | None = N
     -------
     Figure
         A panel for the trace, each layer, and the estimate.
-
-    Raises
-    ------
-    ValueError
-        If the model is of another architecture, or the trace not of shape (T,) and finite.
     """
     module = _module(model)
     trace = np.asarray(trace, dtype="float32")
@@ -71,11 +74,6 @@ def plot_filters(model: RateNetwork, axes: Axes | None = None) -> Axes:
         A fitted model of the architecture "s2s".
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If the model is of another architecture.
     """
     module = _module(model)
     axes = axes_or_new(axes)
@@ -99,11 +97,6 @@ def plot_rate_scores(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         `dlvolt.evaluation.rate_scores`.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If a score is missing.
     """
     scores = ["correlation", "rank", "auc"]
     check_columns(table, scores)

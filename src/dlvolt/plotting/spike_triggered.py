@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 from spikeinterface.core.job_tools import divide_segment_into_chunks
 
-from dlvolt.plotting.canvas import figure_or_new, open_frame
-from dlvolt.plotting.colours import BLUE, DARK, GREY
+from dlvolt.plotting.canvas import BLUE, DARK, GREY, grid_of_panels
 from dlvolt.plotting.roi_map import rois_of
 from dlvolt.plotting.roi_traces import is_delta_f_over_f, row_names, some_units, upward
 
@@ -49,7 +48,7 @@ def plot_spike_triggered_average(
     Raises
     ------
     ValueError
-        If there are no units, if one is no ROI of the recording, or if snippets are too short.
+        If there are no units, or one is no ROI of the recording.
     """
     if not ms_before > BASELINE_MS:
         raise ValueError(f"ms_before: must be more than {BASELINE_MS:g} ms, which the baseline needs, not {ms_before}.")
@@ -63,16 +62,12 @@ def plot_spike_triggered_average(
     time_ms = 1000 * np.arange(-before, after + 1) / rate  # D
     gain = 100 if is_delta_f_over_f(recording) else 1
 
-    columns = min(COLUMNS, len(rois))
-    rows = -(-len(rois) // columns)
-    figure = figure_or_new(figure, 1 + 2.6 * columns, 0.6 + 2.3 * rows)
-    panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    figure, panels = grid_of_panels(figure, len(rois), COLUMNS, panel=(2.6, 2.3), rest=(1, 0.6), sharex=True)
     counts, means, sds = _average(recording, sorting, rois, before, after, max(1, baseline))
     means, sds = gain * signs[:, None] * means, gain * sds
-    for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=False):
+    for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=True):
         axes.set_title(f"{name} · {count} spikes", fontsize="medium")
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-        open_frame(axes)
         axes.tick_params(labelbottom=True)
         axes.set_xlim(time_ms[[0, -1]])
         if count == 0:
@@ -80,8 +75,6 @@ def plot_spike_triggered_average(
             continue
         axes.fill_between(time_ms, mean - sd, mean + sd, color=BLUE, alpha=0.25, linewidth=0)
         axes.plot(time_ms, mean, color=DARK, linewidth=1.5)
-    for axes in panels[len(rois) :]:
-        axes.remove()
     figure.supxlabel("time from the spike (ms)", fontsize="medium")
     figure.supylabel("ΔF/F (%)" if gain == 100 else "fluorescence", fontsize="medium")
     return figure
