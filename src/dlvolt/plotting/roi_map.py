@@ -131,7 +131,8 @@ def _draw_rois(
     )
     explained: dict[str, Artist] = {}
     for chosen, name, style in kinds:
-        marks = axes.scatter(*positions[chosen].T, s=areas[chosen], **style)
+        x, y = positions[chosen].T
+        marks = axes.scatter(x, y, s=areas[chosen], **style)
         if name and chosen.any():
             explained[name] = marks
     if len(rates) <= MAX_LABELS:
