@@ -167,28 +167,22 @@ def score_sortings(
         + misses + false positives), of 0.5 or more); ``agreed_share``, their share of its units; and
         ``consensus_units``, how many units are in at least two sortings, the same for all.
     """
-    rows = {
-        name: dict(units=len(sorting.unit_ids), spikes=sorting.count_total_num_spikes())
-        for name, sorting in sortings.items()
-    }
     if truth is not None:
         truth = truth.remove_empty_units()
         scores = {name: _compare_with_truth(truth, sorting, exhaustive_gt) for name, sorting in sortings.items()}
     else:
         scores = _compare_with_each_other(sortings)
-    table = pd.DataFrame.from_dict({name: rows[name] | scores[name] for name in rows}, orient="index")
+    rows = {
+        name: dict(units=len(sorting.unit_ids), spikes=sorting.count_total_num_spikes()) | scores[name]
+        for name, sorting in sortings.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
     counts = [name for name in table if name not in ("accuracy", "precision", "recall", "agreed_share")]
     return table.astype(dict.fromkeys(counts, "Int64"))  # which has room for sorters without any
 
 
 def check_sorters(sorters: Sequence[str] | None) -> list[str]:
-    """Return the names of sorters, by default those that are installed of `SORTERS`.
-
-    Raises
-    ------
-    ValueError
-        If there are none, one is there twice, or SpikeInterface does not know it.
-    """
+    """Return the names of sorters, by default those that are installed of `SORTERS`."""
     if sorters is None:
         return [name for name in SORTERS if sorter_dict[name].is_installed()]
     sorters = [sorters] if isinstance(sorters, str) else list(sorters)
@@ -201,13 +195,7 @@ def check_sorters(sorters: Sequence[str] | None) -> list[str]:
 
 
 def check_truth(truth: BaseSorting, recording: BaseRecording) -> None:
-    """Check that true spikes can be those of a recording.
-
-    Raises
-    ------
-    ValueError
-        If segments differ in number, or there are no spikes.
-    """
+    """Check that true spikes can be those of a recording."""
     if truth.get_num_segments() != recording.get_num_segments():
         raise ValueError(
             f"truth: has {truth.get_num_segments()} segments, the recording {recording.get_num_segments()}; they must "
@@ -252,7 +240,7 @@ def _watch(process: subprocess.Popen) -> int:
 
 
 def _run_job(job_file: Path) -> None:
-    """Run a job that `_run_alone` has written; this is the work of the process that it starts."""
+    """Run a job that `_run_alone` has written, in the process that it starts."""
     import spikeinterface.full as si  # all of it, so that no sorter's time includes imports
 
     recording_file, job, job_kwargs, result_file = pickle.loads(job_file.read_bytes())
