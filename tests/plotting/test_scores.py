@@ -64,7 +64,7 @@ def test_mel_pca_sets_chirps_apart(axes):
 
 
 def test_mel_pca_draws_a_sample_of_many(axes, monkeypatch):
-    monkeypatch.setattr("dlvolt.plotting.mel_pca.MAX_SAMPLES", 500)
+    monkeypatch.setattr("dlvolt.plotting.models.MAX_SAMPLES", 500)
     labels = np.arange(3000) % 10 == 0
     plot_mel_pca(np.random.default_rng(0).normal(size=3000), labels, 1000.0, axes=axes)
     rest, spikes = (len(mark.get_offsets()) for mark in axes.collections)

@@ -57,9 +57,7 @@ def plot_roi_traces(
     ValueError
         If there are no units, or not those asked for, if one is no ROI of the recording, or if the window is not in it.
     """
-    sorting = some_units(sorting, unit_ids)
-    rois = rois_of(sorting, recording)
-    signs = upward(sorting, recording, rois)
+    sorting, rois, signs = chosen_rois(sorting, recording, unit_ids)
     first, last = _frames(recording, window_s)
     time = recording.sample_index_to_time(np.arange(first, last), segment_index=0)
 
@@ -85,23 +83,22 @@ def plot_roi_traces(
     return figure
 
 
-def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> BaseSorting:
-    """Return the units asked for, or else all, or the 12 with the most spikes if there are more."""
+def chosen_rois(
+    sorting: BaseSorting, recording: BaseRecording, unit_ids: Sequence[int | str] | None
+) -> tuple[BaseSorting, np.ndarray, np.ndarray]:
+    """Return the units asked for (else the 12 with the most spikes), their channels, and the signs that turn them up."""
     if unit_ids is None:
         busiest = np.argsort(-sorting.count_num_spikes_per_unit(outputs="array"), kind="stable")[:MAX_ROIS]
         unit_ids = sorting.unit_ids[np.sort(busiest)]
     if strangers := [str(unit) for unit in unit_ids if unit not in sorting.unit_ids]:
         raise ValueError(f"unit_ids: {', '.join(strangers)} are no units of the sorting.")
-    return sorting.select_units(unit_ids)
-
-
-def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> np.ndarray:
-    """Return the sign, 1 or -1, that turns each unit's spikes upward, shape (K,)."""
+    sorting = sorting.select_units(unit_ids)
+    rois = rois_of(sorting, recording)
     polarity = sorting.get_property("polarity")
-    if polarity is None:
-        polarity = recording.get_property("polarity")
-        polarity = np.full(len(rois), "positive") if polarity is None else np.asarray(polarity)[rois]
-    return np.where(np.asarray(polarity) == "negative", -1, 1)
+    if polarity is None and recording.get_property("polarity") is not None:
+        polarity = np.asarray(recording.get_property("polarity"))[rois]
+    signs = np.ones(len(rois), dtype=int) if polarity is None else np.where(np.asarray(polarity) == "negative", -1, 1)
+    return sorting, rois, signs
 
 
 def row_names(sorting: BaseSorting, signs: np.ndarray) -> list[str]:
