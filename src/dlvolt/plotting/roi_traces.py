@@ -86,7 +86,7 @@ def plot_roi_traces(
 def chosen_rois(
     sorting: BaseSorting, recording: BaseRecording, unit_ids: Sequence[int | str] | None
 ) -> tuple[BaseSorting, np.ndarray, np.ndarray]:
-    """Return the units asked for (else the 12 with the most spikes), their channels, and the signs that turn them up."""
+    """Return the units asked for (else the 12 with the most spikes), their channels, and signs that turn spikes up."""
     if unit_ids is None:
         busiest = np.argsort(-sorting.count_num_spikes_per_unit(outputs="array"), kind="stable")[:MAX_ROIS]
         unit_ids = sorting.unit_ids[np.sort(busiest)]
