@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from dlvolt.plotting.canvas import BLUE, DARK, GREEN, ORANGE, RED, SKY
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 PARTS = {"training": SKY, "validation": ORANGE, "test": GREEN}
 GAP = 0.25  # between panels, in heights of a panel of height 1
@@ -51,10 +51,9 @@ def interactive_traces(
 ) -> Path:
     """Write a page with a trace, its labels, the spike probability, and the samples where that is high.
 
-    The page is one HTML file that needs no server and no network. All panels share one time axis: drag over a stretch
-    of time to zoom in, scroll to zoom around the cursor, double-click to see everything again. For each pixel the
-    smallest and the largest sample behind it are drawn, and every sample once there is room. So the page is quick for
-    long traces, and no spike is left out.
+    The page is one HTML file that needs no server and no network. Drag over a stretch of time to zoom in, scroll to
+    zoom around the cursor, double-click to see everything again. For each pixel the smallest and the largest sample
+    behind it are drawn, so that the page is quick for long traces and no spike is left out.
 
     Parameters
     ----------
@@ -86,8 +85,7 @@ def interactive_traces(
         If the arrays are not of one length or not finite, or hold what they should not.
     """
     path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
     if not 0 < sampling_frequency < np.inf:
         raise ValueError(f"sampling_frequency: must be positive, not {sampling_frequency}.")
     if split is not None and not (len(split) == 3 and min(split) >= 0 and np.isclose(sum(split), 1)):

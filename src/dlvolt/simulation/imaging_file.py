@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
 
 from dlvolt.robust import GAUSSIAN_MAD
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 from .biophysical import simulate_biophysical
 
@@ -111,8 +111,7 @@ def write_simulated_imaging(
         raise ValueError(f"crosstalk: must be 0, or 0.05 to 0.9, not {crosstalk}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"path: {path} exists; give another one, or overwrite=True to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
 
     traces, spike_times, _ = simulate_biophysical(
         num_rois, duration_s, sampling_frequency, snr, polarity=polarity, seed=seed
@@ -120,7 +119,9 @@ def write_simulated_imaging(
     footprints, size = _footprints(num_rois, crosstalk, np.random.default_rng(seed))
     overlap = (footprints @ footprints.T).toarray()
     mixing = overlap / overlap.diagonal()[:, None]
-    counts = SPIKE_COUNTS / snr * traces / _noise(traces)
+    differences = np.abs(np.diff(traces, n=2, axis=0))
+    noise = np.median(differences, axis=0) / GAUSSIAN_MAD / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
+    counts = SPIKE_COUNTS / snr * traces / noise
     masks = [list(zip(*divmod(f.indices, size[1]), f.data, strict=True)) for f in footprints]  # x, y, weight
     session = _session(masks, (counts @ mixing.T).astype("float32"), sampling_frequency, polarity, seed)
 
@@ -129,12 +130,6 @@ def write_simulated_imaging(
 
     samples = {i + 1: np.round(times * EPHYS_FREQUENCY).astype(int) for i, times in enumerate(spike_times)}
     return ImagingTruth(path, NumpySorting.from_unit_dict(samples, EPHYS_FREQUENCY), polarity, mixing)
-
-
-def _noise(traces: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the white noise of each trace, from its second differences."""
-    differences = np.abs(np.diff(traces, n=2, axis=0))
-    return np.median(differences, axis=0) / GAUSSIAN_MAD / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
 
 
 def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tuple[csr_array, np.ndarray]:
