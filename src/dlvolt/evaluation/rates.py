@@ -45,8 +45,7 @@ def rate_scores(
     Raises
     ------
     ValueError
-        If cells or samples differ in number, the estimate of a known sample is not finite, counts are negative, or
-        nothing is left of a cell.
+        If cells or samples differ in number, or there is not one bin of known samples in a cell.
 
     Examples
     --------

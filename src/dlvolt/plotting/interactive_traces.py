@@ -78,11 +78,6 @@ def interactive_traces(
     -------
     Path
         `path`.
-
-    Raises
-    ------
-    ValueError
-        If the arrays are not of one length or not finite, or hold what they should not.
     """
     path = Path(path)
     check_parent(path, "path")

@@ -61,8 +61,6 @@ def report(
     ------
     FileExistsError
         If there is a page and `overwrite` is not set.
-    ValueError
-        If the analyzer has no templates, or the sorting no recording.
     """
     if not isinstance(analyzer_or_sorting, SortingAnalyzer | BaseSorting):
         kind = type(analyzer_or_sorting).__name__
