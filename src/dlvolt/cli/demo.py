@@ -53,6 +53,7 @@ def demo(parser: Parser, args: argparse.Namespace) -> None:
     from dlvolt.io import write_nwb_units
     from dlvolt.parameters import SorterParameters
     from dlvolt.plotting import plot_sorting_summary
+    from dlvolt.plotting.canvas import save_figure
 
     args.out.mkdir(parents=True, exist_ok=True)
     nwb_file, figure_file = args.out / "dlvolt_demo.nwb", args.out / "dlvolt_demo.png"
@@ -69,7 +70,7 @@ def demo(parser: Parser, args: argparse.Namespace) -> None:
         analyzer = analyze(sorting, recording, SorterParameters(), job_kwargs=job_kwargs)
         write_nwb_units(analyzer, nwb_file, metadata=METADATA | {"NWBFile": METADATA["NWBFile"] | now}, overwrite=True)
         figure = plot_sorting_summary(analyzer, truth, figure=Figure(figsize=(13, 7), layout="constrained"))
-        figure.savefig(figure_file, dpi=150)
+        save_figure(figure, figure_file)
         performance = measure(sorting, truth)
     if not args.quiet:
         print(

@@ -58,19 +58,13 @@ def logged(path: Path) -> Iterator[None]:
         yield
 
 
-def write_record(
-    folder: Path, *, command: list[str], source: Path, stream: str | None, parameters: dict[str, Any], **more: Any
-) -> dict[str, Any]:
+def write_record(folder: Path, **entries: Any) -> dict[str, Any]:
     """Write ``run.json``, by which ``dlvolt sort --params`` repeats a run, and return what is in it."""
-    record = {
-        "command": command,
-        "source": str(source.absolute()),
-        "stream": stream,
-        "parameters": parameters,
+    record = entries | {
         "versions": versions(),
         "platform": platform.platform(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-    } | more
+    }
     (folder / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
     return record
 

@@ -104,7 +104,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         record = write_record(
             folder,
             command=["dlvolt", *args.arguments],
-            source=args.source,
+            source=str(args.source.absolute()),
             stream=args.stream,
             parameters=given,
             seconds=round(time.monotonic() - started, 1),

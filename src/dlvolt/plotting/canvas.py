@@ -1,8 +1,9 @@
-"""What plots have in common: colours, axes or a figure to draw on, checked tables, round scale bars."""
+"""What plots have in common: colours, axes or a figure to draw on and to save, checked tables, round scale bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from dlvolt.whole import written_whole
 
 # The colours of Okabe and Ito, which all eyes can tell apart, and two greys.
 BLUE, ORANGE, GREEN, PINK, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
@@ -50,6 +53,12 @@ def grid_of_panels(
     for axes in panels[num_panels - num_columns : num_panels]:
         axes.tick_params(labelbottom=True)
     return figure, list(panels[:num_panels])
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, in the format that the file's ending tells."""
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=150)
 
 
 def open_frame(axes: Axes, *more: str) -> None:

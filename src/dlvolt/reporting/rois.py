@@ -9,7 +9,7 @@ import pandas as pd
 from spikeinterface.core import BaseRecording, BaseSorting
 
 from dlvolt.exports import join_segments
-from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
+from dlvolt.plotting.roi_map import roi_positions, rois_of
 from dlvolt.plotting.roi_traces import property_of_spikes
 from dlvolt.reporting.shown import some_of, table_shown
 
@@ -73,7 +73,7 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
         **table_shown(table, COLUMNS),
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "positions": positions,
-        "length_unit": UNITS.get(length_unit, length_unit),
+        "length_unit": length_unit,
         "segment_starts": start + starts / recording.sampling_frequency,
         "units": [
             _trace(sorting, unit, recording, roi)

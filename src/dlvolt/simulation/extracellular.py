@@ -109,7 +109,7 @@ def simulate_extracellular(
         True at the extremum of each spike that counts.
     """
     if sampling_frequency <= 2 * SPIKE_BAND_HZ[1]:
-        raise ValueError(f"sampling_frequency must be above {2 * SPIKE_BAND_HZ[1]:g} Hz, not {sampling_frequency:g}")
+        raise ValueError(f"sampling_frequency: must be above {2 * SPIKE_BAND_HZ[1]:g} Hz, not {sampling_frequency:g}")
     settings = settings or ExtracellularSettings()
     rng = np.random.default_rng(seed)
     num_channels = int(rng.integers(*settings.num_channels, endpoint=True))
