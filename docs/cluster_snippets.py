@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from spikeinterface.sortingcomponents.clustering import find_clusters_from_peaks
 from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
-from dlvolt.plotting.colours import BLUE, ORANGE
+from dlvolt.plotting.canvas import BLUE, ORANGE
 
 HERE = Path(__file__).parent
 PROBES = {"1 channel, 3 neurons": (1, 3), "4 channels, 5 neurons": (4, 5), "4 channels, 8 neurons": (4, 8)}

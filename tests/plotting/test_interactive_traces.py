@@ -156,5 +156,5 @@ def test_bad_input(tmp_path, changed, error):
 
 
 def test_the_folder_must_exist(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"path: there is no folder .*nowhere to write page.html to"):
+    with pytest.raises(FileNotFoundError, match=r"path: there is no folder .*nowhere to put page.html in"):
         interactive_traces([0, 1], 10.0, path=tmp_path / "nowhere" / "page.html")

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from dlvolt.plotting import plot_confusion, plot_embedding, plot_snippets
-from dlvolt.plotting.colours import COLOURS, GREY
+from dlvolt.plotting.canvas import COLOURS, GREY
 
 RNG = np.random.default_rng(0)
 

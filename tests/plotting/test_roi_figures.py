@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from probeinterface import Probe
 
 from dlvolt.plotting import plot_roi_map, plot_roi_traces, plot_spike_triggered_average, spike_triggered
-from dlvolt.plotting.colours import BLUE, DARK, ORANGE, RED
+from dlvolt.plotting.canvas import BLUE, DARK, ORANGE, RED
 from dlvolt.preprocessing import delta_f_over_f
 
 FS = 500.0

@@ -63,9 +63,10 @@ def test_mel_pca_sets_chirps_apart(axes):
     assert axes.get_xlabel().startswith("PC 1 (")
 
 
-def test_mel_pca_draws_a_sample_of_many(axes):
+def test_mel_pca_draws_a_sample_of_many(axes, monkeypatch):
+    monkeypatch.setattr("dlvolt.plotting.models.MAX_SAMPLES", 500)
     labels = np.arange(3000) % 10 == 0
-    plot_mel_pca(np.random.default_rng(0).normal(size=3000), labels, 1000.0, max_samples=500, axes=axes)
+    plot_mel_pca(np.random.default_rng(0).normal(size=3000), labels, 1000.0, axes=axes)
     rest, spikes = (len(mark.get_offsets()) for mark in axes.collections)
     assert rest + spikes == 500
     assert 30 < spikes < 70

@@ -71,7 +71,7 @@ def test_windows_cut_up_the_channels_and_targets_are_one_at_spikes_and_gaussian_
 
 
 def test_too_low_a_sampling_frequency_is_refused():
-    with pytest.raises(ValueError, match="sampling_frequency must be above 12000 Hz, not 5000"):
+    with pytest.raises(ValueError, match="sampling_frequency: must be above 12000 Hz, not 5000"):
         simulate_extracellular(1000, 5000.0)
 
 

@@ -26,18 +26,7 @@ from dlvolt.cli.run_record import read_parameters
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the ``dlvolt`` command.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        By default those of the process.
-
-    Raises
-    ------
-    SystemExit
-        With code 2, after one line on stderr, if the arguments or their files will not do.
-    """
+    """Run the ``dlvolt`` command with these arguments, by default those of the process."""
     parser = make_parser()
     args, unknown = parser.parse_known_args(arguments)
     if unknown:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from dlvolt.parameters import CHOICES, SorterParameters
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
 
 # sorter parameters that commands give by themselves or by flags of other names
 BY_HAND = ("modality", "model", "polarity", "probability_threshold", "shadow_ms", "job_kwargs")
@@ -57,7 +59,11 @@ def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif parameter.name in CHOICES:
             words = {str(choice).lower(): choice for choice in CHOICES[parameter.name]}
-            kind = {"type": partial(_choice, words), "metavar": "|".join(words)}
+
+            def choose(text: str, words: dict[str, Any] = words) -> Any:
+                return words.get(text, text)  # an unknown word is rejected by `SorterParameters`
+
+            kind = {"type": choose, "metavar": "|".join(words)}
         else:
             kind = {"type": types[parameter.name], "metavar": types[parameter.name].__name__.upper()}
         group.add_argument(
@@ -66,16 +72,6 @@ def add_sorter_parameters(command: argparse.ArgumentParser, names: Sequence[str]
             help=f"{parameter.metadata['description']} (default: {parameter.default})",
             **kind,
         )
-
-
-def _choice(words: dict[str, Any], text: str) -> Any:
-    """Return the choice that a word names, or an unknown word itself, which `SorterParameters` then rejects."""
-    return words.get(text, text)
-
-
-def add_stream_argument(command: argparse.ArgumentParser, what: str) -> None:
-    """Add the flag that chooses one of several streams."""
-    command.add_argument("--stream", metavar="NAME", help=f"{what}, where there are several")
 
 
 def add_recording_arguments(command: argparse.ArgumentParser) -> None:
@@ -88,7 +84,11 @@ def add_recording_arguments(command: argparse.ArgumentParser) -> None:
         help="Open Ephys folder, NWB file, folder saved by SpikeInterface, file or folder of SpikeGLX, Intan, "
         "Blackrock, Plexon, Neuralynx, Maxwell, MEArec and others that Neo reads, or raw file with a JSON beside it",
     )
-    add_stream_argument(command, "the stream or ElectricalSeries to sort, or how its name ends")
+    add(
+        "--stream",
+        metavar="NAME",
+        help="the stream or ElectricalSeries to sort, or how its name ends, where there are several",
+    )
     add("--probe", help="a probeinterface JSON, 'linear', 'linear:PITCH_UM' or 'tetrode'; default: the source's")
     add("--reader", metavar="NAME", help="SpikeInterface's reader to take, e.g. spikeglx; default: by the files")
 
@@ -103,18 +103,26 @@ def add_result_arguments(command: argparse.ArgumentParser) -> None:
 
 def add_trace_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments that tell which traces to read, and how."""
-    command.add_argument(
+    add = command.add_argument
+    add(
         "source",
         metavar="SOURCE",
         type=Path,
         help="NWB file with a RoiResponseSeries or an ElectricalSeries, Open Ephys folder, folder saved by "
         "SpikeInterface, or .npy, .npz, .csv or .mat file of shape (samples, traces)",
     )
-    add_stream_argument(command, "the series, stream or array to read")
-    command.add_argument(
-        "--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz, .csv and .mat files"
+    add("--stream", metavar="NAME", help="the series, stream or array to read, where there are several")
+    add("--sampling-frequency", type=positive(float), metavar="HZ", help="needed for .npy, .npz, .csv and .mat files")
+    add("--probe", help="of electrodes, as for 'dlvolt sort'; default: the source's")
+
+
+def read_trace_source(args: argparse.Namespace) -> BaseRecording:
+    """Open the source of a command that has the arguments of `add_trace_arguments`."""
+    from dlvolt.io import read_traces
+
+    return read_traces(
+        args.source, stream_name=args.stream, sampling_frequency=args.sampling_frequency, probe=args.probe
     )
-    command.add_argument("--probe", help="of electrodes, as for 'dlvolt sort'; default: the source's")
 
 
 def add_nwb_arguments(command: argparse.ArgumentParser) -> None:

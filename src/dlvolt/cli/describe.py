@@ -1,4 +1,4 @@
-"""The text of ``dlvolt info``: what is in a source, and what would be done with it."""
+"""What is in a source, and what would be done with it: the text of ``dlvolt info``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,14 @@ from dlvolt.preprocessing.spike_rate import MODEL as MODEL_OF_CALCIUM
 from dlvolt.sorter import check, choose_modality
 
 
-def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool = False) -> str:
+def describe(recording: BaseRecording, source: Path, assumed_probe: bool) -> str:
     """Return lines that tell what a recording is and what ``dlvolt sort`` or ``dlvolt detect`` would do with it.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        What `dlvolt.io.read_recording` or `dlvolt.io.read_traces` returned.
-    source : path
-        The file or folder.
-    assumed_probe : bool, default: False
-        Whether the probe is assumed, since the source has none.
+    The probe may be an assumed one, if the source has none.
     """
     modality = choose_modality(recording)
     ids = recording.channel_ids
     lengths = [recording.get_duration(segment_index=segment) for segment in range(recording.get_num_segments())]
-    of_electrodes = {"microvolts": _scale(recording), "probe": _probe(recording, assumed_probe)}
     lines = {
         "source": str(source),
         "read by": read_by(recording),
@@ -38,14 +30,15 @@ def describe(recording: BaseRecording, source: str | Path, assumed_probe: bool =
         "duration": f"{sum(lengths):.2f} s"
         + (f" in {len(lengths)} segments: {', '.join(f'{length:.2f}' for length in lengths)}" if lengths[1:] else ""),
         "first sample at": f"{recording.get_start_time(segment_index=0):g} s",
-        **(of_electrodes if modality == "extracellular" else {}),  # fluorescence has neither, and needs none
-        "session start": recording.get_annotation("session_start_time") or "not told; NWB asks for it",
-        "would be done": _plan(recording, modality),
     }
+    if modality == "extracellular":  # fluorescence has neither, and needs none
+        lines |= {"microvolts": _scale(recording), "probe": _probe(recording, assumed_probe)}
+    lines["session start"] = recording.get_annotation("session_start_time") or "not told; NWB asks for it"
+    lines["would be done"] = _plan(recording, modality)
     return _aligned(lines)
 
 
-def list_streams(source: str | Path, streams: Sequence[str]) -> str:
+def list_streams(source: Path, streams: Sequence[str]) -> str:
     """Return lines that tell which streams a source has if it has several."""
     return _aligned(
         {
@@ -67,6 +60,16 @@ def read_by(recording: BaseRecording) -> str:
     stream = recording.get_annotation("reader_stream") or recording.get_annotation("nwb_series")
     reader = recording.get_annotation("reader") or type(recording).__name__
     return f"{reader}, stream '{stream}'" if stream else reader
+
+
+def what_is_read(source: Path, recording: BaseRecording) -> str:
+    """Return a line that tells what was read, and by which reader."""
+    of_segments = f", {recording.get_num_segments()} segments" if recording.get_num_segments() > 1 else ""
+    return (
+        f"{source} by {read_by(recording)}: "
+        f"{recording.get_num_channels()} channels, {recording.sampling_frequency:g} Hz, "
+        f"{recording.get_total_duration():.1f} s{of_segments}"
+    )
 
 
 def _scale(recording: BaseRecording) -> str:

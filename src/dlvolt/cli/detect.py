@@ -15,13 +15,12 @@ from dlvolt.cli.arguments import (
     add_sorter_parameters,
     add_trace_arguments,
     one_line_errors,
+    read_trace_source,
 )
 from dlvolt.cli.compare import agreement, read_units
-from dlvolt.cli.destination import check_report, nwb_destination
+from dlvolt.cli.destination import check_new_places, nwb_destination
 from dlvolt.cli.run_record import versions
-from dlvolt.cli.sources import read_trace_source, what_is_read
 from dlvolt.parameters import ROI_TRACES, SorterParameters
-from dlvolt.whole import check_new_folder
 
 
 def add_command(commands: Commands) -> None:
@@ -61,6 +60,7 @@ def add_command(commands: Commands) -> None:
 
 def detect(parser: Parser, args: argparse.Namespace) -> None:
     """Run ``dlvolt detect``: check everything that can be wrong, then detect, write and compare."""
+    from dlvolt.cli.describe import what_is_read
     from dlvolt.evaluation import comparison_tolerance_ms
     from dlvolt.exports import export_csv
     from dlvolt.io import write_nwb_units
@@ -71,9 +71,7 @@ def detect(parser: Parser, args: argparse.Namespace) -> None:
     given["probability_threshold"] = "auto" if args.threshold is None else args.threshold
     given["shadow_ms"] = "auto" if args.shadow_ms is None else args.shadow_ms
     with one_line_errors(parser):
-        check_report(args)
-        if args.csv is not None:
-            check_new_folder(args.csv, "--csv")
+        check_new_places(args)
         recording = read_trace_source(args)
         electrodes = choose_modality(recording) == "extracellular"
         if electrodes:

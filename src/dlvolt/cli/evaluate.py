@@ -84,10 +84,9 @@ def evaluate(parser: Parser, args: argparse.Namespace) -> None:
         from matplotlib.figure import Figure
 
         from dlvolt.plotting import plot_accuracy_against_time
+        from dlvolt.plotting.canvas import save_figure
 
-        figure = plot_accuracy_against_time(table, Figure(figsize=(6, 4), layout="constrained"))
-        with written_whole(args.plot) as path:
-            figure.savefig(path, dpi=150)
+        save_figure(plot_accuracy_against_time(table, Figure(figsize=(6, 4), layout="constrained")), args.plot)
 
 
 def check_outputs(args: argparse.Namespace) -> None:

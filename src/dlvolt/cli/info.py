@@ -6,8 +6,14 @@ import argparse
 import warnings
 from pathlib import Path
 
-from dlvolt.cli.arguments import Commands, Parser, add_recording_arguments, one_line_errors, positive
-from dlvolt.cli.sources import read_trace_source
+from dlvolt.cli.arguments import (
+    Commands,
+    Parser,
+    add_recording_arguments,
+    one_line_errors,
+    positive,
+    read_trace_source,
+)
 
 
 def add_command(commands: Commands) -> None:

@@ -58,48 +58,19 @@ def logged(path: Path) -> Iterator[None]:
         yield
 
 
-def write_record(
-    folder: Path, *, command: list[str], source: Path, stream: str | None, parameters: dict[str, Any], **more: Any
-) -> Path:
-    """Write ``run.json``, by which ``dlvolt sort --params`` repeats a run, and return its path.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder for the file.
-    command : list of str
-        The command and its arguments.
-    source : Path
-        The file or folder that was sorted.
-    stream : str or None
-        The stream of it, if one was chosen.
-    parameters : dict
-        Parameters of the sorter.
-    **more
-        Further entries, of what JSON can hold.
-    """
-    path = folder / "run.json"
-    record = {
-        "command": command,
-        "source": str(source.absolute()),
-        "stream": stream,
-        "parameters": parameters,
+def write_record(folder: Path, **entries: Any) -> dict[str, Any]:
+    """Write ``run.json``, by which ``dlvolt sort --params`` repeats a run, and return what is in it."""
+    record = entries | {
         "versions": versions(),
         "platform": platform.platform(),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    path.write_text(json.dumps(record | more, indent=2), encoding="utf-8")
-    return path
+    (folder / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    return record
 
 
 def read_parameters(path: Path, known: list[str]) -> dict[str, Any]:
-    """Return the parameters in a ``run.json``, or in a JSON file of parameters alone.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or has parameters other than the known ones.
-    """
+    """Return the parameters in a ``run.json``, or in a JSON file of parameters alone."""
     given = read_json(path, "--params")
     if isinstance(given, dict) and isinstance(given.get("parameters"), dict):
         given = given["parameters"]

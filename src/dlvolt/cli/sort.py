@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 import warnings
@@ -23,10 +22,8 @@ from dlvolt.cli.arguments import (
     one_line_errors,
 )
 from dlvolt.cli.compare import agreement, read_units
-from dlvolt.cli.destination import check_report, nwb_destination
-from dlvolt.cli.sources import what_is_read
+from dlvolt.cli.destination import check_new_places, nwb_destination
 from dlvolt.parameters import SorterParameters
-from dlvolt.whole import check_new_folder
 
 
 def add_command(commands: Commands) -> None:
@@ -65,10 +62,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in ELECTRODE_PARAMETERS}
     with one_line_errors(parser):
         parameters = SorterParameters(**given, modality="extracellular", job_kwargs=job_kwargs)
-        for flag in ("folder", "phy", "csv", "npy"):
-            if getattr(args, flag) is not None:
-                check_new_folder(getattr(args, flag), f"--{flag}")
-        check_report(args)
+        check_new_places(args)
         recording = read_recording(args.source, stream_name=args.stream, probe=args.probe, reader=args.reader)
         destination = nwb_destination(args, recording)
         other = None if args.compare is None else read_units(args.compare, recording)
@@ -77,13 +71,14 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
 
     from dlvolt import exports
     from dlvolt.analysis import analyze
-    from dlvolt.cli import run_record
+    from dlvolt.cli.describe import what_is_read
+    from dlvolt.cli.run_record import logged, write_record
     from dlvolt.io import write_nwb_units
 
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlvolt-")))
         folder.mkdir(exist_ok=True)
-        stack.enter_context(run_record.logged(folder / "log.txt"))
+        stack.enter_context(logged(folder / "log.txt"))
         if not args.quiet:
             print(f"dlvolt: {what_is_read(args.source, recording)}")
         sorting = run_sorter(
@@ -106,10 +101,10 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         elif args.phy is not None:
             warnings.warn(f"--phy: there are no units to curate, so {args.phy} is not written", stacklevel=1)
         print(f"{len(sorting.unit_ids)} units, {sorting.count_total_num_spikes()} spikes: {args.out}")
-        record = run_record.write_record(
+        record = write_record(
             folder,
             command=["dlvolt", *args.arguments],
-            source=args.source,
+            source=str(args.source.absolute()),
             stream=args.stream,
             parameters=given,
             seconds=round(time.monotonic() - started, 1),
@@ -120,8 +115,7 @@ def sort(parser: Parser, args: argparse.Namespace) -> None:
         if args.report is not None:
             if len(sorting.unit_ids):
                 analyzer.compute("spike_locations", method="center_of_mass", **job_kwargs)
-            run = json.loads(record.read_text(encoding="utf-8"))
-            page = dlvolt.report(analyzer, args.report, run=run, warnings=args.warned, overwrite=True)
+            page = dlvolt.report(analyzer, args.report, run=record, warnings=args.warned, overwrite=True)
             print(f"report: {page}")
     if other is not None:
         print(agreement(read_units(args.out, recording), other, args.compare))

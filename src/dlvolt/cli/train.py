@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dlvolt import __version__
-from dlvolt.cli.arguments import Commands, Parser, add_trace_arguments, one_line_errors, positive
-from dlvolt.cli.sources import read_trace_source
+from dlvolt.cli.arguments import (
+    Commands,
+    Parser,
+    add_trace_arguments,
+    one_line_errors,
+    positive,
+    read_trace_source,
+)
 from dlvolt.whole import check_parent
 
 CARD = """# {out.name}

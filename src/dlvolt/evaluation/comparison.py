@@ -22,8 +22,8 @@ def comparison_tolerance_ms(*sortings: BaseSorting) -> float:
 
     The frame is there because a spike may be anywhere in the frame that shows it, while a sorting places it at the
     frame's beginning. The millisecond is there because the peaks of the action potential, of its current and of the
-    light differ. SpikeInterface's own 0.4 ms, made for electrodes, are less than a frame below 2,500 Hz. So the
-    tolerance is 3.5 ms for 400 Hz, 3 ms for 500 Hz, also against 20 kHz, and 1.05 ms for 20 kHz alone.
+    light differ. So the tolerance is 3 ms for 500 Hz, also against 20 kHz, and 1.05 ms for 20 kHz alone.
+    SpikeInterface's own 0.4 ms, made for electrodes, are less than a frame below 2,500 Hz.
 
     Parameters
     ----------
@@ -102,11 +102,6 @@ def compare_sortings(
     SymmetricSortingComparison
         SpikeInterface's own. ``agreement_scores`` has spikes in both / spikes in either for each pair of units,
         ``get_matching()`` which are taken for the same.
-
-    Raises
-    ------
-    ValueError
-        As `compare_to_ground_truth`.
     """
     classes = {"id": _SortingComparisonById, "agreement": SymmetricSortingComparison}
     return _compare(classes, sorting, other, tolerance_ms, match, kwargs)
@@ -168,16 +163,15 @@ def _compare(
 
 def _share_frames(first: BaseSorting, second: BaseSorting) -> bool:
     """Tell whether each frame is the same time for both; where one knows no start time, they begin together."""
+
+    def times(sorting: BaseSorting, segment: int) -> np.ndarray | float:
+        return sorting.get_times(segment) if sorting.has_time_vector(segment) else sorting.get_start_time(segment)
+
     return first.sampling_frequency == second.sampling_frequency and all(
-        np.array_equal(_times(first, segment), _times(second, segment))
+        np.array_equal(times(first, segment), times(second, segment))
         for segment in range(first.get_num_segments())
         if _both_know_start(first, second, segment)
     )
-
-
-def _times(sorting: BaseSorting, segment: int) -> np.ndarray | float:
-    """Return the time of each frame of a segment, or its start time where that tells all others."""
-    return sorting.get_times(segment) if sorting.has_time_vector(segment) else sorting.get_start_time(segment)
 
 
 def _both_know_start(first: BaseSorting, second: BaseSorting, segment: int) -> bool:

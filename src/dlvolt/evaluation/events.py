@@ -58,11 +58,6 @@ def event_scores(true: ArrayLike, found: ArrayLike, tolerance_s: float = 0.005) 
     EventScores
         The counts, with ``precision``, ``recall`` and ``f1``.
 
-    Raises
-    ------
-    ValueError
-        As `match_events`.
-
     Examples
     --------
     >>> from dlvolt.evaluation import event_scores

@@ -45,8 +45,7 @@ def rate_scores(
     Raises
     ------
     ValueError
-        If cells or samples differ in number, the estimate of a known sample is not finite, counts are negative, or
-        nothing is left of a cell.
+        If cells or samples differ in number, or there is not one bin of known samples in a cell.
 
     Examples
     --------
@@ -59,8 +58,7 @@ def rate_scores(
     counts, rate = _cells(counts), _cells(rate)
     if len(counts) != len(rate):
         raise ValueError(f"rate: there are {len(rate)} cells, but {len(counts)} with counts; give one for each.")
-    pairs = enumerate(zip(counts, rate, strict=True))
-    scores = [_scores(*_binned(*pair, bin_samples, f"of cell {n}")) for n, pair in pairs]
+    scores = [_scores(*_binned(counts[n], rate[n], bin_samples, f"of cell {n}")) for n in range(len(counts))]
     return pd.DataFrame(scores, columns=["correlation", "rank", "auc"])
 
 
@@ -92,12 +90,8 @@ def _binned(counts: np.ndarray, rate: np.ndarray, size: int, name: str) -> tuple
 def _scores(counts: np.ndarray, rate: np.ndarray) -> tuple[float, float, float]:
     """Return correlation, rank correlation and area under the ROC curve of bins."""
     spikes = counts > 0
-    both = spikes.any() and not spikes.all()
-    return (
-        _correlation(counts, rate),
-        _correlation(rankdata(counts), rankdata(rate)),
-        float(roc_auc_score(spikes, rate)) if both else np.nan,
-    )
+    auc = float(roc_auc_score(spikes, rate)) if spikes.any() and not spikes.all() else np.nan
+    return _correlation(counts, rate), _correlation(rankdata(counts), rankdata(rate)), auc
 
 
 def _correlation(counts: np.ndarray, rate: np.ndarray) -> float:

@@ -39,11 +39,6 @@ def sample_scores(labels: ArrayLike, probability: ArrayLike, threshold: float = 
     -------
     SampleScores
         Scores of the samples of all traces together.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, if labels are other than 0 and 1, or if probabilities lie outside [0, 1].
     """
     labels, probability = _checked(labels, probability)
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -65,11 +60,6 @@ def confusion_table(labels: ArrayLike, probability: ArrayLike, threshold: float 
     -------
     DataFrame
         Rows are the truth, columns the model's answer, each "spike" and "no spike".
-
-    Raises
-    ------
-    ValueError
-        As `sample_scores`.
     """
     labels, probability = _checked(labels, probability)
     names = ["spike", "no spike"]

@@ -87,8 +87,6 @@ def compare_sorters(
 
     Raises
     ------
-    FileExistsError
-        If the folder exists.
     ValueError
         If SpikeInterface does not know a sorter, or the truth or an argument does not fit; before any work.
 
@@ -114,7 +112,7 @@ def compare_sorters(
         kept = scratch / "sorted" if folder is None else Path(folder)
         kept.mkdir(parents=True)
         if not any(map(recording.check_serializability, ("json", "pickle"))):
-            with warnings.catch_warnings():  # where it came from need not be known
+            with warnings.catch_warnings():  # SpikeInterface cannot note where the copy comes from
                 warnings.filterwarnings("ignore", message="The extractor is not serializable")
                 recording = recording.save(folder=kept / "recording", verbose=False, **job_kwargs)
         recording.dump(scratch / "recording.pkl")
@@ -123,7 +121,7 @@ def compare_sorters(
             run = _run_alone(job, job_kwargs, scratch, kept / f"{name}.log")
             if "error" not in run:
                 sorting = read_sorter_folder(kept / name, register_recording=False)
-                sortings[name] = NumpySorting.from_sorting(sorting)  # outlives the folder
+                sortings[name] = NumpySorting.from_sorting(sorting)  # in memory, as the folder may be deleted
                 run["realtime"] = recording.get_total_duration() / run["seconds"]
             if folder is None:
                 shutil.rmtree(kept / name, ignore_errors=True)  # some sorters leave a copy of the recording
@@ -167,28 +165,22 @@ def score_sortings(
         + misses + false positives), of 0.5 or more); ``agreed_share``, their share of its units; and
         ``consensus_units``, how many units are in at least two sortings, the same for all.
     """
-    rows = {
-        name: dict(units=len(sorting.unit_ids), spikes=sorting.count_total_num_spikes())
-        for name, sorting in sortings.items()
-    }
     if truth is not None:
         truth = truth.remove_empty_units()
         scores = {name: _compare_with_truth(truth, sorting, exhaustive_gt) for name, sorting in sortings.items()}
     else:
         scores = _compare_with_each_other(sortings)
-    table = pd.DataFrame.from_dict({name: rows[name] | scores[name] for name in rows}, orient="index")
+    rows = {
+        name: dict(units=len(sorting.unit_ids), spikes=sorting.count_total_num_spikes()) | scores[name]
+        for name, sorting in sortings.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
     counts = [name for name in table if name not in ("accuracy", "precision", "recall", "agreed_share")]
-    return table.astype(dict.fromkeys(counts, "Int64"))  # which has room for sorters without any
+    return table.astype(dict.fromkeys(counts, "Int64"))  # integers that may be missing
 
 
 def check_sorters(sorters: Sequence[str] | None) -> list[str]:
-    """Return the names of sorters, by default those that are installed of `SORTERS`.
-
-    Raises
-    ------
-    ValueError
-        If there are none, one is there twice, or SpikeInterface does not know it.
-    """
+    """Return the names of sorters, by default those that are installed of `SORTERS`."""
     if sorters is None:
         return [name for name in SORTERS if sorter_dict[name].is_installed()]
     sorters = [sorters] if isinstance(sorters, str) else list(sorters)
@@ -201,13 +193,7 @@ def check_sorters(sorters: Sequence[str] | None) -> list[str]:
 
 
 def check_truth(truth: BaseSorting, recording: BaseRecording) -> None:
-    """Check that true spikes can be those of a recording.
-
-    Raises
-    ------
-    ValueError
-        If segments differ in number, or there are no spikes.
-    """
+    """Check that true spikes can be those of a recording."""
     if truth.get_num_segments() != recording.get_num_segments():
         raise ValueError(
             f"truth: has {truth.get_num_segments()} segments, the recording {recording.get_num_segments()}; they must "
@@ -252,11 +238,11 @@ def _watch(process: subprocess.Popen) -> int:
 
 
 def _run_job(job_file: Path) -> None:
-    """Run a job that `_run_alone` has written; this is the work of the process that it starts."""
+    """Run a job that `_run_alone` has written, in the process that it starts."""
     import spikeinterface.full as si  # all of it, so that no sorter's time includes imports
 
     recording_file, job, job_kwargs, result_file = pickle.loads(job_file.read_bytes())
-    si.set_global_job_kwargs(**job_kwargs)  # which all sorters of SpikeInterface heed
+    si.set_global_job_kwargs(**job_kwargs)
     recording = si.load(recording_file)
     start = time.perf_counter()
     try:
@@ -271,7 +257,7 @@ def _run_job(job_file: Path) -> None:
 
 
 def _essence(error: Exception) -> str:
-    """Return an error in one line; of SpikeInterface's, a sorter's traceback with a hint below it, only the cause."""
+    """Return the cause of an error in one line; SpikeInterface's errors are a traceback with a hint below it."""
     *lines, hint = list(filter(str.strip, str(error).splitlines())) or [""]
     if lines and hint.startswith("Spike sorting failed"):
         return _one_line(lines[-1])

@@ -46,11 +46,6 @@ def threshold_sweep(
     DataFrame
         A row for each ``threshold``, in ascending order (the index), with ``precision``, ``recall``, ``f1`` and the
         counts ``num_true``, ``num_found``, ``num_matched``, which are summed over the traces.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many lists of spike times as traces, or as `event_scores`.
     """
     probability = np.asarray(probability, dtype=float)
     if probability.ndim == 1:

@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from dlvolt.plotting.canvas import check_columns, figure_or_new, open_frame
-from dlvolt.plotting.colours import COLOURS, GREY
+from dlvolt.plotting.canvas import COLOURS, GREY, check_columns, grid_of_panels
 
 MARKERS = "os^DvPX"
 COLUMNS = 3  # recordings in a row, at most
@@ -50,16 +49,14 @@ def plot_accuracy_against_time(
         raise ValueError("table: no sorter has both accuracy and seconds.")
     recordings = dict(list(runs.groupby("dataset", sort=False))) if "dataset" in runs else {"": runs}
     styles = dict(zip(dict.fromkeys(runs["sorter"]), zip(cycle(MARKERS), cycle(COLOURS)), strict=False))
-
-    num_columns = min(COLUMNS, len(recordings))
-    num_rows = -(-len(recordings) // num_columns)
-    figure = figure_or_new(figure, 1.5 + 3 * num_columns, 1.2 + 2.5 * num_rows)
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
     is_narrow = runs["seconds"].max() < WIDE * runs["seconds"].min()
+
+    figure, panels = grid_of_panels(
+        figure, len(recordings), COLUMNS, panel=(3, 2.5), rest=(1.5, 1.2), sharex=True, sharey=True
+    )
     handles = {}
-    for axes, (name, of_recording) in zip(panels, recordings.items(), strict=False):
+    for axes, (name, of_recording) in zip(panels, recordings.items(), strict=True):
         axes.set(title=name, xscale="log", xmargin=0.15, ymargin=0.15)
-        open_frame(axes)
         for run in of_recording.itertuples():
             marker, colour = styles[run.sorter]
             (handles[run.sorter],) = axes.plot(run.seconds, run.accuracy, marker, color=colour, linestyle="")
@@ -69,9 +66,6 @@ def plot_accuracy_against_time(
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_narrow else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-    for above, axes in zip(panels[len(recordings) - num_columns :], panels[len(recordings) :], strict=False):
-        axes.remove()
-        above.tick_params(labelbottom=True)
     figure.supxlabel("time of the whole call (s)")
     figure.supylabel("mean accuracy over the true units")
     names = sorted(handles, key=lambda name: name not in styles)  # sorters first, then the line

@@ -1,14 +1,23 @@
-"""What plots have in common: axes or a figure to draw on, an open frame, checked tables, round scale bars."""
+"""What plots have in common: colours, axes or a figure to draw on and to save, checked tables, round scale bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from dlvolt.whole import written_whole
+
+# The colours of Okabe and Ito, which all eyes can tell apart, and two greys.
+BLUE, ORANGE, GREEN, PINK, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
+DARK, GREY = "#333333", "#999999"
 
 
 def figure_or_new(figure: Figure | None, width: float, height: float) -> Figure:
@@ -21,6 +30,35 @@ def axes_or_new(axes: Axes | None, width: float = 6, height: float = 4) -> Axes:
     axes = axes or figure_or_new(None, width, height).subplots()
     open_frame(axes)
     return axes
+
+
+def grid_of_panels(
+    figure: Figure | None,
+    num_panels: int,
+    max_columns: int,
+    *,
+    panel: Sequence[float],
+    rest: Sequence[float],
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, row by row; `panel` and `rest` are the sizes of a panel and of what is around."""
+    num_columns = min(max_columns, num_panels)
+    num_rows = -(-num_panels // num_columns)
+    figure = figure_or_new(figure, rest[0] + panel[0] * num_columns, rest[1] + panel[1] * num_rows)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, **shared).ravel()
+    for axes in panels[num_panels:]:
+        axes.remove()
+    for axes in panels[:num_panels]:
+        open_frame(axes)
+    for axes in panels[num_panels - num_columns : num_panels]:
+        axes.tick_params(labelbottom=True)
+    return figure, list(panels[:num_panels])
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, in the format that the file's ending tells."""
+    with written_whole(path) as made:
+        figure.savefig(made, dpi=150)
 
 
 def open_frame(axes: Axes, *more: str) -> None:

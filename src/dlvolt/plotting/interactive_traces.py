@@ -13,12 +13,20 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dlvolt.plotting.colours import BLUE, DARK, GREEN, ORANGE, RED, SKY
-from dlvolt.whole import written_whole
+from dlvolt.plotting.canvas import BLUE, DARK, GREEN, ORANGE, RED, SKY
+from dlvolt.whole import check_parent, written_whole
 
 PARTS = {"training": SKY, "validation": ORANGE, "test": GREEN}
 GAP = 0.25  # between panels, in heights of a panel of height 1
-BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # Plotly's own choice has one that uploads the data
+CONFIG = dict(
+    scrollZoom=True,
+    doubleClick="reset",
+    displaylogo=False,
+    responsive=True,
+    modeBarButtons=[
+        ["zoom2d", "pan2d", "resetScale2d", "toImage"]
+    ],  # Plotly's own choice has one that uploads the data
+)
 
 
 class Panel(NamedTuple):
@@ -43,10 +51,9 @@ def interactive_traces(
 ) -> Path:
     """Write a page with a trace, its labels, the spike probability, and the samples where that is high.
 
-    The page is one HTML file that needs no server and no network. All panels share one time axis: drag over a stretch
-    of time to zoom in, scroll to zoom around the cursor, double-click to see everything again. For each pixel the
-    smallest and the largest sample behind it are drawn, and every sample once there is room. So the page is quick for
-    long traces, and no spike is left out.
+    The page is one HTML file that needs no server and no network. Drag over a stretch of time to zoom in, scroll to
+    zoom around the cursor, double-click to see everything again. For each pixel the smallest and the largest sample
+    behind it are drawn, so that the page is quick for long traces and no spike is left out.
 
     Parameters
     ----------
@@ -71,17 +78,9 @@ def interactive_traces(
     -------
     Path
         `path`.
-
-    Raises
-    ------
-    ValueError
-        If the arrays are not of one length or hold what they should not, or if `split` is not three parts of 1.
-    FileNotFoundError
-        If there is no folder for `path`.
     """
     path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
     if not 0 < sampling_frequency < np.inf:
         raise ValueError(f"sampling_frequency: must be positive, not {sampling_frequency}.")
     if split is not None and not (len(split) == 3 and min(split) >= 0 and np.isclose(sum(split), 1)):
@@ -100,13 +99,12 @@ def interactive_traces(
         panels.append(Panel("probability", probability, RED, 2))
         panels.append(Panel(f"probability<br>≥ {threshold:g}", probability >= threshold, RED, 0.8))
 
-    figure = _make_figure(panels, len(trace) / sampling_frequency, threshold, split)
-    figure.update_layout(title=title, margin_t=90 if title else 50)
+    figure = _make_figure(panels, len(trace) / sampling_frequency, threshold, split, title)
     curves = ", ".join(map(_encode, panels))
     script = files("dlvolt.plotting").joinpath("interactive_traces.js").read_text(encoding="utf-8")
     page = figure.to_html(
         default_height="95vh",
-        config=dict(scrollZoom=True, doubleClick="reset", displaylogo=False, responsive=True, modeBarButtons=BUTTONS),
+        config=CONFIG,
         post_script=f'{script}\ndrawCurves(document.getElementById("{{plot_id}}"), {sampling_frequency}, [{curves}]);',
     )
     with written_whole(path) as written:
@@ -131,8 +129,11 @@ def _encode(panel: Panel) -> str:
     return f'[{array_type}, "{base64.b64encode(panel.values.astype(dtype).tobytes()).decode()}"]'
 
 
-def _make_figure(panels: list[Panel], duration: float, threshold: float, split: Sequence[float] | None) -> go.Figure:
+def _make_figure(
+    panels: list[Panel], duration: float, threshold: float, split: Sequence[float] | None, title: str
+) -> go.Figure:
     """Lay out the panels above each other on one time axis; their curves are left for the page's script to draw."""
+    headings = [panel.heading for panel in panels] + ([] if split is None else ["split"])
     heights = np.array([panel.height for panel in panels] + ([] if split is None else [0.5]))
     total = heights.sum() + GAP * (len(heights) - 1)
     bottoms = np.maximum(1 - (np.cumsum(heights + GAP) - GAP) / total, 0)
@@ -149,29 +150,28 @@ def _make_figure(panels: list[Panel], duration: float, threshold: float, split: 
         if panel.heading == "probability":
             figure.add_hline(threshold, yref=f"y{number}", line=dict(color=DARK, width=1, dash="dash"))
     if split is not None:
+        of_split = dict(
+            y=[1, 1], yaxis=f"y{len(heights)}", mode="lines", line_width=0, fill="tozeroy", hoverinfo="name"
+        )
         borders = duration * np.cumsum([0, *split])
         for (name, colour), edges in zip(PARTS.items(), pairwise(borders), strict=True):
-            figure.add_scatter(
-                **dict(x=edges, y=[1, 1], yaxis=f"y{len(heights)}", mode="lines", line_width=0),
-                **dict(fill="tozeroy", fillcolor=colour, name=name, hoverinfo="name"),
-            )
+            figure.add_scatter(x=edges, fillcolor=colour, name=name, **of_split)
 
-    headings = [panel.heading for panel in panels] + ([] if split is None else ["split"])
     for number, (heading, bottom, top) in enumerate(zip(headings, bottoms, tops, strict=True), start=1):
-        ticks = [0, 0.5, 1] if heading == "probability" else []
-        of_axis = {} if number == 1 else dict(range=[0, 1.05], tickvals=ticks)
-        figure.layout[f"yaxis{number}"] = dict(domain=[bottom, top], fixedrange=True, zeroline=False, **of_axis)
-        place = dict(
-            x=0, xref="paper", xanchor="right", xshift=-50, y=(bottom + top) / 2, yref="paper", yanchor="middle"
-        )
-        figure.add_annotation(text=heading, showarrow=False, **place)
+        of_axis = dict(domain=[bottom, top], fixedrange=True, zeroline=False)
+        if heading != "trace":
+            of_axis |= dict(range=[0, 1.05], tickvals=[0, 0.5, 1] if heading == "probability" else [])
+        figure.layout[f"yaxis{number}"] = of_axis
+        place = dict(x=0, xanchor="right", xshift=-50, y=(bottom + top) / 2, yanchor="middle")
+        figure.add_annotation(text=heading, showarrow=False, xref="paper", yref="paper", **place)
     return figure.update_layout(
         template="simple_white",
-        margin=dict(l=140, r=30, b=60),
+        title=title,
+        margin=dict(l=140, r=30, b=60, t=90 if title else 50),
         hovermode="x",
         legend=dict(orientation="h", x=1, xanchor="right", y=1, yanchor="bottom"),
-        xaxis=dict(
-            **dict(title="time (s)", anchor=f"y{len(heights)}", range=[0, duration]),
-            **dict(minallowed=0, maxallowed=duration, showspikes=True, spikemode="across", spikethickness=1),
-        ),
+        xaxis=dict(title="time (s)", anchor=f"y{len(heights)}", range=[0, duration], minallowed=0, maxallowed=duration),
+        xaxis_showspikes=True,
+        xaxis_spikemode="across",
+        xaxis_spikethickness=1,
     )

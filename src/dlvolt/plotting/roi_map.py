@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from matplotlib.patheffects import withStroke
 from scipy.spatial.distance import cdist
 from spikeinterface.core import BaseRecording, BaseSorting
 
-from dlvolt.plotting.canvas import figure_or_new, open_frame
-from dlvolt.plotting.colours import DARK, GREY, RED
+from dlvolt.plotting.canvas import DARK, GREY, RED, figure_or_new, open_frame
 
 RATES = "viridis_r"
 ALL_AREAS = 20_000  # area of all marks together, in square points
@@ -67,9 +65,10 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     explained: dict[str, Artist] = {}
     for axes, name in zip(panels, names, strict=True):
-        inside = np.flatnonzero(planes == name)
-        explained |= _draw_rois(axes, sorting, inside, positions, areas, rates, scale)
-        explained |= _draw_crosstalk(axes, sorting, inside, positions)
+        inside = planes == name
+        of_plane = sorting.select_units(sorting.unit_ids[inside])
+        explained |= _draw_rois(axes, of_plane, positions[inside], areas[inside], rates[inside], scale)
+        explained |= _draw_crosstalk(axes, of_plane, positions[inside])
         _frame(axes, positions, length_unit)
         axes.set_title(name)
     figure.colorbar(scale, ax=panels, label="firing rate (Hz)", shrink=0.6, aspect=25)
@@ -81,26 +80,14 @@ def plot_roi_map(sorting: BaseSorting, recording: BaseRecording, *, figure: Figu
 
 
 def rois_of(sorting: BaseSorting, recording: BaseRecording) -> np.ndarray:
-    """Return the index of the channel that each unit is named after, (K,), where 3 and "3" are the same name.
-
-    Raises
-    ------
-    ValueError
-        If there are no units, or if a unit is named after no channel.
-    """
+    """Return the index of the channel that each unit is named after, (K,), where 3 and "3" are the same name."""
     if len(sorting.unit_ids) == 0:
         raise ValueError("sorting: has no units, so there are no ROIs to draw.")
     index = {str(channel): n for n, channel in enumerate(recording.channel_ids)}
     if strangers := [str(unit) for unit in sorting.unit_ids if str(unit) not in index]:
-        raise ValueError(
-            f"sorting: has units that are no ROIs of the recording: {_some(strangers)}; the ROIs are {_some(index)}."
-        )
+        these, known = (", ".join(names[:3]) + " …" * (len(names) > 3) for names in (strangers, list(index)))
+        raise ValueError(f"sorting: has units that are no ROIs of the recording: {these}; the ROIs are {known}.")
     return np.array([index[str(unit)] for unit in sorting.unit_ids])
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def roi_positions(recording: BaseRecording, rois: np.ndarray) -> tuple[np.ndarray, str]:
@@ -111,8 +98,7 @@ def roi_positions(recording: BaseRecording, rois: np.ndarray) -> tuple[np.ndarra
         return np.asarray(centroids, dtype=float)[rois, :2], "a.u." if of_unit is None else UNITS[str(of_unit[0])]
     if recording.has_probe():
         return recording.get_channel_locations(axes="xy").astype(float)[rois], "µm"
-    number = np.arange(len(rois))
-    row, column = np.divmod(number, int(np.ceil(np.sqrt(len(number)))))
+    row, column = np.divmod(np.arange(len(rois)), int(np.ceil(np.sqrt(len(rois)))))
     return np.stack([column, row], axis=1).astype(float), ""
 
 
@@ -129,16 +115,14 @@ def _mark_areas(recording: BaseRecording) -> np.ndarray:
 def _draw_rois(
     axes: Axes,
     sorting: BaseSorting,
-    inside: np.ndarray,
     positions: np.ndarray,
     areas: np.ndarray,
     rates: np.ndarray,
     scale: ScalarMappable,
 ) -> dict[str, Artist]:
-    """Draw the ROIs of a plane, given by their rows in the other arrays; return the marks that need explanation."""
-    positions, areas, rates = positions[inside], areas[inside], rates[inside]
+    """Draw the ROIs of a plane; return the marks that need explanation."""
     flags = sorting.get_property("flag")
-    dead = np.zeros(len(inside), dtype=bool) if flags is None else np.asarray(flags)[inside] == "dead"
+    dead = np.zeros(len(rates), dtype=bool) if flags is None else np.asarray(flags) == "dead"
     firing = ~dead & (rates > 0)
     kinds: tuple[tuple[np.ndarray, str, dict[str, Any]], ...] = (
         (firing, "", dict(c=scale.to_rgba(rates[firing]), edgecolors=DARK, linewidths=0.6)),
@@ -151,8 +135,8 @@ def _draw_rois(
         marks = axes.scatter(x, y, s=areas[chosen], **style)
         if name and chosen.any():
             explained[name] = marks
-    if len(inside) <= MAX_LABELS:
-        _draw_names(axes, sorting.unit_ids[inside], positions, areas)
+    if len(rates) <= MAX_LABELS:
+        _draw_names(axes, sorting.unit_ids, positions, areas)
     return explained
 
 
@@ -175,13 +159,13 @@ def _draw_names(axes: Axes, names: np.ndarray, positions: np.ndarray, areas: np.
         )
 
 
-def _draw_crosstalk(axes: Axes, sorting: BaseSorting, inside: np.ndarray, positions: np.ndarray) -> dict[str, Artist]:
+def _draw_crosstalk(axes: Axes, sorting: BaseSorting, positions: np.ndarray) -> dict[str, Artist]:
     """Draw the arrows of a plane and return their explanation, if there are any."""
     sources, fractions = sorting.get_property("crosstalk_from"), sorting.get_property("crosstalk_fraction")
     if sources is None or fractions is None:
         return {}
-    index = {str(sorting.unit_ids[n]): n for n in inside}
-    pairs = [(index[str(sources[n])], n) for n in inside if str(sources[n]) in index]
+    index = {str(unit): n for n, unit in enumerate(sorting.unit_ids)}
+    pairs = [(index[str(source)], n) for n, source in enumerate(sources) if str(source) in index]
     for source, n in pairs:
         style = dict(arrowstyle="-|>", connectionstyle="arc3,rad=0.5", shrinkA=0, shrinkB=3)  # such ROIs often touch
         style |= dict(color=RED, linewidth=1 + 3 * fractions[n], mutation_scale=12)

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spikeinterface.core import BaseRecording, BaseSorting
 
-from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
-from dlvolt.plotting.colours import BLUE, DARK, GREY, ORANGE, RED, SKY
+from dlvolt.plotting.canvas import BLUE, DARK, GREY, ORANGE, RED, SKY, figure_or_new, open_frame, round_number
 from dlvolt.plotting.roi_map import rois_of
 
 MAX_ROIS = 12
@@ -58,9 +57,7 @@ def plot_roi_traces(
     ValueError
         If there are no units, or not those asked for, if one is no ROI of the recording, or if the window is not in it.
     """
-    sorting = some_units(sorting, unit_ids)
-    rois = rois_of(sorting, recording)
-    signs = upward(sorting, recording, rois)
+    sorting, rois, signs = chosen_rois(sorting, recording, unit_ids)
     first, last = _frames(recording, window_s)
     time = recording.sample_index_to_time(np.arange(first, last), segment_index=0)
 
@@ -69,8 +66,8 @@ def plot_roi_traces(
 
     figure = figure_or_new(figure, 11, 1.3 + 0.75 * len(rois))
     axes = figure.subplots()
-    heights = _draw_traces(axes, time, read(recording), None if subthreshold is None else read(subthreshold))
-    _draw_scale_bars(axes, heights, percent=is_delta_f_over_f(recording))
+    percent = is_delta_f_over_f(recording)
+    _draw_traces(axes, time, read(recording), None if subthreshold is None else read(subthreshold), percent)
     _draw_spikes(axes, sorting, recording, first, last)
     if truth is not None:
         _draw_truth(axes, sorting, truth, recording, time)
@@ -78,7 +75,7 @@ def plot_roi_traces(
     axes.set_yticks(0.5 + _bottoms(len(rois)), row_names(sorting, signs))
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="time (s)", ylabel="ROI", xlim=time[[0, -1]], ylim=(-0.2, ROW * len(rois)))
-    axes.set_title("ΔF/F" if is_delta_f_over_f(recording) else "fluorescence")
+    axes.set_title("ΔF/F" if percent else "fluorescence")
     open_frame(axes, "left")
     handles, names = axes.get_legend_handles_labels()
     by_name = dict(zip(names, handles, strict=True))
@@ -86,23 +83,22 @@ def plot_roi_traces(
     return figure
 
 
-def some_units(sorting: BaseSorting, unit_ids: Sequence[int | str] | None) -> BaseSorting:
-    """Return the units asked for, or else all, or the 12 with the most spikes if there are more."""
+def chosen_rois(
+    sorting: BaseSorting, recording: BaseRecording, unit_ids: Sequence[int | str] | None
+) -> tuple[BaseSorting, np.ndarray, np.ndarray]:
+    """Return the units asked for (else the 12 with the most spikes), their channels, and signs that turn spikes up."""
     if unit_ids is None:
         busiest = np.argsort(-sorting.count_num_spikes_per_unit(outputs="array"), kind="stable")[:MAX_ROIS]
         unit_ids = sorting.unit_ids[np.sort(busiest)]
     if strangers := [str(unit) for unit in unit_ids if unit not in sorting.unit_ids]:
         raise ValueError(f"unit_ids: {', '.join(strangers)} are no units of the sorting.")
-    return sorting.select_units(unit_ids)
-
-
-def upward(sorting: BaseSorting, recording: BaseRecording, rois: np.ndarray) -> np.ndarray:
-    """Return the sign, 1 or -1, that turns each unit's spikes upward, shape (K,)."""
+    sorting = sorting.select_units(unit_ids)
+    rois = rois_of(sorting, recording)
     polarity = sorting.get_property("polarity")
-    if polarity is None:
-        polarity = recording.get_property("polarity")
-        polarity = np.full(len(rois), "positive") if polarity is None else np.asarray(polarity)[rois]
-    return np.where(np.asarray(polarity) == "negative", -1, 1)
+    if polarity is None and recording.get_property("polarity") is not None:
+        polarity = np.asarray(recording.get_property("polarity"))[rois]
+    signs = np.ones(len(rois), dtype=int) if polarity is None else np.where(np.asarray(polarity) == "negative", -1, 1)
+    return sorting, rois, signs
 
 
 def row_names(sorting: BaseSorting, signs: np.ndarray) -> list[str]:
@@ -143,32 +139,26 @@ def _bottoms(num_rois: int) -> np.ndarray:
     return ROW * np.arange(num_rois)[::-1]
 
 
-def _draw_traces(axes: Axes, time: np.ndarray, traces: np.ndarray, subthreshold: np.ndarray | None) -> np.ndarray:
-    """Draw each trace (T, K) between 0 and 1 of its row; return how high that is, (K,), NaN without a signal."""
-    heights = np.full(traces.shape[1], np.nan)
-    for k, bottom in enumerate(_bottoms(len(heights))):
+def _draw_traces(
+    axes: Axes, time: np.ndarray, traces: np.ndarray, subthreshold: np.ndarray | None, percent: bool
+) -> None:
+    """Draw each trace (T, K) between 0 and 1 of its row, and a bar of a round number to its right."""
+    to_the_right = axes.get_yaxis_transform()
+    for k, bottom in enumerate(_bottoms(traces.shape[1])):
         finite = traces[np.isfinite(traces[:, k]), k]
         if len(finite) == 0 or np.ptp(finite) == 0:
             axes.text(time[0], bottom + 0.5, " no signal", color=GREY, va="center")
             continue
-        low, heights[k] = finite.min(), np.ptp(finite)
-        axes.plot(time, bottom + (traces[:, k] - low) / heights[k], color=DARK, linewidth=0.7)
+        low, height = finite.min(), np.ptp(finite)
+        axes.plot(time, bottom + (traces[:, k] - low) / height, color=DARK, linewidth=0.7)
         if subthreshold is not None and np.isfinite(subthreshold[:, k]).any():
-            below = bottom + (subthreshold[:, k] - low) / heights[k]
+            below = bottom + (subthreshold[:, k] - low) / height
             axes.plot(time, below, color=SKY, linewidth=1.8, label="subthreshold")
-    return heights
-
-
-def _draw_scale_bars(axes: Axes, heights: np.ndarray, percent: bool) -> None:
-    """Draw a bar of a round number to the right of each trace."""
-    to_the_right = axes.get_yaxis_transform()
-    for height, bottom in zip(heights, _bottoms(len(heights)), strict=True):
-        if np.isfinite(height):
-            size = round_number(0.7 * height)
-            ends = bottom + 0.5 + np.array([-0.5, 0.5]) * size / height
-            axes.plot([1.01, 1.01], ends, color=DARK, linewidth=1.5, transform=to_the_right, clip_on=False)
-            text = f"{100 * size:g} %" if percent else f"{size:g}"
-            axes.text(1.02, bottom + 0.5, text, transform=to_the_right, va="center", fontsize="small")
+        size = round_number(0.7 * height)
+        ends = bottom + 0.5 + np.array([-0.5, 0.5]) * size / height
+        axes.plot([1.01, 1.01], ends, color=DARK, linewidth=1.5, transform=to_the_right, clip_on=False)
+        text = f"{100 * size:g} %" if percent else f"{size:g}"
+        axes.text(1.02, bottom + 0.5, text, transform=to_the_right, va="center", fontsize="small")
 
 
 def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, first: int, last: int) -> None:
@@ -191,10 +181,7 @@ def _draw_spikes(axes: Axes, sorting: BaseSorting, recording: BaseRecording, fir
 
 
 def property_of_spikes(sorting: BaseSorting, unit: int | str, name: str, segment_index: int = 0) -> np.ndarray | None:
-    """Return a property of a unit's spikes in one segment, shape (E,).
-
-    None if the sorting does not have that property, or has it of other spikes, as after curation.
-    """
+    """Return a property of a unit's spikes in one segment (E,); None if it is not known of these, as after curation."""
     values = sorting.get_property(name)
     if values is None:
         return None

@@ -9,21 +9,16 @@ from matplotlib.axes import Axes
 from mpl_toolkits.mplot3d import Axes3D
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from dlvolt.plotting.canvas import axes_or_new, figure_or_new
-from dlvolt.plotting.colours import COLOURS, GREY, RED
+from dlvolt.plotting.canvas import COLOURS, GREY, RED, axes_or_new, figure_or_new
 
 DRAWN = 300  # so many snippets of each class are drawn; more would hide each other
 CLASSES = ("noise", "spike")
 
 
 def plot_snippets(
-    snippets: np.ndarray,
-    labels: np.ndarray,
-    sampling_frequency: float = 30_000.0,
-    axes: Axes | None = None,
-    seed: int = 0,
+    snippets: np.ndarray, labels: np.ndarray, sampling_frequency: float = 30_000.0, axes: Axes | None = None
 ) -> Axes:
-    """Draw snippets on top of each other, noise grey and spikes red, and the median of each class.
+    """Draw up to 300 snippets of each class on top of each other, noise grey and spikes red, and the medians.
 
     Parameters
     ----------
@@ -35,19 +30,12 @@ def plot_snippets(
         Samples per second.
     axes : Axes, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-    seed : int, default: 0
-        Chooses 300 snippets of a class that has more.
-
-    Raises
-    ------
-    ValueError
-        If there is not a label for each snippet.
     """
     snippets, labels = np.asarray(snippets), np.asarray(labels)
     if snippets.ndim != 2 or labels.shape != (len(snippets),):
         raise ValueError(f"labels: {labels.shape} do not fit snippets {snippets.shape}; give one for each of (P, D)")
     axes = axes_or_new(axes, 5, 4)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     time = np.arange(snippets.shape[1]) / sampling_frequency * 1000
     for label, (name, colour) in enumerate(zip(CLASSES, (GREY, RED), strict=True)):
         members = np.flatnonzero(labels == label)
@@ -73,11 +61,6 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
         The number of each snippet's cluster, from 0 on, or -1 if it is in none.
     axes : Axes3D, optional
         Where to draw, and what is returned; by default the axes of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If points do not have three dimensions, or there is not a label for each.
     """
     points, labels = np.asarray(points), np.asarray(labels)
     if points.ndim != 2 or points.shape[1] != 3 or labels.shape != (len(points),):
@@ -88,8 +71,7 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, axes: Axes3D | None =
     for label in np.unique(labels):
         members = points[labels == label]
         name = f"cluster {label}" if label >= 0 else "in none"
-        x, y, z = members.T
-        axes.scatter(x, y, z, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
+        axes.scatter(*members.T, s=3, color=colours[label], linewidths=0, label=f"{name} ({len(members):,})")
     axes.set(xlabel="1", ylabel="2", zlabel="3")
     axes.set_box_aspect(None, zoom=0.85)  # so that the third label is seen
     axes.legend(frameon=False, markerscale=3)

@@ -11,10 +11,8 @@ from matplotlib.lines import Line2D
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import BaseSorting, SortingAnalyzer
 
-from dlvolt.plotting.canvas import figure_or_new, open_frame, round_number
-from dlvolt.plotting.colours import COLOURS, DARK
+from dlvolt.plotting.canvas import COLOURS, DARK, figure_or_new, open_frame, round_number
 
-TRUTH_COLOUR = DARK
 CONTACT_COLOUR = "#DDDDDD"
 VISIBLE = 0.3  # channels with less than this part of a unit's largest peak-to-peak amplitude are not drawn
 BAND_COLOUR = "#F5F5F5"
@@ -55,15 +53,11 @@ def plot_sorting_summary(
     Figure
         The figure. Colours tell neighbouring units apart, the same in every panel; each row of the raster is
         labelled with the unit, or with the true unit in brackets where none was found for it.
-
-    Raises
-    ------
-    ValueError
-        If the analyzer has no templates.
     """
     if not analyzer.has_extension("templates"):
         raise ValueError('analyzer: has no templates; call analyzer.compute(["random_spikes", "templates"]) first.')
-    by_depth = _units_by_depth(analyzer)
+    depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
+    by_depth = list(analyzer.unit_ids[np.argsort(depths, kind="stable")])  # from the lowest to the highest
     colours = {unit: COLOURS[i % len(COLOURS)] for i, unit in enumerate(by_depth)}
     rows = [Row(unit) for unit in by_depth] if truth is None else _match(analyzer.sorting, truth, by_depth)
 
@@ -72,18 +66,16 @@ def plot_sorting_summary(
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     _draw_templates(figure.add_subplot(grid[0]), analyzer, colours)
     raster = figure.add_subplot(grid[1])
-    _draw_raster(raster, analyzer.sorting, truth, rows, colours, window_s or _middle(analyzer))
+    if window_s is None:
+        duration = analyzer.get_num_samples(segment_index=0) / analyzer.sampling_frequency
+        start = max(0.0, duration / 2 - 1.5)
+        window_s = start, min(start + 3.0, duration)
+    _draw_raster(raster, analyzer.sorting, truth, rows, colours, window_s)
     if truth is not None:
         _draw_accuracy(figure.add_subplot(grid[2], sharey=raster), rows, colours)
     for axes in figure.axes:
         open_frame(axes)
     return figure
-
-
-def _units_by_depth(analyzer: SortingAnalyzer) -> list:
-    """List the unit ids from the lowest main channel (smallest y) to the highest."""
-    depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
-    return list(analyzer.unit_ids[np.argsort(depths, kind="stable")])
 
 
 def _match(sorting: BaseSorting, truth: BaseSorting, by_depth: list) -> list[Row]:
@@ -99,12 +91,6 @@ def _match(sorting: BaseSorting, truth: BaseSorting, by_depth: list) -> list[Row
     return matched + missed + extra
 
 
-def _middle(analyzer: SortingAnalyzer) -> tuple[float, float]:
-    duration = analyzer.get_num_samples(segment_index=0) / analyzer.sampling_frequency
-    start = max(0.0, duration / 2 - 1.5)
-    return start, min(start + 3.0, duration)
-
-
 def _draw_templates(axes: Axes, analyzer: SortingAnalyzer, colours: dict) -> None:
     """Draw each unit's mean waveform on the contacts that see it."""
     locations = analyzer.get_channel_locations()  # (N, 2), µm
@@ -116,8 +102,7 @@ def _draw_templates(axes: Axes, analyzer: SortingAnalyzer, colours: dict) -> Non
     if not colours:
         return
 
-    extension = analyzer.get_extension("templates")
-    templates = extension.get_data("average")  # (K, D, N)
+    templates = analyzer.get_extension("templates").get_data("average")  # (K, D, N)
     sizes = np.ptp(templates, axis=1)  # (K, N)
     gain = 2 * dy / np.percentile(sizes.max(axis=1), 90)  # µm per µV
     time = np.linspace(-0.42, 0.42, templates.shape[1]) * dx
@@ -133,7 +118,7 @@ def _draw_templates(axes: Axes, analyzer: SortingAnalyzer, colours: dict) -> Non
     milliseconds = 1000 * templates.shape[1] / analyzer.sampling_frequency
     corner = locations[:, 0].min() - 0.42 * dx, locations[:, 1].min() - 2.2 * dy
     bars = np.array([[0, gain * size], [0, 0], [np.ptp(time) / milliseconds, 0]]) + corner
-    axes.plot(*bars.T, color=TRUTH_COLOUR, linewidth=1.5)
+    axes.plot(*bars.T, color=DARK, linewidth=1.5)
     axes.annotate(f"{size:g} {unit_name}, 1 ms", bars[2], (6, 0), textcoords="offset points", fontsize="small")
 
 
@@ -158,7 +143,7 @@ def _draw_raster(
     for y, row in enumerate(rows):
         for of, unit, centre, colour in (
             (sorting, row.found, y if truth is None else y - 0.2, colours.get(row.found)),
-            (truth, row.true, y + 0.2, TRUTH_COLOUR),
+            (truth, row.true, y + 0.2, DARK),
         ):
             if of is not None and unit is not None:
                 train = of.get_unit_spike_train(unit, segment_index=0)
@@ -172,7 +157,7 @@ def _draw_raster(
     axes.set(title="Spikes", xlabel="time (s)", ylabel="unit", xlim=window_s, ylim=(-0.6, max(len(rows), 1) - 0.4))
     if truth is not None:
         ticks: dict[str, Any] = dict(marker="|", linestyle="", markersize=9, markeredgewidth=1.5)
-        handles = [Line2D([], [], color=TRUTH_COLOUR, **ticks), Line2D([], [], color=COLOURS[0], **ticks)]
+        handles = [Line2D([], [], color=DARK, **ticks), Line2D([], [], color=COLOURS[0], **ticks)]
         axes.legend(handles, ["truth", "found"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     if not colours:
         axes.text(0.5, 0.5, "no units found", transform=axes.transAxes, ha="center", va="center", fontsize="large")
@@ -185,11 +170,11 @@ def _draw_accuracy(axes: Axes, rows: list[Row], colours: dict) -> None:
     for y, row in enumerate(rows):
         if row.true is None or row.found is None:
             told = "not in the truth" if row.true is None else "missed"
-            axes.text(0.02, y, told, va="center", fontsize="small", color=TRUTH_COLOUR)
+            axes.text(0.02, y, told, va="center", fontsize="small", color=DARK)
         else:
             axes.barh(y, row.accuracy, height=0.6, color=colours[row.found])
     accuracies = [row.accuracy for row in rows if row.true is not None]
     if accuracies:
         mean = float(np.mean(accuracies))
-        axes.axvline(mean, color=TRUTH_COLOUR, linewidth=1, linestyle="--")
+        axes.axvline(mean, color=DARK, linewidth=1, linestyle="--")
         axes.set_title(f"Accuracy, mean {mean:.2f}")

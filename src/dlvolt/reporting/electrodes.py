@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from spikeinterface.core import SortingAnalyzer
 from spikeinterface.postprocessing import compute_correlograms
 
@@ -32,54 +33,39 @@ COLUMNS = {  # column of `unit_table`: heading, what it means
 
 
 def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
-    """Return what a report shows of sorted units.
+    """Return what a report shows of sorted units, by the names under which the page's script knows it.
 
-    Parameters
-    ----------
-    analyzer : SortingAnalyzer
-        The units, with the extension ``templates``. Other extensions are shown if they are computed.
-
-    Returns
-    -------
-    dict
-        Numbers, texts, lists and arrays, by the names under which the page's script knows them.
-
-    Raises
-    ------
-    ValueError
-        If the analyzer has no templates.
+    The analyzer must have the extension ``templates``; others are shown if they are computed.
     """
     if not analyzer.has_extension("templates"):
         raise ValueError('analyzer: has no templates; call analyzer.compute(["random_spikes", "templates"]) first.')
     sorting = analyzer.sorting
     table = unit_table(analyzer)
-    starts = np.cumsum([0, *(analyzer.get_num_samples(s) for s in range(analyzer.get_num_segments()))])
-    fs = analyzer.sampling_frequency
+    num_segments, fs = analyzer.get_num_segments(), analyzer.sampling_frequency
+    starts = np.cumsum([0, *(analyzer.get_num_samples(segment) for segment in range(num_segments))])
     spikes = sorting.to_spike_vector()
     seconds = (spikes["sample_index"] + starts[spikes["segment_index"]]) / fs  # segments one after the other
     amplitudes = None
     if analyzer.has_extension("spike_amplitudes"):
         amplitudes = analyzer.get_extension("spike_amplitudes").get_data()
-    depths = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1]
-    if "y_um" in table:
-        depths = table["y_um"].to_numpy()
+    facts = {
+        "channels": analyzer.get_num_channels(),
+        "sampling frequency": f"{fs:g} Hz",
+        "duration": f"{starts[-1] / fs:.1f} s" + (f" in {num_segments} segments" if num_segments > 1 else ""),
+        "units": len(analyzer.unit_ids),
+        "spikes": len(spikes),
+    }
+    if "label" in table:
+        facts["good units"] = int((table["label"] == "good").sum())
     return {
         "kind": "electrodes",
-        "facts": {
-            "channels": analyzer.get_num_channels(),
-            "sampling frequency": f"{fs:g} Hz",
-            "duration": f"{starts[-1] / fs:.1f} s"
-            + (f" in {analyzer.get_num_segments()} segments" if analyzer.get_num_segments() > 1 else ""),
-            "units": len(analyzer.unit_ids),
-            "spikes": len(spikes),
-        }
-        | ({"good units": int((table["label"] == "good").sum())} if "label" in table else {}),
+        "facts": facts,
         **table_shown(table, COLUMNS),
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "segment_starts": starts[:-1] / fs,
         "probe": analyzer.get_channel_locations()[:, :2],
         "locations": table[["x_um", "y_um"]].to_numpy() if "x_um" in table else None,
-        "drift": _drift(seconds, spikes["unit_index"], depths, amplitudes, analyzer),
+        "drift": _drift(seconds, spikes["unit_index"], table, amplitudes, analyzer),
         "units": _units(analyzer, spikes, seconds, amplitudes),
         "bin_ms": BIN_MS,
         "in_microvolts": bool(analyzer.return_in_uV),
@@ -87,13 +73,20 @@ def describe_units(analyzer: SortingAnalyzer) -> dict[str, Any]:
 
 
 def _drift(
-    seconds: np.ndarray, units: np.ndarray, depths: np.ndarray, amplitudes: np.ndarray | None, analyzer: SortingAnalyzer
+    seconds: np.ndarray,
+    units: np.ndarray,
+    table: pd.DataFrame,
+    amplitudes: np.ndarray | None,
+    analyzer: SortingAnalyzer,
 ) -> dict[str, Any]:
     """Return the times and depths of spikes: each spike's own depth, if it was computed, else that of its unit."""
+    told = "at the location of their unit"
     if analyzer.has_extension("spike_locations"):
         y, told = analyzer.get_extension("spike_locations").get_data()["y"], "located spike by spike"
+    elif "y_um" in table:
+        y = table["y_um"].to_numpy()[units]
     else:
-        y, told = depths[units], "at the location of their unit"
+        y = analyzer.get_channel_locations()[analyzer.get_main_channels(outputs="index"), 1][units]
     taken = some_of(np.arange(len(seconds)), MAX_DRIFT_SPIKES)
     return {
         "seconds": np.round(seconds[taken], 3),

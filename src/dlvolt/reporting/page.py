@@ -61,21 +61,14 @@ def report(
     ------
     FileExistsError
         If there is a page and `overwrite` is not set.
-    TypeError
-        If it is neither analyzer nor sorting.
-    ValueError
-        If the analyzer has no templates, or the sorting no recording.
     """
     if not isinstance(analyzer_or_sorting, SortingAnalyzer | BaseSorting):
         kind = type(analyzer_or_sorting).__name__
         raise TypeError(f"analyzer_or_sorting: must be a SortingAnalyzer or a sorting, not a {kind}.")
     folder = Path(folder)
-    path = folder / NAME
     check_page(folder, overwrite)
-    if isinstance(analyzer_or_sorting, SortingAnalyzer):
-        content = describe_units(analyzer_or_sorting)
-    else:
-        content = describe_rois(analyzer_or_sorting)
+    describe = describe_units if isinstance(analyzer_or_sorting, SortingAnalyzer) else describe_rois
+    content = describe(analyzer_or_sorting)
     environment = jinja2.Environment(loader=jinja2.PackageLoader("dlvolt.reporting", "."), autoescape=True)
     page = environment.get_template("page.html").render(
         content=_for_json(content),
@@ -86,9 +79,9 @@ def report(
         plotly=plotly.offline.get_plotlyjs(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as made:
+    with written_whole(folder / NAME) as made:
         made.write_text(page, encoding="utf-8")
-    return path
+    return folder / NAME
 
 
 def check_page(folder: Path, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from spikeinterface.core import BaseRecording, BaseSorting
 
 from dlvolt.exports import join_segments
-from dlvolt.plotting.roi_map import UNITS, roi_positions, rois_of
+from dlvolt.plotting.roi_map import roi_positions, rois_of
 from dlvolt.plotting.roi_traces import property_of_spikes
 from dlvolt.reporting.shown import some_of, table_shown
 
@@ -36,22 +36,9 @@ TELLING = ("crosstalk_from", "flag")  # columns that are left out where they say
 
 
 def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
-    """Return what a report shows of the spikes of ROIs.
+    """Return what a report shows of the spikes of ROIs, by the names under which the page's script knows it.
 
-    Parameters
-    ----------
-    sorting : BaseSorting
-        A unit for each ROI, named after its channel in the recording that is registered with the sorting.
-
-    Returns
-    -------
-    dict
-        Numbers, texts, lists and arrays, by the names under which the page's script knows them.
-
-    Raises
-    ------
-    ValueError
-        If the sorting has no recording or no units, or if a unit is no channel of the recording.
+    Each unit is named after its channel in the recording that is registered with the sorting.
     """
     recording = sorting._recording  # SpikeInterface has no public way to it
     if recording is None:
@@ -72,20 +59,21 @@ def describe_rois(sorting: BaseSorting) -> dict[str, Any]:
     start, starts = recording.get_start_time(segment_index=0), np.cumsum([0, *lengths[:-1]])
     joined = join_segments(sorting, lengths)
     trains = [joined.get_unit_spike_train(unit) for unit in joined.unit_ids]
-    models = sorting.get_property("model_name")
+    facts = {
+        "ROIs": len(rois),
+        "sampling frequency": f"{recording.sampling_frequency:g} Hz",
+        "duration": f"{recording.get_total_duration():.1f} s",
+        "spikes": int(counts.sum()),
+    }
+    if (models := sorting.get_property("model_name")) is not None:
+        facts["model"] = ", ".join(sorted(set(map(str, models))))
     return {
         "kind": "rois",
-        "facts": {
-            "ROIs": len(rois),
-            "sampling frequency": f"{recording.sampling_frequency:g} Hz",
-            "duration": f"{recording.get_total_duration():.1f} s",
-            "spikes": int(counts.sum()),
-        }
-        | ({"model": ", ".join(sorted({str(model) for model in models}))} if models is not None else {}),
+        "facts": facts,
         **table_shown(table, COLUMNS),
         "set_aside": [list(each) for each in sorting.get_annotation("set_aside") or []],
         "positions": positions,
-        "length_unit": UNITS.get(length_unit, length_unit),
+        "length_unit": length_unit,
         "segment_starts": start + starts / recording.sampling_frequency,
         "units": [
             _trace(sorting, unit, recording, roi)

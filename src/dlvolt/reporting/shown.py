@@ -10,14 +10,9 @@ import pandas as pd
 
 
 def table_shown(table: pd.DataFrame, headings: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """Return the columns of a table that have a heading, in the order of the headings, and its rows.
+    """Return the rows of a table and those columns that have a heading, in the order of the headings.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A row for each unit.
-    headings : mapping
-        The heading of each column that may be shown, and what it means, by the column's name.
+    Each column's heading is a title and what it means.
     """
     shown = {name: heading for name, heading in headings.items() if name in table}
     return {

@@ -130,24 +130,10 @@ def _complex_dendrite(cell: Neuron, v: float, gates: np.ndarray) -> tuple:
 
 @njit(cache=True, fastmath=True)
 def integrate(cell: Neuron, current: np.ndarray, compartment: int, rng: np.random.Generator) -> tuple:
-    """Integrate one neuron by exponential Euler.
+    """Integrate one neuron by exponential Euler; return the potentials (T,) of its soma and of one compartment, in mV.
 
-    Parameters
-    ----------
-    cell : Neuron
-        Parameters of the neuron.
-    current : np.ndarray, shape (T_ms,)
-        Current into the soma in µA/cm², one value per millisecond. A neuron with a `target_rate` warms up on the end
-        of it.
-    compartment : int
-        Compartment of the dendrite to return, counted from the soma outward.
-    rng : np.random.Generator
-        Generator of the synaptic noise.
-
-    Returns
-    -------
-    soma, dendrite : np.ndarray, shape (T,)
-        Membrane potential in mV, at `FINE_FREQUENCY`.
+    The current (T_ms,) flows into the soma, in µA/cm². A neuron with a `target_rate` warms up on the end of it.
+    Compartments of the dendrite are counted from the soma outward. Potentials are at `FINE_FREQUENCY`.
     """
     steps_per_ms = round(1 / DT)
     num_steps = len(current) * steps_per_ms
@@ -217,9 +203,9 @@ def simulate_biophysical(
     num_traces : int
         Number of neurons N.
     duration_s : float
-        Duration of each trace, in seconds.
+        Duration of each trace, in seconds; 1 or more.
     sampling_frequency : float
-        Frames per second of the camera, in Hz; each frame is exposed for all of its duration.
+        Frames per second of the camera, 100 to 10,000 Hz; each frame is exposed for all of its duration.
     snr : float
         Median height of isolated spikes over the baseline just before them, in standard deviations of the noise.
     compartment : {"soma", "dendrite"}
@@ -238,11 +224,6 @@ def simulate_biophysical(
         beginning.
     polarities : list of str
         "positive" or "negative", for each trace.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
     """
     if compartment not in ("soma", "dendrite"):
         raise ValueError(f'compartment: must be "soma" or "dendrite", not {compartment!r}')

@@ -63,19 +63,13 @@ def simulate_calcium(
         Brightness.
     spike_times : list of np.ndarray
         For each trace, the times of its spikes in seconds from the start of the first frame, ascending.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
     """
     check_traces(num_traces)
     num_samples = num_frames(duration_s, sampling_frequency)
     settings = settings or CalciumSettings()
     draws = np.random.default_rng(seed).spawn(num_traces)
-    traces, spike_times = zip(
-        *(simulate_cell(num_samples, sampling_frequency, settings, rng) for rng in draws), strict=True
-    )
+    cells = [simulate_cell(num_samples, sampling_frequency, settings, rng) for rng in draws]
+    traces, spike_times = zip(*cells, strict=True)
     return np.transpose(traces).astype("float32"), list(spike_times)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +28,7 @@ def num_frames(duration_s: float, sampling_frequency: float) -> int:
     return frames
 
 
-@overload
-def log_uniform(rng: np.random.Generator, bounds: Range) -> float: ...
-
-
-@overload
-def log_uniform(rng: np.random.Generator, bounds: Range, size: int) -> np.ndarray: ...
-
-
-def log_uniform(rng: np.random.Generator, bounds: Range, size: int | None = None) -> np.ndarray | float:
-    """Draw from a distribution whose logarithm is uniform between the bounds."""
+def log_uniform(rng: np.random.Generator, bounds: Range, size: int | None = None) -> Any:
+    """Draw a float, or an array of `size`, whose logarithm is uniform between the bounds."""
     low, high = np.log(bounds)
     return np.exp(rng.uniform(low, high, size))

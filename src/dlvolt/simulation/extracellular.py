@@ -5,7 +5,7 @@ Electrodes, neurons and templates come from SpikeInterface's generators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ def simulate_extracellular(
     num_samples : int
         Number of samples T.
     sampling_frequency : float
-        In Hz.
+        Above 12,000 Hz.
     settings : ExtracellularSettings, optional
         Ranges from which properties are drawn.
     seed : int, default: 0
@@ -107,14 +107,9 @@ def simulate_extracellular(
         Traces of N channels, in steps of the analog-to-digital converter.
     spikes : np.ndarray, shape (T, N), bool
         True at the extremum of each spike that counts.
-
-    Raises
-    ------
-    ValueError
-        If the sampling frequency is too low for spikes.
     """
     if sampling_frequency <= 2 * SPIKE_BAND_HZ[1]:
-        raise ValueError(f"sampling_frequency must be above {2 * SPIKE_BAND_HZ[1]:g} Hz, not {sampling_frequency:g}")
+        raise ValueError(f"sampling_frequency: must be above {2 * SPIKE_BAND_HZ[1]:g} Hz, not {sampling_frequency:g}")
     settings = settings or ExtracellularSettings()
     rng = np.random.default_rng(seed)
     num_channels = int(rng.integers(*settings.num_channels, endpoint=True))
@@ -291,10 +286,8 @@ def extracellular_windows(
     return X, y
 
 
-def extracellular_scores(
-    model: str | Path, recordings: Mapping[str, tuple[BaseRecording, BaseSorting]] | None = None
-) -> pd.DataFrame:
-    """Score a saved model, and SpikeInterface's detectors at 5 times the noise, on recordings with known spikes.
+def extracellular_scores(model: str | Path) -> pd.DataFrame:
+    """Score a saved model, and SpikeInterface's detectors at 5 times the noise, on recordings of its generator.
 
     Recall is the share of spikes that have a peak within 0.4 ms on the main channel of their unit, or within 50 µm of
     it; precision is the share of peaks on any channel that lie within 0.4 ms of a spike of any unit. All units count,
@@ -304,8 +297,6 @@ def extracellular_scores(
     ----------
     model : str or path
         Name or folder of the model, see `dlvolt.networks.load`.
-    recordings : dict of (recording, sorting), optional
-        Recordings with their true spikes, by name; by default those of SpikeInterface's generator.
 
     Returns
     -------
@@ -314,22 +305,8 @@ def extracellular_scores(
         300 to 6000 Hz.
     """
     rows = {}
-    for condition, (recording, sorting) in (recordings or generate_recordings()).items():
-        filtered = bandpass_filter(recording, 300.0, 6000.0, dtype="float32")
-        detectors = {"dlvolt, raw": (recording, "dlvolt"), "dlvolt": (filtered, "dlvolt")}
-        detectors |= {peer: (filtered, peer) for peer in PEERS}
-        near = near_channels(filtered, sorting)
-        for detector, (traces, method) in detectors.items():
-            settings = dict(model=model) if method == "dlvolt" else dict(detect_threshold=5.0)
-            peaks = detect_peaks(traces, method=method, method_kwargs=settings)
-            rows[f"{condition}: {detector}"] = peak_scores(peaks, sorting, near)
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def generate_recordings() -> dict[str, tuple[BaseRecording, BaseSorting]]:
-    """Generate recordings with known spikes, of 4 and of 32 channels, by name."""
-    return {
-        f"{num_channels} channels, {rate / 1000:g} kHz, noise {noise:g} µV": generate_ground_truth_recording(
+    for num_channels, num_units, rate, noise in TEST_RECORDINGS:
+        recording, sorting = generate_ground_truth_recording(
             [TEST_S],
             rate,
             num_channels,
@@ -338,8 +315,16 @@ def generate_recordings() -> dict[str, tuple[BaseRecording, BaseSorting]]:
             noise_kwargs=dict(noise_levels=noise, strategy="on_the_fly"),
             seed=TEST_SEED,
         )
-        for num_channels, num_units, rate, noise in TEST_RECORDINGS
-    }
+        filtered = bandpass_filter(recording, 300.0, 6000.0, dtype="float32")
+        detectors = {"dlvolt, raw": (recording, "dlvolt"), "dlvolt": (filtered, "dlvolt")}
+        detectors |= {peer: (filtered, peer) for peer in PEERS}
+        near = near_channels(filtered, sorting)
+        for detector, (traces, method) in detectors.items():
+            settings = dict(model=model) if method == "dlvolt" else dict(detect_threshold=5.0)
+            peaks = detect_peaks(traces, method=method, method_kwargs=settings)
+            condition = f"{num_channels} channels, {rate / 1000:g} kHz, noise {noise:g} µV"
+            rows[f"{condition}: {detector}"] = peak_scores(peaks, sorting, near)
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def near_channels(recording: BaseRecording, sorting: BaseSorting) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from spikeinterface.core import NumpySorting
 
 from dlvolt.robust import GAUSSIAN_MAD
-from dlvolt.whole import written_whole
+from dlvolt.whole import check_parent, written_whole
 
 from .biophysical import simulate_biophysical
 
@@ -101,10 +101,6 @@ def write_simulated_imaging(
     ------
     FileExistsError
         If `path` exists and `overwrite` is not set.
-    FileNotFoundError
-        If the folder of `path` does not exist.
-    ValueError
-        If an argument is out of range.
     """
     path = Path(path)
     if polarity not in INDICATORS:
@@ -115,8 +111,7 @@ def write_simulated_imaging(
         raise ValueError(f"crosstalk: must be 0, or 0.05 to 0.9, not {crosstalk}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"path: {path} exists; give another one, or overwrite=True to replace it.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.absolute().parent} to write {path.name} to.")
+    check_parent(path, "path")
 
     traces, spike_times, _ = simulate_biophysical(
         num_rois, duration_s, sampling_frequency, snr, polarity=polarity, seed=seed
@@ -124,7 +119,9 @@ def write_simulated_imaging(
     footprints, size = _footprints(num_rois, crosstalk, np.random.default_rng(seed))
     overlap = (footprints @ footprints.T).toarray()
     mixing = overlap / overlap.diagonal()[:, None]
-    counts = SPIKE_COUNTS / snr * traces / _noise(traces)
+    differences = np.abs(np.diff(traces, n=2, axis=0))
+    noise = np.median(differences, axis=0) / GAUSSIAN_MAD / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
+    counts = SPIKE_COUNTS / snr * traces / noise
     masks = [list(zip(*divmod(f.indices, size[1]), f.data, strict=True)) for f in footprints]  # x, y, weight
     session = _session(masks, (counts @ mixing.T).astype("float32"), sampling_frequency, polarity, seed)
 
@@ -135,24 +132,12 @@ def write_simulated_imaging(
     return ImagingTruth(path, NumpySorting.from_unit_dict(samples, EPHYS_FREQUENCY), polarity, mixing)
 
 
-def _noise(traces: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the white noise of each trace, from its second differences."""
-    differences = np.abs(np.diff(traces, n=2, axis=0))
-    return np.median(differences, axis=0) / GAUSSIAN_MAD / np.sqrt(6)  # Var(a - 2b + c) = 6 Var(a)
-
-
 def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tuple[csr_array, np.ndarray]:
-    """Draw the masks of cells, tilted Gaussian blobs of height 1; half of the cells lie in pairs that overlap.
+    """Draw the masks of cells, (N, pixels), and the size of the field of view; pixel (x, y) is number x·height + y.
 
-    The overlap of a blob exp(-rᵀAr/2) with its copy at a distance d, relative to its overlap with itself, is
-    exp(-dᵀAd/4). The distance within a pair follows from that and the cross-talk.
-
-    Returns
-    -------
-    footprints : csr_array, shape (N, pixels)
-        Weight of each pixel x·height + y.
-    size : np.ndarray, shape (2,)
-        Width and height of the field of view, in pixels.
+    Masks are tilted Gaussian blobs of height 1; half of the cells lie in pairs that overlap. The overlap of a blob
+    exp(-rᵀAr/2) with its copy at a distance d, relative to its overlap with itself, is exp(-dᵀAd/4). The distance
+    within a pair follows from that and the cross-talk.
     """
     num_pairs = num_rois // 4 if crosstalk else 0
     num_sites = num_rois - num_pairs
@@ -161,21 +146,21 @@ def _footprints(num_rois: int, crosstalk: float, rng: np.random.Generator) -> tu
     size = np.array([across, down]) * SITE_PX
     window = np.stack(np.meshgrid(*[np.arange(-SITE_PX // 2, SITE_PX // 2)] * 2, indexing="ij"), axis=-1)
 
-    centres: list[np.ndarray] = []
-    inverses: list[np.ndarray] = []
+    cells: list[tuple[np.ndarray, np.ndarray]] = []  # centre, and A
     for site, place in enumerate(rng.permutation(across * down)[:num_sites]):
         centre = (np.array(divmod(place, down)) + 0.5) * SITE_PX + rng.uniform(-2, 2, 2)
         turn, tilt = rng.uniform(0, 2 * np.pi, 2)
         axes = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
         inverse = axes @ np.diag(rng.uniform(*SPREAD_PX, 2) ** -2.0) @ axes.T
         way = np.array([np.cos(turn), np.sin(turn)])
-        half = way * np.sqrt(-np.log(crosstalk) / (way @ inverse @ way)) if site < num_pairs else np.zeros(2)
-        pair = (centre - half, centre + half)[: 2 if site < num_pairs else 1]
-        centres += pair
-        inverses += [inverse] * len(pair)
+        if site < num_pairs:
+            half = way * np.sqrt(-np.log(crosstalk) / (way @ inverse @ way))
+            cells += [(centre - half, inverse), (centre + half, inverse)]
+        else:
+            cells.append((centre, inverse))
 
     weights, pixels = [], []
-    for centre, inverse in zip(centres, inverses, strict=True):
+    for centre, inverse in cells:
         around = window + np.round(centre).astype(int)  # x, y
         squared = np.einsum("xyi,ij,xyj->xy", around - centre, inverse, around - centre)
         inside = squared < REACH**2

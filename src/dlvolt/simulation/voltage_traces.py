@@ -86,11 +86,6 @@ def simulate_voltage(
         For each trace, the times at which its action potentials peak, in seconds from the start of the first frame.
     polarities : list of str
         "positive" or "negative", for each trace.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
     """
     check_traces(num_traces, polarity)
     num_samples = num_frames(duration_s, sampling_frequency)
@@ -108,15 +103,7 @@ def simulate_voltage(
 def simulate_trace(
     num_samples: int, sampling_frequency: float, sign: int, settings: VoltageSettings, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate one trace; see `simulate_voltage`.
-
-    Returns
-    -------
-    trace : np.ndarray, shape (T,)
-        Camera counts.
-    spike_times : np.ndarray, shape (E,)
-        In seconds.
-    """
+    """Simulate one trace (T,) in camera counts, and its spike times in seconds; see `simulate_voltage`."""
     frame = int(np.ceil(FINE_HZ / sampling_frequency))  # fine samples per frame
     fine_hz = frame * sampling_frequency
     potential = subthreshold_potential(num_samples * frame, fine_hz, rng) * log_uniform(rng, settings.subthreshold)
