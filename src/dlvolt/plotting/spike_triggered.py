@@ -56,22 +56,20 @@ def plot_spike_triggered_average(
     sorting, rois, signs = chosen_rois(sorting, recording, unit_ids)
     rate = recording.sampling_frequency
     before, after, baseline = (round(ms / 1000 * rate) for ms in (ms_before, ms_after, ms_before - BASELINE_MS))
-    around = np.arange(-before, after + 1)  # D
-    time_ms = 1000 * around / rate
+    time_ms = 1000 * np.arange(-before, after + 1) / rate  # D
     gain = 100 if is_delta_f_over_f(recording) else 1
 
     figure, panels = grid_of_panels(figure, len(rois), COLUMNS, panel=(2.6, 2.3), rest=(1, 0.6), sharex=True)
-    snippets = _snippets(recording, sorting, rois, around)
-    for axes, name, sign, of_roi in zip(panels, row_names(sorting, signs), signs, snippets, strict=True):
-        axes.set_title(f"{name} · {len(of_roi)} spikes", fontsize="medium")
+    counts, means, sds = _average(recording, sorting, rois, before, after, max(1, baseline))
+    means, sds = gain * signs[:, None] * means, gain * sds
+    for axes, name, count, mean, sd in zip(panels, row_names(sorting, signs), counts, means, sds, strict=True):
+        axes.set_title(f"{name} · {count} spikes", fontsize="medium")
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
         axes.tick_params(labelbottom=True)
         axes.set_xlim(time_ms[[0, -1]])
-        if len(of_roi) == 0:
+        if count == 0:
             axes.set_yticks([])
             continue
-        heights = gain * sign * (of_roi - of_roi[:, : max(1, baseline)].mean(axis=1, keepdims=True))
-        mean, sd = heights.mean(axis=0), heights.std(axis=0)
         axes.fill_between(time_ms, mean - sd, mean + sd, color=BLUE, alpha=0.25, linewidth=0)
         axes.plot(time_ms, mean, color=DARK, linewidth=1.5)
     figure.supxlabel("time from the spike (ms)", fontsize="medium")
@@ -79,21 +77,34 @@ def plot_spike_triggered_average(
     return figure
 
 
-def _snippets(recording: BaseRecording, sorting: BaseSorting, rois: np.ndarray, around: np.ndarray) -> list[np.ndarray]:
-    """Return the snippets of each unit that are whole, shape (spikes, D); traces are read piece by piece."""
-    found: list[list[np.ndarray]] = [[np.empty((0, len(around)))] for _ in rois]
+def _average(
+    recording: BaseRecording, sorting: BaseSorting, rois: np.ndarray, before: int, after: int, baseline: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return number (K,), mean and standard deviation (K, D) of the snippets of each unit that are whole.
+
+    The mean of its first `baseline` samples is subtracted from each snippet. Traces are read piece by piece.
+    """
+    around = np.arange(-before, after + 1)
+    counts = np.zeros(len(rois), dtype=int)
+    sums, squares = np.zeros((2, len(rois), len(around)))
     for segment in range(recording.get_num_segments()):
         num_samples = recording.get_num_samples(segment)
         trains = [sorting.get_unit_spike_train(unit, segment_index=segment) for unit in sorting.unit_ids]
         for first, last in divide_segment_into_chunks(num_samples, MAX_VALUES // len(rois)):
-            low, high = max(first, -around[0]), min(last, num_samples - around[-1])
+            low, high = max(first, before), min(last, num_samples - after)
             inside = [train[(train >= low) & (train < high)] - low for train in trains]
             if not any(map(len, inside)):
                 continue
             traces = recording.get_traces(
-                segment, low + around[0], high + around[-1], recording.channel_ids[rois], return_in_uV=False
+                segment, low - before, high + after, recording.channel_ids[rois], return_in_uV=False
             )
             for k, frames in enumerate(inside):
-                found[k].append(traces[frames[:, None] + around - around[0], k])
-    each = [np.concatenate(snippets) for snippets in found]
-    return [snippets[np.isfinite(snippets).all(axis=1)] for snippets in each]
+                snippets = traces[frames[:, None] + before + around, k].astype("float64")
+                snippets = snippets[np.isfinite(snippets).all(axis=1)]
+                snippets -= snippets[:, :baseline].mean(axis=1, keepdims=True)
+                counts[k] += len(snippets)
+                sums[k] += snippets.sum(axis=0)
+                squares[k] += (snippets**2).sum(axis=0)
+    each = np.maximum(counts, 1)[:, None]
+    means = sums / each
+    return counts, means, np.sqrt(np.maximum(squares / each - means**2, 0))
