@@ -23,10 +23,9 @@ estimated from the trace, by four rounds of coordinate ascent:
 
    with ρ the autocorrelation of g (S. O. Rice, "Mathematical analysis of random noise", Bell System Technical Journal
    24, 1945). The ratio of λ N(u; A, 1 + V) to this density is the odds of a spike, by the trace alone.
-4. *Amplitudes and rate.* A is ‖g‖; V and λ are those of the events, weighted by their probabilities. In the first two
-   rounds, spikes that the network takes for such count, too, if the model has lost them. Otherwise the template of a
-   cell that fires doublets would become one of two spikes. From then on the model must find its spikes by itself, as
-   the network may count the plateau of a broad spike as a second one.
+4. *Amplitudes and rate.* A is ‖g‖; V and λ are those of the events, weighted by their probabilities. In all rounds but
+   the last, spikes of which the network is sure count, too, if the model has lost them. Otherwise the template of a
+   cell that fires doublets would become one of two spikes.
 
 The network has seen more kinds of traces than the model allows for; the model has seen more of this one. Their log odds
 are pooled, see `POOL` (C. Genest, J. V. Zidek, "Combining probability distributions", Statistical Science 1, 1986).
@@ -57,11 +56,11 @@ HIGHPASS_HZ = 2.0  # lower frequencies of the trace are taken out
 SEGMENT_S = 1.0  # length of the segments of which the noise spectrum is the mean
 LEVEL_S, NUM_LEVELS = 0.5, 9  # noise levels are medians over such times, smoothed by a mean over so many of them
 MARGIN_S = 0.5  # how far beside a stretch its trace is looked at
-ROUNDS, UNAIDED = 4, 2  # of coordinate ascent; and so many last ones in which no lost spikes are recalled
+ROUNDS = 4  # of coordinate ascent
 PROPOSED = 0.05  # least probability, by the network, of the spikes that make the first template
 FEWEST = 5.0  # fewest spikes from which a model is learnt
-APART = 2  # least samples between two spikes for the network to be sure that they are two
-PLAIN = 0.5  # least probability, by the network, of the spikes that are recalled if the model has lost them
+APART = 4  # least samples between two spikes for the network to be sure that they are two
+PLAIN = 0.8  # least probability, by the network, of the spikes that are recalled if the model has lost them
 LEAST_HEIGHT = 2.0  # smallest A, in standard deviations of the score in noise
 CONSIDERED = 0.02  # least probability, by the trace alone, of an event that is explained away
 SMALLEST, WIDEST = 0.3, 0.1  # smallest amplitude of a spike, and least standard deviation of amplitudes, relative to A
@@ -218,7 +217,7 @@ def learn(
         found, channels, scores = events(np.array([lesson.z for lesson in active]), models, separation)
         for n, lesson in enumerate(active):
             lesson.learn_spikes(found.select(channels == n), scores[channels == n])
-            if rounds_left >= UNAIDED:
+            if rounds_left:
                 lesson.recall_spikes()
     return [lesson.model for lesson in lessons], [lesson.found for lesson in lessons]
 
@@ -289,7 +288,7 @@ class Lesson:
             self.variance = max(variance, (WIDEST * self.model.height) ** 2)
 
     def recall_spikes(self) -> None:
-        """Add the spikes that the network takes for such and which the model has lost, to learn from them, too.
+        """Add the spikes of which the network is sure and which the model has lost, to learn from them, too.
 
         In a cell that fires doublets, a template of two spikes explains nearly as much as two templates of one. Once it
         is learnt, the second spikes are lost for good.
