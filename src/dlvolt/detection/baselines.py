@@ -167,13 +167,7 @@ def whiten(trace: np.ndarray, spikes: np.ndarray, reach: int) -> np.ndarray:
 
 
 def upright_highpassed(trace: np.ndarray, sampling_frequency: float, polarity: str, highpass_hz: float) -> np.ndarray:
-    """Return a trace (T,) high-pass filtered and with its spikes pointing up, float64.
-
-    Raises
-    ------
-    ValueError
-        If the trace is not one-dimensional and finite, or the polarity unknown.
-    """
+    """Return a finite trace (T,) high-pass filtered and with its spikes pointing up, float64."""
     trace = np.asarray(trace, dtype="float64")
     if trace.ndim != 1 or len(trace) < 2 or not np.isfinite(trace).all():
         raise ValueError(f"trace must be of shape (T,) and finite; this one has shape {trace.shape}")

@@ -102,13 +102,7 @@ def _over_windows(
 
 
 def hop_and_kept(model: Any) -> tuple[int, int]:
-    """Return the distance of neighbouring windows and how many samples of each are used.
-
-    Raises
-    ------
-    ValueError
-        If the model's windows would leave samples out, or it is not one of traces.
-    """
+    """Check a model's windows, and return the distance of neighbouring ones and how many samples of each are used."""
     if not hasattr(model, "overlap_samples"):
         raise ValueError(
             f"model: {model.architecture!r} is for snippets, not for traces; take dlvolt.electrodes.classify_peaks"

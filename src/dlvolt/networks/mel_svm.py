@@ -97,13 +97,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
     verbose: int = 0
 
     def features(self, X: np.ndarray) -> torch.Tensor:
-        """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32.
-
-        Raises
-        ------
-        ValueError
-            If there is no sampling frequency.
-        """
+        """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32."""
         if self.sampling_frequency is None:
             raise ValueError("sampling_frequency: mel bands need one; create('mel_svm', sampling_frequency=…)")
         x = normalise(torch.from_numpy(X).to(choose_device(self.device)))
@@ -113,28 +107,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
         return around.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def fit(self, X: np.ndarray, y: np.ndarray, validation: object = None) -> MelSVM:
-        """Train on windows.
-
-        Parameters
-        ----------
-        X : array, shape (B, T)
-            Windows of traces.
-        y : array, shape (B, T)
-            1 where there is a spike, else 0.
-        validation : optional
-            Not used, as there are no epochs to stop after.
-
-        Returns
-        -------
-        MelSVM
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there are not two samples with a spike and two
-            without.
-        """
+        """Train on windows (B, T) and their 0/1 labels (B, T), two of each at least; `validation` is not used."""
         X, y = check_labelled(X, y)
         labels = y.ravel() > 0.5
         rarer = min(labels.sum(), (~labels).sum())
@@ -197,13 +170,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
         return {key: self.state_[key].contiguous() for key in STATE}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> MelSVM:
-        """Load support vectors, as `state` returns them.
-
-        Raises
-        ------
-        ValueError
-            If they are not those of an SVM with these settings.
-        """
+        """Load support vectors, as `state` returns them, or say which part has another shape."""
         num_vectors = len(state["dual_coefficients"]) if "dual_coefficients" in state else 0
         num_features = self.num_bands * self.num_frames
         shapes = [(num_vectors, num_features), (num_vectors,), (), (), (2,)]

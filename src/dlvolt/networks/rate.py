@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sklearn.base import RegressorMixin
 from torch import nn
 
-from .estimator import TraceNetwork, check_labelled, check_parts, check_windows
+from .estimator import Labelled, TraceNetwork, check_labelled, check_parts, check_windows
 from .s2s import mean_correlation
 
 RESOLUTION_S = 0.04  # bins in which estimates are calibrated, as in the spikefinder challenge
@@ -64,47 +64,25 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         self.gain = gain
         self.offset = offset
 
-    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> RateNetwork:
-        """Train on windows, and calibrate.
-
-        Parameters
-        ----------
-        X : array, shape (B, T)
-            Windows of traces.
-        y : array, shape (B, T)
-            Spikes per sample.
-        validation : tuple of arrays (X, y), optional
-            Windows that say when to stop, and on which the rate is calibrated; by default the last fifth of `X`, or
-            all of it where there are fewer than five windows.
-
-        Returns
-        -------
-        RateNetwork
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there is no spike to train or to calibrate on.
-        """
+    def _checked(self, X: np.ndarray, y: np.ndarray, validation: Labelled | None) -> tuple[Labelled, Labelled]:
+        """Return checked windows to train on, and to validate and calibrate on."""
         (X, y), validation = check_parts(X, y, validation, highest=np.inf)
         for name, counts in (("y", y), ("validation", validation[1])):
             if not counts.any():
                 raise ValueError(f"{name}: there is not a single spike in the windows, to correlate with; label some")
+        return (X, y), validation
+
+    def _train(self, X: np.ndarray, y: np.ndarray, validation: Labelled) -> None:
+        """Train with the module's own loss, and calibrate."""
         self._train_unweighted(X, y, validation)
-        return self.calibrate(*validation)
+        self.calibrate(*validation)
 
     def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
         """Choose gain and offset on windows (B, T) and the spikes per sample in them.
 
         Estimates below the offset stand for no spikes. The offset is the highest quantile of the estimate that lowers
         the correlation of the rate with the spikes, in bins of 40 ms, by less than 0.001. The gain makes the sum of the
-        rate the number of spikes.
-
-        Raises
-        ------
-        ValueError
-            If the estimate does not rise with the spikes.
+        rate the number of spikes. If the estimate does not rise with the spikes, this is an error.
         """
         size = max(1, round(RESOLUTION_S * self.sampling_frequency))
         estimate, counts = self._outputs(check_windows(X)), torch.as_tensor(np.asarray(y, dtype="float32"))

@@ -15,14 +15,8 @@ UNITS = ("gain_to_uV", "offset_to_uV", "gain_to_physical_unit", "offset_to_physi
 class FiniteRecording(BasePreprocessor):
     """Pass traces on, but raise where they are NaN or infinite, which filters and networks would spread.
 
-    It stands between a recording and the segments of a preprocessor, and is never saved.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Any traces.
-    step : str
-        Name of the preprocessor, for the message.
+    It stands between a recording and the segments of a preprocessor, which `step` names in the message, and is never
+    saved.
     """
 
     def __init__(self, recording: BaseRecording, step: str) -> None:
@@ -39,13 +33,7 @@ class FiniteSegment(BasePreprocessorSegment):
         self.step = step
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N).
-
-        Raises
-        ------
-        ValueError
-            If they are NaN or infinite.
-        """
+        """Return the traces, shape (T, N)."""
         traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
         if not np.isfinite(traces).all():
             raise ValueError(
@@ -62,13 +50,7 @@ def drop_units(recording: BaseRecording) -> None:
 
 
 def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:
-    """Return the polarity of each channel, given for all of them or for each.
-
-    Raises
-    ------
-    ValueError
-        If it is neither "positive" nor "negative", nor a list of these for all channels.
-    """
+    """Return the polarity of each channel, "positive" or "negative", given for all of them or for each."""
     each = [polarity] * num_channels if isinstance(polarity, str) else [str(one) for one in polarity]
     if len(each) != num_channels or not set(each) <= set(POLARITIES):
         raise ValueError(

@@ -137,20 +137,16 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         if up > down:  # sample t has the model's samples from (t - 1/2) up / down on, rounded up
             edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down))
             edges = np.maximum(edges, 0)
-            probability = self._at_model_rate(edges[0], edges[-1], channels)
+            probability = self._answer_of(self.model, edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
         before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
         after = np.minimum(before + (remainder > 0), self._num_samples_at_model_rate() - 1)
-        probability = self._at_model_rate(before[0], after[-1] + 1, channels)
+        probability = self._answer_of(self.model, before[0], after[-1] + 1, channels)
         weight = (remainder / down)[:, None].astype("float32")
         return (1 - weight) * probability[before - before[0]] + weight * probability[after - before[0]]
 
     def _num_samples_at_model_rate(self) -> int:
         return -(-int(self.get_num_samples()) * self.up // self.down)
-
-    def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
-        """Return what the network says of a stretch of the resampled traces, shape (end - start, N)."""
-        return self._answer_of(self.model, start, end, channels)
 
     def _answer_of(self, model: str, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
         """Return what a network says of a stretch of the resampled traces, shape (end - start, N)."""
@@ -263,13 +259,7 @@ def peak_mask(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndar
 
 
 def locate_model(model: str | Path) -> str:
-    """Return a model's name if it comes with dlvolt, or else its folder's absolute path, as workers may be elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If it is neither a name nor a path.
-    """
+    """Return a packaged model's name, or else the absolute path of its folder, as workers may be elsewhere."""
     if not isinstance(model, str | Path):
         raise ValueError(
             f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
@@ -301,13 +291,7 @@ def _load(model: str, device: str, modified: int) -> TraceNetwork | SnippetNetwo
 
 
 def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
-    """Load a model that gives the probability of a spike at every sample.
-
-    Raises
-    ------
-    ValueError
-        If the model is one of snippets, or gives rates.
-    """
+    """Load a model that gives the probability of a spike at every sample, and refuse those of snippets and of rates."""
     from dlvolt.networks import Oasis, RateNetwork, SnippetNetwork
     from dlvolt.networks.inference import hop_and_kept
 
@@ -320,13 +304,7 @@ def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
 
 
 def rate_ratio(sampling_frequency: float, network: TraceNetwork | SnippetNetwork | MelSVM | Oasis) -> Fraction:
-    """Return the simplest ratio of a model's sampling frequency to a recording's, within one percent.
-
-    Raises
-    ------
-    ValueError
-        If the model cannot serve recordings of that sampling frequency.
-    """
+    """Return `resampling_ratio` for a model and a recording, if the model serves that sampling frequency."""
     rate = network.sampling_frequency
     if rate is None:
         raise ValueError(f"model: {network.name!r} does not know its sampling frequency; fit it with one")
@@ -351,17 +329,11 @@ def resampling_ratio(wanted_hz: float, sampling_frequency: float) -> Fraction:
 
 
 def resampling_filter(up: int, down: int) -> tuple[np.ndarray, int]:
-    """Design the low-pass filter for resampling by up / down.
+    """Return the taps (2 L + 1,) of the filter for resampling by up / down, and its reach in samples of the trace.
 
     It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged. Otherwise the
-    brightness of a trace, a hundred times its noise or more, comes through as a ripple.
-
-    Returns
-    -------
-    taps : np.ndarray, shape (2 L + 1,)
-        The filter, whose sum is 1.
-    margin : int
-        How many samples of the trace it reaches to either side, a multiple of `down`.
+    brightness of a trace, a hundred times its noise or more, comes through as a ripple. The reach is a multiple of
+    `down`.
     """
     from scipy.signal import firwin  # slow, and SpikeInterface imports this module with its own
 

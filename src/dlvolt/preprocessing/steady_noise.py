@@ -95,16 +95,9 @@ def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
 
 
 def usual_levels(recording: BaseRecording, seed: int = 0, num_workers: int = 1) -> tuple[np.ndarray, bool]:
-    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud in a sample.
+    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud in a sample of up to 10 s.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        Filtered traces. Windows in which all channels are zero are left out, as they have been silenced.
-    seed : int
-        Draws the sample, up to 10 s.
-    num_workers : int
-        Threads that read the sample.
+    Windows in which all channels are zero are left out, as they have been silenced.
     """
     width = window_width(recording.sampling_frequency)
     chunks = random_chunks(recording, NUM_CHUNKS, 5 * width / recording.sampling_frequency, seed, num_workers)

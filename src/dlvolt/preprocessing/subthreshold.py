@@ -130,13 +130,7 @@ subthreshold = define_function_handling_dict_from_class(source_class=Subthreshol
 
 
 def spike_trains(recording: BaseRecording, sorting: BaseSorting) -> list[list[np.ndarray]]:
-    """Return the frames of the spikes of each segment and channel, ascending; channels without a unit have none.
-
-    Raises
-    ------
-    ValueError
-        If the sorting does not belong to the recording.
-    """
+    """Return the frames of the spikes of each segment and channel, ascending; channels without a unit have none."""
     known = set(recording.channel_ids)
     if unknown := [unit for unit in sorting.unit_ids.tolist() if unit not in known]:
         raise ValueError(
@@ -161,19 +155,7 @@ def mean_spikes(
 ) -> np.ndarray:
     """Return each channel's mean trace around its spikes, less the line between its ends, shape (N, D).
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels.
-    trains : list of list of np.ndarray
-        Frames of the spikes, for each segment and channel. Those too close to the ends are left out.
-    num_before, num_after : int
-        Frames before and after a spike; D = num_before + 1 + num_after.
-
-    Raises
-    ------
-    ValueError
-        If traces are NaN or infinite there.
+    `trains` are the frames of the spikes, for each segment and channel; those too close to the ends are left out.
     """
     num_channels = recording.get_num_channels()
     ends = [recording.get_num_samples(segment) - num_after for segment in range(len(trains))]

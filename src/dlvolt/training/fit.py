@@ -203,9 +203,7 @@ def fit_parts(
     detection_threshold = best_detection_threshold(model, validation.truth, probability)
     model.set_params(threshold=threshold, detection_threshold=detection_threshold)
     probability = test.probability(model)
-    model.test_scores_ = scores(test.truth, probability, threshold) | event_scores_at(
-        model, test.truth, probability, detection_threshold or threshold
-    )
+    model.test_scores_ = scores(model, test.truth, probability, threshold, detection_threshold or threshold)
     return model
 
 
@@ -227,14 +225,6 @@ def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, pr
     if not truth.any():
         return None
     return best_event_threshold(event_sweep(model, truth, probability, SWEPT))
-
-
-def event_scores_at(
-    model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, threshold: float
-) -> dict[str, float]:
-    """Return precision, recall and F1 of the events found within 5 ms."""
-    sweep = event_sweep(model, truth, probability, [threshold])
-    return {f"event_{name}": float(sweep[name].iloc[0]) for name in ("precision", "recall", "f1")}
 
 
 def event_sweep(
@@ -267,7 +257,16 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
     return float(expit(logit(neighbours).mean()))
 
 
-def scores(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
-    """Return precision, recall and F1 per sample; all are 1 if there is no spike and none is found."""
-    found = sample_scores(truth, probability, threshold)
-    return dict(precision=found.precision, recall=found.recall, f1=found.f1, num_spike_samples=int(truth.sum()))
+def scores(
+    model: TraceNetwork | MelSVM,
+    truth: np.ndarray,
+    probability: np.ndarray,
+    threshold: float,
+    detection_threshold: float,
+) -> dict[str, float]:
+    """Return precision, recall and F1 per sample, and of the events found within 5 ms."""
+    samples = sample_scores(truth, probability, threshold)
+    events = event_sweep(model, truth, probability, [detection_threshold]).iloc[0]
+    per_sample = dict(precision=samples.precision, recall=samples.recall, f1=samples.f1)
+    per_event = {f"event_{name}": float(events[name]) for name in per_sample}
+    return {**per_sample, "num_spike_samples": int(truth.sum()), **per_event}
