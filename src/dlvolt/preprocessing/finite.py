@@ -1,4 +1,4 @@
-"""What all preprocessors of imaging traces share: finite input, units dropped, and which way spikes point."""
+"""What preprocessors share: finite input, units dropped, and checks of frequencies and of which way spikes point."""
 
 from __future__ import annotations
 
@@ -47,6 +47,13 @@ def drop_units(recording: BaseRecording) -> None:
     """Forget the gains and offsets that a preprocessor took over from its parent: its values are no voltages."""
     for key in set(UNITS) & set(recording.get_property_keys()):
         recording.delete_property(key)
+
+
+def check_frequency(name: str, hz: float, sampling_frequency: float) -> None:
+    """Refuse a frequency that is not between 0 and half the sampling frequency."""
+    nyquist = sampling_frequency / 2
+    if not 0 < hz < nyquist:
+        raise ValueError(f"{name} must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {hz}")
 
 
 def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:

@@ -9,7 +9,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_w
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording
+from .finite import FiniteRecording, check_frequency
 from .zero_phase import ZeroPhaseFilter, highpass_taps
 
 SLAB = 1024  # samples whose medians are taken at once, so that they stay in the cache
@@ -35,8 +35,7 @@ class HighpassReferenceRecording(BasePreprocessor):
     Raises
     ------
     ValueError
-        If `freq_min` is not between 0 and half the sampling frequency, if `temporal` is not symmetric, or, later, if
-        traces are NaN or infinite.
+        If a parameter is out of range, or, later, if traces are NaN or infinite.
     """
 
     def __init__(
@@ -46,11 +45,7 @@ class HighpassReferenceRecording(BasePreprocessor):
         reference: bool = True,
         temporal: np.ndarray | list | None = None,
     ) -> None:
-        nyquist = recording.sampling_frequency / 2
-        if not 0 < freq_min < nyquist:
-            raise ValueError(
-                f"freq_min must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq_min}"
-            )
+        check_frequency("freq_min", freq_min, recording.sampling_frequency)
         temporal = np.ones(1) if temporal is None else np.asarray(temporal, dtype="float64")
         taps = np.convolve(highpass_taps(freq_min, recording.sampling_frequency), temporal)
         zero_phase = ZeroPhaseFilter(taps, near=len(temporal) // 2)

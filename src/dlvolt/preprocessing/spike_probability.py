@@ -129,17 +129,21 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         self.signs, self.model, self.device = signs, model, device
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return probabilities, shape (T, N)."""
+        """Return what the network says, shape (T, N)."""
         channels = slice(None) if channel_indices is None else channel_indices
         if end_frame <= start_frame:
             return np.zeros((0, len(self.signs[channels])), dtype="float32")
+        return self._at_own_rate(start_frame, end_frame, channels)
+
+    def _at_own_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return probabilities at the recording's samples, shape (end - start, N)."""
         up, down = self.up, self.down
         if up > down:  # sample t has the model's samples from (t - 1/2) up / down on, rounded up
-            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down))
+            edges = -(-(2 * np.arange(start, end + 1) - 1) * up // (2 * down))
             edges = np.maximum(edges, 0)
             probability = self._answer_of(self.model, edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
-        before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
+        before, remainder = np.divmod(np.arange(start, end) * up, down)
         after = np.minimum(before + (remainder > 0), self._num_samples_at_model_rate() - 1)
         probability = self._answer_of(self.model, before[0], after[-1] + 1, channels)
         weight = (remainder / down)[:, None].astype("float32")

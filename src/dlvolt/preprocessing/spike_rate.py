@@ -104,12 +104,9 @@ class SpikeRateSegment(SpikeProbabilitySegment):
         self.models, self.refined_at = models, refined_at
         self.blocks: dict[tuple[int, int], np.ndarray] = {}  # the latest, by number and channel
 
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return spikes per second, shape (T, N)."""
-        channels = slice(None) if channel_indices is None else channel_indices
-        if end_frame <= start_frame:
-            return np.zeros((0, len(self.signs[channels])), dtype="float32")
-        edges, remainder = np.divmod(np.arange(start_frame, end_frame + 1) * self.up, self.down)
+    def _at_own_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return spikes per second at the recording's samples, shape (end - start, N)."""
+        edges, remainder = np.divmod(np.arange(start, end + 1) * self.up, self.down)
         first, last = edges[0], min(edges[-1] + 1, self._num_samples_at_model_rate())
         rate = self._at_model_rate(first, last, channels).astype("float64")
         rate = np.concatenate([rate, np.zeros((1, rate.shape[1]))])  # beyond the end

@@ -31,6 +31,8 @@ CORE, NUM_ROUNDS = 0.95, 5  # share of the scores that is noise for sure, and ro
 RELATIVE_FLOOR = 1e-3  # in parts of the largest noise eigenvalue: directions without noise are not blown up
 SPECTRAL_FLOOR = 1e-2  # in parts of the largest noise power: nor are frequencies that a filter has taken away
 
+EachInThreads = Callable[..., list]  # `map_in_threads` with its number of workers
+
 
 class WhitenNoiseRecording(BasePreprocessor):
     """Make the noise white: independent across channels and samples, of variance 1.
@@ -98,7 +100,14 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         """Return the whitened traces, shape (T, N)."""
         import torch  # slow, and SpikeInterface imports this module with its own
 
-        traces = self._filtered(start_frame, end_frame)
+        parent = self.parent_recording_segment
+        if self.zero_phase is None:
+            traces = parent.get_traces(start_frame, end_frame, slice(None)).astype("float32", copy=False)
+        else:
+            margin = self.zero_phase.margin
+            traces = self.zero_phase(
+                get_chunk_with_margin(parent, start_frame, end_frame, None, margin, add_zeros=True)[0]
+            )
         white = np.empty(traces.shape[::-1], dtype="float32")  # N×T, as whatever filters in time wants it
         for start in range(0, len(traces), SLAB):
             slab = slice(start, start + SLAB)
@@ -108,14 +117,6 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
                 white[self.order[channels], slab] = self.spatial[channels, seen] @ in_order[seen]
         white = white.T
         return white if channel_indices is None else white[:, channel_indices]
-
-    def _filtered(self, start: int, end: int) -> np.ndarray:
-        """Return the traces after the temporal filter, shape (T, N)."""
-        parent = self.parent_recording_segment
-        if self.zero_phase is None:
-            return parent.get_traces(start, end, slice(None)).astype("float32", copy=False)
-        margin = self.zero_phase.margin
-        return self.zero_phase(get_chunk_with_margin(parent, start, end, None, margin, add_zeros=True)[0])
 
 
 whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
@@ -132,9 +133,7 @@ def estimate_whitening_filters(
 
     Parameters
     ----------
-    recording : BaseRecording
-        High-pass filtered traces.
-    radius_um, temporal_ms, seed
+    recording, radius_um, temporal_ms, seed
         As for `WhitenNoiseRecording`.
     num_workers : int
         Threads that read the recording and work on it.
@@ -162,7 +161,8 @@ def estimate_whitening_filters(
     chunks = each(lambda chunk: np.ascontiguousarray(chunk.T[order], dtype="float32"), chunks)  # N×T
     silenced = [np.logical_not(chunk.any(axis=0)) for chunk in chunks]  # T
     chunks = each(lambda chunk: chunk - row_medians(chunk)[:, None], chunks)
-    levels = _noise_levels(chunks, silenced, each)
+    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
+    levels = np.array(each(lambda pieces: _noise_scale(np.concatenate(pieces)), zip(*left, strict=True)))
     largest = max(np.abs(chunk).max() for chunk in chunks)
     levels[levels <= max(DEAD * levels.max(), np.finfo("float32").eps * largest)] = 0  # dead, or rounding errors
     noise, quiet = _quiet_noise(chunks, silenced, levels, max(1, round(SPIKE_MS / 1000 * sampling_frequency)), each)
@@ -198,14 +198,8 @@ def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
     return blocks
 
 
-def _noise_levels(chunks: list[np.ndarray], silenced: list[np.ndarray], each: Callable[..., list]) -> np.ndarray:
-    """Return the noise standard deviation of each channel, shape (N,), from centred chunks, shape (N, T)."""
-    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
-    return np.array(each(lambda trace: _noise_scale(np.concatenate(trace)), zip(*left, strict=True)))
-
-
 def _quiet_noise(
-    chunks: list[np.ndarray], silenced: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]
+    chunks: list[np.ndarray], silenced: list[np.ndarray], levels: np.ndarray, reach: int, each: EachInThreads
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return centred chunks (N, T) with zeros near spikes, and which samples are not zeroed."""
     alive = levels[:, None] > 0
@@ -214,7 +208,7 @@ def _quiet_noise(
     return [chunk * mask for chunk, mask in zip(chunks, quiet, strict=True)], quiet
 
 
-def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]) -> np.ndarray:
+def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, each: EachInThreads) -> np.ndarray:
     """Return the mean of all spikes on single channels, each of norm 1 and turned to the same side.
 
     It has `reach` samples on either side of its peak, and is an impulse if there are no spikes.
@@ -237,11 +231,7 @@ def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, eac
 
 
 def _scores(
-    chunks: list[np.ndarray],
-    silenced: list[np.ndarray],
-    spike: np.ndarray,
-    temporal: np.ndarray,
-    each: Callable[..., list],
+    chunks: list[np.ndarray], silenced: list[np.ndarray], spike: np.ndarray, temporal: np.ndarray, each: EachInThreads
 ) -> np.ndarray:
     """Return scores of the typical spike on each channel, of norm 1 after the temporal filter, shape (N, T').
 
@@ -292,7 +282,7 @@ def _near(events: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _autocorrelation(
-    noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int, each: Callable[..., list]
+    noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int, each: EachInThreads
 ) -> np.ndarray:
     """Return the autocorrelation, at lags from 0 on, of the decorrelated noise between spikes, of all channels."""
     blocks = local_blocks(spatial != 0)
@@ -316,7 +306,7 @@ def _lagged_products(x: np.ndarray, num_lags: int) -> np.ndarray:
     return irfft(power, num_frequencies)[:num_lags]
 
 
-def _local_zca(scores: np.ndarray, neighbours: np.ndarray, each: Callable[..., list]) -> np.ndarray:
+def _local_zca(scores: np.ndarray, neighbours: np.ndarray, each: EachInThreads) -> np.ndarray:
     """Return a matrix whose row c is that of the inverse square root of the covariance around channel c, (N, N).
 
     `scores`, shape (N, T'), are of the noise, with spikes in it; `neighbours`, (N, N), tells what is around a channel.
