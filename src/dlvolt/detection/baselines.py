@@ -79,9 +79,9 @@ def adaptive_matched_filter(
 ) -> np.ndarray:
     """Detect spikes with a whitened matched filter that is learnt from the trace itself.
 
-    The first spikes are the peaks above an adaptive threshold. Then, as often as asked for, the noise spectrum is
-    estimated between the spikes, the trace is whitened with it, and the mean of the strongest spikes becomes the
-    template; the trace is correlated with it, and the new spikes are the peaks above an adaptive threshold.
+    The first spikes are the peaks above an adaptive threshold. Then, as often as asked for, the trace is whitened by
+    the noise spectrum between the spikes and correlated with the mean of the strongest ones, and the new spikes are the
+    peaks above an adaptive threshold.
 
     Parameters
     ----------

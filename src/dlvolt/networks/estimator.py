@@ -36,10 +36,7 @@ class WindowClassifier(ClassifierMixin):
 
 
 class Network(NeuralNet):
-    """Base of all torch networks: how they are made, trained, stopped and stored.
-
-    The parameters are described by `TraceNetwork`.
-    """
+    """Base of all torch networks: how they are made, trained, stopped and stored; see `TraceNetwork`."""
 
     def __init__(
         self,
@@ -212,10 +209,9 @@ class TraceNetwork(WindowClassifier, Network):
 
     Spikes are rare, so their part of the cross-entropy is weighted by the square root of the imbalance, √(negatives /
     positives) in the training labels. Without a weight, the first epochs only learn that there is never a spike; with
-    the full ratio, samples that are a spike once in a hundred times are called one, and precision is lost. A weight w
-    raises the learnt log odds by exactly log w. After training this is subtracted from the bias of the head, so that
-    0.5 means as likely as not. (`dlvolt.training.fit` then looks for the threshold with the best F1.) With
-    ``warm_start=True``, training continues from the weights of a trained network.
+    the full ratio, precision is lost. A weight w raises the learnt log odds by log w, which is subtracted from the bias
+    of the head after training, so that 0.5 means as likely as not. With ``warm_start=True``, training continues from
+    the weights of a trained network.
 
     Parameters
     ----------

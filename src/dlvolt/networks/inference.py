@@ -11,11 +11,7 @@ SAMPLES_PER_CALL = 2**21  # samples of the windows that are in memory at once
 
 
 def trace_probability(
-    model: Any,
-    read: Callable[[int, int], np.ndarray],
-    num_samples: int,
-    start: int = 0,
-    end: int | None = None,
+    model: Any, read: Callable[[int, int], np.ndarray], num_samples: int, start: int = 0, end: int | None = None
 ) -> np.ndarray:
     """Return the spike probability at every sample of a stretch of a recording.
 
@@ -49,11 +45,7 @@ def trace_probability(
 
 
 def trace_rate(
-    model: Any,
-    read: Callable[[int, int], np.ndarray],
-    num_samples: int,
-    start: int = 0,
-    end: int | None = None,
+    model: Any, read: Callable[[int, int], np.ndarray], num_samples: int, start: int = 0, end: int | None = None
 ) -> np.ndarray:
     """Return the estimated spikes per second at every sample of a stretch of a recording, shape (end - start, N).
 

@@ -41,9 +41,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
 
     Parameters
     ----------
-    sampling_frequency : float
-        Sampling frequency of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
+    sampling_frequency, window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
         As for `TraceNetwork`.
     rate_range_hz, spike_polarity, name, version
         As for `TraceNetwork`.

@@ -13,6 +13,9 @@ from torch import nn
 from .estimator import Labelled, TraceNetwork, check_labelled, check_parts, check_windows
 from .s2s import mean_correlation
 
+DEFAULTS: dict[str, Any] = dict(
+    sampling_frequency=100.0, window_samples=4096, overlap_samples=256, prune_samples=128, batch_size=20, patience=6
+)
 RESOLUTION_S = 0.04  # bins in which estimates are calibrated, as in the spikefinder challenge
 QUANTILES = np.linspace(0, 0.95, 20)  # of the estimate: the offsets that are tried
 TOLERATED = 1e-3  # loss of correlation that is accepted for an estimate of zero where there are no spikes
@@ -31,36 +34,15 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         The architecture, a `torch.nn.Module` with a method ``loss(estimate, counts)``.
     gain, offset : float
         The line: spikes per sample are gain · (estimate - offset), or zero. Set by `fit`.
-    sampling_frequency, window_samples, overlap_samples, prune_samples, batch_size, patience, **kwargs
-        As for `TraceNetwork`, with other defaults.
+    **kwargs
+        As for `TraceNetwork`. Defaults are 100 Hz, windows of 4096 samples that overlap by 256 and of which 128 are
+        left unused at either end, batches of 20, and a patience of 6.
     """
 
     sampling_frequency: float
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        sampling_frequency: float = 100.0,
-        window_samples: int = 4096,
-        overlap_samples: int = 256,
-        prune_samples: int = 128,
-        gain: float = 1.0,
-        offset: float = 0.0,
-        batch_size: int = 20,
-        patience: int = 6,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            sampling_frequency=sampling_frequency,
-            window_samples=window_samples,
-            overlap_samples=overlap_samples,
-            prune_samples=prune_samples,
-            batch_size=batch_size,
-            patience=patience,
-            **kwargs,
-        )
+    def __init__(self, module: type[nn.Module], *, gain: float = 1.0, offset: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(module, **(DEFAULTS | kwargs))
         self.gain = gain
         self.offset = offset
 

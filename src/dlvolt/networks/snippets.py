@@ -17,6 +17,7 @@ from torch import nn
 
 from .estimator import Labelled, Network, check_windows
 
+DEFAULTS: dict[str, Any] = dict(sampling_frequency=30_000.0, window_samples=42, threshold="auto", batch_size=128)
 ENOUGH = 200  # fewest snippets of a channel from which its threshold is chosen
 WIDTH = 0.6  # width of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
 FINE = 6  # grid points per width of the kernel
@@ -47,16 +48,16 @@ class SnippetNetwork(ClassifierMixin, Network):
     ----------
     module : type
         The architecture, a `torch.nn.Module` whose last layer is ``head``.
-    sampling_frequency : float
+    sampling_frequency : float, default: 30_000.0
         Sampling frequency of the snippets, in Hz.
-    window_samples : int
+    window_samples : int, default: 42
         Length D of a snippet.
     num_before : int
         Sample of the peak in a snippet.
     noise_uv : float
         Standard deviation in µV of the noise of the channels it was trained on. `dlvolt.electrodes.classify_peaks`
         scales snippets of other recordings to it, and tells them from noise by `noise_threshold`.
-    threshold : float or "auto"
+    threshold : float or "auto", default: "auto"
         Least probability of a snippet that `predict` calls a spike; "auto" chooses it for each channel.
     rate_range_hz, name, version, lr, max_epochs, batch_size, patience, positive_weight, seed, device, verbose, **kwargs
         As for `TraceNetwork`, as are the attributes ``module_`` and ``history``.
@@ -64,26 +65,8 @@ class SnippetNetwork(ClassifierMixin, Network):
 
     sampling_frequency: float
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        sampling_frequency: float = 30_000.0,
-        window_samples: int = 42,
-        num_before: int = 14,
-        noise_uv: float = 50.0,
-        threshold: float | str = "auto",
-        batch_size: int = 128,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            sampling_frequency=sampling_frequency,
-            window_samples=window_samples,
-            threshold=threshold,
-            batch_size=batch_size,
-            **kwargs,
-        )
+    def __init__(self, module: type[nn.Module], *, num_before: int = 14, noise_uv: float = 50.0, **kwargs: Any) -> None:
+        super().__init__(module, **(DEFAULTS | kwargs))
         self.num_before = num_before
         self.noise_uv = noise_uv
 

@@ -179,11 +179,7 @@ spike_probability = define_function_handling_dict_from_class(
 
 
 def infer_polarity(
-    recording: BaseRecording,
-    model: str | Path = "voltage",
-    device: str = "auto",
-    seed: int = 0,
-    num_workers: int = 1,
+    recording: BaseRecording, model: str | Path = "voltage", device: str = "auto", seed: int = 0, num_workers: int = 1
 ) -> list[str]:
     """Infer which way the spikes of each channel go: the way in which a network sees more of them.
 

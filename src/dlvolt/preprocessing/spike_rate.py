@@ -47,8 +47,7 @@ class SpikeRateRecording(BasePreprocessor):
         If there is no such model.
     ValueError
         If a model cannot serve the sampling frequency, or estimates no rates; on reading, if traces are NaN or
-        infinite. A constant trace has a rate of zero, and one shorter than the windows of the model goes on as its
-        mirror image.
+        infinite.
     """
 
     def __init__(

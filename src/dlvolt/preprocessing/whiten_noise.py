@@ -40,11 +40,9 @@ class WhitenNoiseRecording(BasePreprocessor):
     The usual whitening decorrelates the data, spikes and all, and on a tetrode, where every spike is seen by every
     channel, it whitens the spikes away. Here the covariance is estimated between spikes, so that the noise becomes
     what the generative model of `dlvolt.deconvolution` takes it for, ε ~ N(0, 1). The filter is separable: a
-    symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time.
-
-    Noise is not separable: neighbouring channels share most of it at the low frequencies of spikes, and little of it
-    at high ones. So the matrix whitens the noise where it matters, in the scores of a typical spike: these have
-    variance 1 and are independent across channels.
+    symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time. Noise
+    is not separable, so the matrix whitens it where it matters: the scores of a typical spike have variance 1 and are
+    independent across channels.
 
     Parameters
     ----------
@@ -123,11 +121,7 @@ whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoise
 
 
 def estimate_whitening_filters(
-    recording: BaseRecording,
-    radius_um: float = 100.0,
-    temporal_ms: float = 0.67,
-    seed: int = 0,
-    num_workers: int = 1,
+    recording: BaseRecording, radius_um: float = 100.0, temporal_ms: float = 0.67, seed: int = 0, num_workers: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the two filters of `WhitenNoiseRecording` from the quiet samples of a recording.
 

@@ -59,10 +59,8 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
 
     Returns
     -------
-    X : np.ndarray, shape (copies B, D), float32
-        Varied snippets.
-    y : np.ndarray, shape (copies B,)
-        Their labels.
+    X, y : np.ndarray, shapes (copies B, D), float32, and (copies B,)
+        Varied snippets, and their labels.
     """
     rng = np.random.default_rng(seed)
     X, y = np.tile(X, (copies, 1)).astype("float64"), np.tile(y, copies)
