@@ -192,10 +192,10 @@ def long_probe_noise(num_channels, seconds, seed=0):
 @pytest.fixture(scope="module")
 def shuffled():
     """A probe longer than the blocks that are decorrelated at once, its channels in no order, one of them dead."""
-    traces = highpass_filter(si.NumpyRecording(long_probe_noise(80, 2.0), RATE)).get_traces()
+    traces = highpass_filter(si.NumpyRecording(long_probe_noise(40, 2.0), RATE)).get_traces()
     traces[:, 17] = 0
-    return recording_of(traces, generate_linear_probe(80, ypitch=25)).select_channels(
-        np.random.default_rng(0).permutation(80)
+    return recording_of(traces, generate_linear_probe(40, ypitch=25)).select_channels(
+        np.random.default_rng(0).permutation(40)
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from dlvolt.preprocessing.finite import FiniteRecording
+from dlvolt.preprocessing.finite import finite_segments
 from dlvolt.preprocessing.nodes import around_node, between_nodes
 from dlvolt.robust import GAUSSIAN_MAD
 
@@ -96,7 +96,7 @@ class HeightRecording(BasePreprocessor):
 
     def __init__(self, recording: BaseRecording, **settings: Any) -> None:
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        for segment in FiniteRecording(recording, "the detector").segments:
+        for segment in finite_segments(recording, "the detector"):
             self.add_recording_segment(HeightSegment(segment, recording.sampling_frequency, **settings))
         self._kwargs = dict(recording=recording, **settings)
 

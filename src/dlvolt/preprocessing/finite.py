@@ -6,27 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
-from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessorSegment
 
 POLARITIES = ("positive", "negative")
 UNITS = ("gain_to_uV", "offset_to_uV", "gain_to_physical_unit", "offset_to_physical_unit", "physical_unit")
 
 
-class FiniteRecording(BasePreprocessor):
-    """Pass traces on, but raise where they are NaN or infinite, which filters and networks would spread.
-
-    It stands between a recording and the segments of a preprocessor, which `step` names in the message, and is never
-    saved.
-    """
-
-    def __init__(self, recording: BaseRecording, step: str) -> None:
-        BasePreprocessor.__init__(self, recording)
-        for segment in recording.segments:
-            self.add_recording_segment(FiniteSegment(segment, step))
-
-
 class FiniteSegment(BasePreprocessorSegment):
-    """One segment of a `FiniteRecording`."""
+    """A segment that passes traces on to a preprocessor (`step`), but raises where they are NaN or infinite.
+
+    Filters and networks would spread such samples.
+    """
 
     def __init__(self, parent: BaseRecordingSegment, step: str) -> None:
         BasePreprocessorSegment.__init__(self, parent)
@@ -41,6 +31,11 @@ class FiniteSegment(BasePreprocessorSegment):
                 f"put fill_nan(recording) before {self.step}"
             )
         return traces
+
+
+def finite_segments(recording: BaseRecording, step: str) -> list[FiniteSegment]:
+    """Return the segments of a recording, for the segments of a preprocessor to read from."""
+    return [FiniteSegment(segment, step) for segment in recording.segments]
 
 
 def drop_units(recording: BaseRecording) -> None:

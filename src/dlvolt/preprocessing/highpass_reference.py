@@ -9,7 +9,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_w
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, check_frequency
+from .finite import check_frequency, finite_segments
 from .zero_phase import ZeroPhaseFilter, highpass_taps
 
 SLAB = 1024  # samples whose medians are taken at once, so that they stay in the cache
@@ -54,7 +54,7 @@ class HighpassReferenceRecording(BasePreprocessor):
         self.annotate(is_filtered=True)
         if "offset_to_uV" in self.get_property_keys():
             self.set_channel_offsets(0)
-        for segment in FiniteRecording(recording, "highpass_reference").segments:
+        for segment in finite_segments(recording, "highpass_reference"):
             self.add_recording_segment(HighpassReferenceSegment(segment, zero_phase, reference))
         self._kwargs = dict(recording=recording, freq_min=freq_min, reference=reference, temporal=temporal.tolist())
 

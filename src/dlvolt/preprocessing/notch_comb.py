@@ -10,7 +10,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_w
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, check_frequency
+from .finite import check_frequency, finite_segments
 from .zero_phase import zero_phase_taps
 
 DECAYS = 14  # time constants of a notch; (1 + 14) exp(-14) < 2e-5 of its response is cut off
@@ -44,7 +44,7 @@ class NotchCombRecording(BasePreprocessor):
     ) -> None:
         taps = comb_taps(recording.sampling_frequency, freq, None if harmonics is None else tuple(harmonics), q)
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        for segment in FiniteRecording(recording, "notch_comb").segments:
+        for segment in finite_segments(recording, "notch_comb"):
             self.add_recording_segment(NotchCombSegment(segment, taps, recording.sampling_frequency / freq))
         harmonics = None if harmonics is None else list(harmonics)
         self._kwargs = dict(recording=recording, freq=freq, harmonics=harmonics, q=q)

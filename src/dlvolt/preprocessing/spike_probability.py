@@ -18,7 +18,7 @@ from spikeinterface.preprocessing.resample import get_polyphase_resampled_traces
 
 from dlvolt.threads import map_in_threads
 
-from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
+from .finite import POLARITIES, check_polarity, drop_units, finite_segments
 
 if TYPE_CHECKING:
     from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
@@ -109,7 +109,7 @@ class SpikeProbabilityRecording(BasePreprocessor):
         self.annotate(value="spike_probability", model_name=network.name, model_version=network.version)
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
 
-        for segment in FiniteRecording(recording, "spike_probability").segments:
+        for segment in finite_segments(recording, "spike_probability"):
             self.add_recording_segment(SpikeProbabilitySegment(segment, ratio, signs, model, device))
         self._kwargs = dict(recording=recording, model=model, polarity=polarity, device=device, seed=seed)
         self._kwargs |= dict(inferred_polarity=inferred_polarity)

@@ -11,7 +11,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor
 
-from .finite import FiniteRecording, drop_units
+from .finite import drop_units, finite_segments
 from .spike_probability import SpikeProbabilitySegment, load_model, locate_models, rate_ratio
 
 MODEL = "calcium+s2s"  # both together are better on cells of an indicator or a laboratory that they do not know
@@ -77,7 +77,7 @@ class SpikeRateRecording(BasePreprocessor):
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
         signs = np.ones(recording.get_num_channels(), dtype="float32")
         own_rate = networks[0].sampling_frequency if refined else None
-        for segment in FiniteRecording(recording, "spike_rate").segments:
+        for segment in finite_segments(recording, "spike_rate"):
             self.add_recording_segment(SpikeRateSegment(segment, ratio, signs, models, device, own_rate))
         self._kwargs = dict(recording=recording, model="+".join(models), device=device, refine=refine)
 

@@ -8,7 +8,7 @@ import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, drop_units
+from .finite import drop_units, finite_segments
 
 Spread = Callable[[np.ndarray], np.ndarray]  # N×T -> N×C×T
 
@@ -30,7 +30,7 @@ class SpreadRecording(BasePreprocessor):
             self.set_property(key, np.repeat(recording.get_property(key), len(names), axis=0))
         drop_units(self)
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
-        for segment in FiniteRecording(recording, step).segments:
+        for segment in finite_segments(recording, step):
             self.add_recording_segment(SpreadSegment(segment, len(ids), len(names), spread, margin))
 
 

@@ -10,7 +10,7 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.core.waveform_tools import estimate_templates
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, check_frequency
+from .finite import check_frequency, finite_segments
 
 REACH = 4.0  # standard deviations at which the Gaussian ends, to either side
 
@@ -76,7 +76,7 @@ class SubthresholdRecording(BasePreprocessor):
         kernel = gaussian / gaussian.sum()
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        for segment, of_segment in zip(FiniteRecording(recording, "subthreshold").segments, trains, strict=True):
+        for segment, of_segment in zip(finite_segments(recording, "subthreshold"), trains, strict=True):
             self.add_recording_segment(SubthresholdSegment(segment, of_segment, waveforms, num_before, kernel))
         self._kwargs = dict(recording=recording, sorting=sorting, cutoff_hz=cutoff_hz)
         self._kwargs |= dict(ms_before=ms_before, ms_after=ms_after, waveforms=waveforms.tolist())
