@@ -36,7 +36,10 @@ class WindowClassifier(ClassifierMixin):
 
 
 class Network(NeuralNet):
-    """Base of all torch networks: how they are made, trained, stopped and stored; see `TraceNetwork`."""
+    """Base of all torch networks: how they are made, trained, stopped and stored; see `TraceNetwork`.
+
+    A subclass checks what it is trained and validated on in its method `_checked`.
+    """
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class Network(NeuralNet):
         Raises
         ------
         ValueError
-            If shapes do not match, something is not finite, or there are no spikes or nothing else.
+            If shapes do not match, something is not finite, or all labels are the same.
         """
         (X, y), validation = self._checked(X, y, validation)
         self._train(X, y, validation)

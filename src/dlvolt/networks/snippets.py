@@ -150,9 +150,9 @@ class ChannelThreshold(NamedTuple):
 
 
 def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
-    """Choose the probability from which on the snippets of a channel, of the probabilities (B,), are spikes.
+    """Choose the least probability of a spike, from the probabilities (B,) of all snippets of a channel.
 
-    If the log odds of a channel's snippets have a valley that is deeper than counts vary by chance, noise is the mode
+    If their log odds have a valley that is deeper than counts vary by chance, noise is the mode
     below it and spikes are the mode above it. Of several valleys the deepest is taken, or the first of those about as
     deep. The threshold is a tenth of the way up from the valley to the mode of the spikes. It may be far from 0.5, as
     the valley lies elsewhere for every channel.
