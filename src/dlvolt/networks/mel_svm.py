@@ -111,14 +111,15 @@ class MelSVM(WindowClassifier, BaseEstimator):
         rarer = min(labels.sum(), (~labels).sum())
         if rarer < 2:
             raise ValueError("y: an SVM needs two samples with a spike and two without; label more")
-        drawn = np.arange(y.size)
+        chosen = np.ones(y.size, dtype=bool)
         if y.size > self.max_samples:
-            drawn = resample(drawn, replace=False, n_samples=self.max_samples, stratify=labels, random_state=self.seed)
-        drawn, rows = np.sort(drawn), []
+            every, seed = np.arange(y.size), self.seed
+            drawn = resample(every, replace=False, n_samples=self.max_samples, stratify=labels, random_state=seed)
+            chosen = np.isin(every, drawn)
+        rows = []
         for batch, first in self._batches(X):
-            inside = drawn[np.searchsorted(drawn, first) : np.searchsorted(drawn, first + batch.size)]
-            rows.append(self.features(batch)[inside - first].cpu().numpy())
-        features, labels = np.concatenate(rows).astype("float64"), labels[drawn]
+            rows.append(self.features(batch)[chosen[first : first + batch.size]].cpu().numpy())
+        features, labels = np.concatenate(rows).astype("float64"), labels[chosen]
         machine = SVC(C=self.C, gamma=self.gamma, class_weight=self.class_weight, cache_size=1000)
         folds = int(min(FOLDS, labels.sum(), (~labels).sum()))
         calibrated = CalibratedClassifierCV(machine, cv=folds, ensemble=False).fit(features, labels)

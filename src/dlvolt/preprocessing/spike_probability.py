@@ -231,12 +231,11 @@ def draw_pieces(
 ) -> list[tuple[int, int, int]]:
     """Draw a sample of `sample_s` seconds from a recording, in pieces: a list of (segment, start, end)."""
     length = max(1, round(piece_s * recording.sampling_frequency))
-    pieces = [
-        (segment, start, min(start + length, num_samples))
-        for segment in range(recording.get_num_segments())
-        for num_samples in [recording.get_num_samples(segment)]
-        for start in range(0, num_samples, length)
-    ]
+    pieces = []
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        starts = range(0, num_samples, length)
+        pieces += [(segment, start, min(start + length, num_samples)) for start in starts]
     drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(sample_s / piece_s)]
     return [pieces[index] for index in sorted(drawn)]
 

@@ -153,11 +153,10 @@ def mean_spikes(
     `trains` are the frames of the spikes, for each segment and channel; those too close to the ends are left out.
     """
     num_channels = recording.get_num_channels()
-    ends = [recording.get_num_samples(segment) - num_after for segment in range(len(trains))]
-    whole = [
-        {n: train[(train >= num_before) & (train < end)] for n, train in enumerate(of_segment)}
-        for of_segment, end in zip(trains, ends, strict=True)
-    ]
+    whole = []
+    for segment, of_segment in enumerate(trains):
+        end = recording.get_num_samples(segment) - num_after
+        whole.append({n: train[(train >= num_before) & (train < end)] for n, train in enumerate(of_segment)})
     spikes = NumpySorting.from_unit_dict(whole, recording.sampling_frequency).to_spike_vector()
     if len(spikes) == 0:
         return np.zeros((num_channels, num_before + 1 + num_after))
