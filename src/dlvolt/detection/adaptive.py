@@ -25,7 +25,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
 
     Every `interval_s` seconds the noise and the heights of the peaks are estimated from a second of the recording; the
     noise is the median of the absolute values over 0.6745. The threshold there is `detect_threshold` times the noise,
-    or, where more peaks than `max_rate_hz` would cross that, the height which so many reach. In between it is
+    or, where more peaks than `max_rate_hz` would cross that, the height that only this many reach. In between it is
     interpolated. A peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so
     peaks do not depend on how it is cut into chunks.
 
@@ -38,11 +38,11 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
     detect_threshold : float, default: 3.0
         Lowest threshold, in standard deviations of the noise.
     refractory_ms : float, default: 1.0
-        Peaks of a channel lie farther apart than that.
+        Peaks of a channel lie farther apart than this.
     max_rate_hz : float, default: 200.0
         Peaks per second and channel, above which the threshold rises.
     interval_s : float, default: 5.0
-        Noise and rate are estimated so often.
+        Time between estimates of noise and rate, in seconds.
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the peaks. A second value tells whether it also returns their heights in units of
         the threshold.

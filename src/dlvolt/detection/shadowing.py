@@ -18,7 +18,7 @@ from spikeinterface.core.node_pipeline import PeakDetector
 from dlvolt.preprocessing.spike_probability import peak_mask
 
 KEPT, SUPPRESSED, UNKNOWN, OPEN = 1, 0, -1, -2
-MARGIN = 8  # so many shadows are read beside a chunk whose borders are not sure, and more if they are not enough
+MARGIN = 8  # shadows that are read beside a chunk whose borders are not sure, and more if they are not enough
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels, scores
 
@@ -35,7 +35,7 @@ def shadow(
     threshold : float or np.ndarray, shape (N,)
         Least probability of a detection, in all channels or in each.
     shadow_samples : int
-        A detection suppresses the less confident ones (of equal ones, the later) at most so far away.
+        A detection suppresses the less confident ones (of equal ones, the later) within this distance.
 
     Returns
     -------

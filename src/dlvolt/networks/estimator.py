@@ -20,7 +20,7 @@ from torch import nn
 
 Labelled = tuple[np.ndarray, np.ndarray]  # windows or snippets, and their targets
 
-SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # so many fit into a core's cache, or keep a GPU busy
+SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # what fits into the cache of a core, or keeps a GPU busy
 
 
 class WindowClassifier(ClassifierMixin):
@@ -229,7 +229,7 @@ class TraceNetwork(WindowClassifier, Network):
     detection_threshold : float or "auto", optional
         Least probability of a detection; "auto" lets the detector choose for each trace. By default `threshold`.
     shadow_ms : float
-        A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
+        A detection suppresses less confident ones within this time (see `dlvolt.detection.NetworkPeakDetector`).
     rate_range_hz : tuple of float, optional
         Lowest and highest sampling frequency of recordings that are resampled for the network; by default from a fifth
         of its own on.
@@ -241,7 +241,7 @@ class TraceNetwork(WindowClassifier, Network):
     lr, max_epochs, batch_size
         Learning rate, largest number of epochs, and windows per batch of the training with Adam.
     patience : int
-        Training stops after so many epochs without a lower validation loss, and goes back to the best one.
+        Number of epochs without a lower validation loss after which training stops, and goes back to the best one.
     positive_weight : float or "sqrt"
         Weight of the samples with a spike.
     seed : int

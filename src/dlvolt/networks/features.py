@@ -15,7 +15,7 @@ SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
 BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
 MEDIAN_MS = 10.0  # length of the median filter
 TRUNCATION = 3.0  # standard deviations at which Gaussians end
-NOISE_SAMPLES = 51  # the noise of calcium fluorescence at 100 Hz is the deviation from an average over so many
+NOISE_SAMPLES = 51  # length of the moving average from which the noise of calcium fluorescence deviates, at 100 Hz
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:

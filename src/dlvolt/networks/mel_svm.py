@@ -54,8 +54,8 @@ class MelSVM(WindowClassifier, BaseEstimator):
     num_frames : int
         Number of frames whose bands describe a sample, odd.
     max_samples : int
-        Largest number of samples to train on. Of more, so many are drawn, with the same share of spikes; time and
-        memory grow with the square.
+        Largest number of samples to train on, as time and memory grow with its square. Of more samples, this number is
+        drawn, with the same share of spikes.
     seed : int
         Seed of that draw. Same seed, same result.
     device : str

@@ -12,7 +12,7 @@ from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, Base
 from .finite import check_polarity, drop_units, finite_segments
 from .nodes import around_node, between_nodes
 
-NODES_PER_WINDOW = 4  # the baseline is computed so often
+NODES_PER_WINDOW = 4  # points at which the baseline is computed
 
 
 class DeltaFOverFRecording(BasePreprocessor):

@@ -8,7 +8,7 @@ from spikeinterface.core.recording_tools import get_random_sample_slices
 
 from dlvolt.threads import map_in_threads
 
-# A small recording is read as a whole if chunks are so much of it, as each comes with the margins of all filters.
+# A small recording is read as a whole if chunks cover this part of it, as each comes with the margins of all filters.
 COVERED, FEW_VALUES = 0.25, 50_000_000
 
 

@@ -23,12 +23,12 @@ from .finite import POLARITIES, check_polarity, drop_units, finite_segments
 if TYPE_CHECKING:
     from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
 
-RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency that is so much off, and simple ratios are fast
+RATE_TOLERANCE = 0.01  # error of a sampling frequency that does no harm, so that the ratio is simple and fast
 SLOWEST = 1 / 5  # models that do not say whom they serve serve recordings from this part of their own rate on
 SAMPLE_S, PIECE_S = 24.0, 8.0  # how much of a recording polarity is inferred from, and in pieces of which length
 IMPORTED_IN = os.getpid()
-ENOUGH = 64  # if the polarities of so many channels agree, the others have it too
-DECISIVE = 20.0  # polarity is decided once the log odds of one exceed twice those of the other by so much
+ENOUGH = 64  # channels whose polarity, if they agree, is taken for that of all
+DECISIVE = 20.0  # excess of the log odds of one polarity over twice those of the other that decides
 CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
 
 

@@ -20,12 +20,12 @@ from .zero_phase import ZeroPhaseFilter
 GROUP = 16  # channels that are decorrelated at once, from those around them
 SLAB = 512  # samples that are decorrelated at once, so that they stay in the cache
 NUM_CHUNKS, CHUNK_S = 20, 0.5  # the sample of the recording from which noise is estimated
-QUIET = 4.0  # excursions beyond so many standard deviations of the noise are spikes
+QUIET = 4.0  # standard deviations of the noise, beyond which excursions are spikes
 DEAD = 1e-3  # channels with less noise than this part of the noisiest channel's are dead, and become zero
 BLOCK = 32  # samples whose root mean square is taken
-COARSE = 0.7  # digits are coarse where the median absolute value tells so much less noise than blocks do
+COARSE = 0.7  # ratio of the noise by the median absolute value to that by blocks, below which digits are coarse
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
-COARSELY = 4  # the first estimate of the filter in time takes one of so many chunks
+COARSELY = 4  # the first estimate of the filter in time takes one in four chunks
 NUM_SCORES = 12_000  # scores from which the filter in space is estimated
 CORE, NUM_ROUNDS = 0.95, 5  # share of the scores that is noise for sure, and rounds until they are found
 RELATIVE_FLOOR = 1e-3  # in parts of the largest noise eigenvalue: directions without noise are not blown up
@@ -49,7 +49,7 @@ class WhitenNoiseRecording(BasePreprocessor):
     recording : BaseRecording
         High-pass filtered traces.
     radius_um : float, default: 100.0
-        Channels are decorrelated from those at most so far away.
+        Channels are decorrelated from those within this distance.
     temporal_ms : float, default: 0.67
         Half length of the temporal filter; with 0 there is none.
     seed : int, default: 0
@@ -261,7 +261,7 @@ def _noise_scale(trace: np.ndarray) -> float:
 
 
 def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
-    """Return the median root mean square of the blocks of so many samples of traces (T, N), shape (N,).
+    """Return the median root mean square of blocks of `block` samples of traces (T, N), shape (N,).
 
     Spikes are in too few blocks to change it.
     """
