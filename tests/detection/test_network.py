@@ -92,16 +92,15 @@ def test_polarity_is_recorded(recording, model):
 
 
 @pytest.mark.parametrize(
-    "job_kwargs",
+    ("refine", "job_kwargs"),
     [
-        dict(n_jobs=1, chunk_size=137),
-        dict(n_jobs=1, chunk_duration="1000s"),
-        dict(n_jobs=2, chunk_size=500, pool_engine="thread"),
-        dict(n_jobs=2, chunk_size=500, pool_engine="process"),
+        (True, dict(n_jobs=1, chunk_size=137)),
+        (True, dict(n_jobs=2, chunk_size=500, pool_engine="thread")),
+        (True, dict(n_jobs=2, chunk_size=500, pool_engine="process")),  # slow: each process imports torch
+        (False, dict(n_jobs=1, chunk_size=137)),
+        (False, dict(n_jobs=2, chunk_size=500, pool_engine="thread")),
     ],
-    ids=["small chunks", "one chunk", "threads", "processes"],
 )
-@pytest.mark.parametrize("refine", [True, False])
 def test_same_peaks_however_the_work_is_cut(recording, model, job_kwargs, refine):
     expected = find(recording, model, threshold=0.05, refine=refine)
     again = find(recording, model, dict(progress_bar=False, **job_kwargs), threshold=0.05, refine=refine)

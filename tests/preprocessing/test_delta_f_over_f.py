@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import spikeinterface as si
@@ -133,15 +131,10 @@ def test_bad_parameters(kwargs, argument):
         computed(trace(0.1), **kwargs)
 
 
-@pytest.mark.parametrize("how", ["json", "pickle", "pickled object"])
-def test_round_trip(tmp_path, how):
+def test_round_trip(tmp_path, reload):
     traces = np.stack([trace(0.1), trace(-0.1)], axis=1)
     saved = si.NumpyRecording(traces, RATE).save(folder=tmp_path / "recording", chunk_duration="1000s", verbose=False)
     recording = delta_f_over_f(saved, window_s=1.0, quantile=0.1, polarity=["positive", "negative"])
-    if how == "pickled object":
-        loaded = pickle.loads(pickle.dumps(recording))
-    else:
-        recording.dump(tmp_path / f"recording.{how}")
-        loaded = si.load(tmp_path / f"recording.{how}")
+    loaded = reload(recording)
     assert type(loaded) is DeltaFOverFRecording
     np.testing.assert_array_equal(loaded.get_traces(), recording.get_traces())

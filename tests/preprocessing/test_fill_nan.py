@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import spikeinterface as si
@@ -92,13 +90,8 @@ def test_bad_arguments(arguments):
         fill_nan(si.NumpyRecording(TRACES, 1000.0), **arguments)
 
 
-@pytest.mark.parametrize("how", ["json", "pickle", "pickled object"])
-def test_round_trip(tmp_path, how):
+def test_round_trip(tmp_path, reload):
     filled = fill_nan(si.NumpyRecording(TRACES, 1000.0).save(folder=tmp_path / "recording", verbose=False), value=3.0)
-    if how == "pickled object":
-        loaded = pickle.loads(pickle.dumps(filled))
-    else:
-        filled.dump(tmp_path / f"filled.{how}")
-        loaded = si.load(tmp_path / f"filled.{how}")
+    loaded = reload(filled)
     assert type(loaded) is FillNanRecording
     np.testing.assert_array_equal(loaded.get_traces(), np.where(FINITE, TRACES, 3.0))

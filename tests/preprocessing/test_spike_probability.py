@@ -1,4 +1,3 @@
-import pickle
 import shutil
 import sys
 
@@ -195,18 +194,13 @@ def test_probabilities_have_no_units_and_a_known_origin(model):
     assert probability.get_annotation("model_version") == "1"
 
 
-@pytest.mark.parametrize("how", ["json", "pickle", "pickled object"])
-def test_round_trip_does_not_infer_again(tmp_path, monkeypatch, model, how):
+def test_round_trip_does_not_infer_again(tmp_path, monkeypatch, model, reload):
     saved = si.NumpyRecording(traces_at(400.0), 400.0).save(
         folder=tmp_path / "recording", chunk_duration="1000s", verbose=False
     )
     probability = spike_probability(saved, model=model, seed=3)
     monkeypatch.setattr(module, "infer_polarity", lambda *_: pytest.fail("inferred again"))
-    if how == "pickled object":
-        loaded = pickle.loads(pickle.dumps(probability))
-    else:
-        probability.dump(tmp_path / f"probability.{how}")
-        loaded = si.load(tmp_path / f"probability.{how}")
+    loaded = reload(probability)
     assert type(loaded) is SpikeProbabilityRecording
     assert loaded._kwargs == {**probability._kwargs, "recording": loaded._kwargs["recording"]}
     assert loaded.get_property("polarity").tolist() == POLARITIES

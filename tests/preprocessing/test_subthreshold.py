@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import spikeinterface as si
@@ -159,14 +157,9 @@ def test_spikes_at_the_ends():
     np.testing.assert_allclose(none_whole, low_passed(trace, 20.0, RATE), atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["json", "pickle", "pickled object"])
-def test_round_trip(saved, tmp_path, how, monkeypatch):
+def test_round_trip(saved, reload):
     recording = subthreshold(*saved, cutoff_hz=30.0)
-    if how == "pickled object":
-        loaded = pickle.loads(pickle.dumps(recording))
-    else:
-        recording.dump(tmp_path / f"recording.{how}")
-        loaded = si.load(tmp_path / f"recording.{how}")
+    loaded = reload(recording)
     assert type(loaded) is SubthresholdRecording
     for segment in (0, 1):
         np.testing.assert_array_equal(loaded.get_traces(segment), recording.get_traces(segment))

@@ -60,10 +60,10 @@ def test_spikes_that_come_long_after_their_light_are_moved(recordings):
 
 
 def test_folds_keep_cells_whole_and_share_out_datasets(recordings):
-    fold = calcium.folds(recordings, 3)
+    fold = calcium.folds(recordings)
     assert fold[0] == fold[1]
     assert len(set(fold[[0, 2, 3]])) == len(set(fold[4:])) == 3
-    np.testing.assert_array_equal(fold, calcium.folds(recordings, 3))
+    np.testing.assert_array_equal(fold, calcium.folds(recordings))
     assert calcium.indicators(recordings).tolist() == ["OGB-1"] * 4 + ["GCaMP6s"] * 3
 
 

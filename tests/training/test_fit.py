@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 from dlvolt import training
 from dlvolt.networks import create, load, save, trace_probability
-from dlvolt.training.fit import best_detection_threshold, best_threshold, event_scores_at, event_times, scores
+from dlvolt.training.fit import best_detection_threshold, best_threshold, event_times, scores
 
 FS = 1000.0
 WINDOWS = dict(window_samples=50, overlap_samples=10, prune_samples=0)
@@ -105,8 +105,11 @@ def test_the_threshold_is_the_best_of_all():
 
 
 def test_scores_of_nothing_to_find():
-    assert scores(np.zeros(5, int), np.zeros(5), 0.5)["f1"] == 1.0
-    assert scores(np.zeros(5, int), np.ones(5), 0.5)["precision"] == 0.0
+    model = create("fcn", sampling_frequency=FS)
+    nothing = scores(model, np.zeros(5, int), np.zeros(5), 0.5, 0.5)
+    assert nothing["f1"] == nothing["event_f1"] == 1.0
+    something = scores(model, np.zeros(5, int), np.ones(5), 0.5, 0.5)
+    assert something["precision"] == something["event_precision"] == 0.0
 
 
 RNG = np.random.default_rng(0)
@@ -163,6 +166,6 @@ def test_the_detection_threshold_is_that_of_events():
     probability[50:1000:250] = 0.1
     threshold = best_detection_threshold(model, truth, probability)
     assert 0.1 < threshold <= 0.3
-    assert event_scores_at(model, truth, probability, threshold)["event_f1"] == 1
-    assert scores(truth, probability, threshold)["f1"] == 0
+    found = scores(model, truth, probability, threshold, threshold)
+    assert (found["event_f1"], found["f1"]) == (1, 0)
     assert best_detection_threshold(model, 0 * truth, probability) is None

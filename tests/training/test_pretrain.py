@@ -69,8 +69,3 @@ def test_the_script_trains_a_network_that_ranks_spikes_first(monkeypatch, tmp_pa
     X, y = pretrain.voltage_windows(64, 512, 1000.0, seed=99)
     probability = model.predict_proba(X)
     assert roc_auc_score((y > 0.9).ravel(), probability.ravel()) > 0.75
-
-
-def test_an_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match="voltage"):
-        pretrain.train("none")

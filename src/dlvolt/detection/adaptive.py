@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from dlvolt.preprocessing.finite import FiniteRecording
+from dlvolt.preprocessing.finite import finite_segments
 from dlvolt.preprocessing.nodes import around_node, between_nodes
 from dlvolt.robust import GAUSSIAN_MAD
 
@@ -24,7 +25,7 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
 
     Every `interval_s` seconds the noise and the heights of the peaks are estimated from a second of the recording; the
     noise is the median of the absolute values over 0.6745. The threshold there is `detect_threshold` times the noise,
-    or, where more peaks than `max_rate_hz` would cross that, the height which so many reach. In between it is
+    or, where more peaks than `max_rate_hz` would cross that, the height that only this many reach. In between it is
     interpolated. A peak suppresses smaller ones within the refractory period. All of that is tied to the recording, so
     peaks do not depend on how it is cut into chunks.
 
@@ -37,11 +38,11 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
     detect_threshold : float, default: 3.0
         Lowest threshold, in standard deviations of the noise.
     refractory_ms : float, default: 1.0
-        Peaks of a channel lie farther apart than that.
+        Peaks of a channel lie farther apart than this.
     max_rate_hz : float, default: 200.0
         Peaks per second and channel, above which the threshold rises.
     interval_s : float, default: 5.0
-        Noise and rate are estimated so often.
+        Time between estimates of noise and rate, in seconds.
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the peaks. A second value tells whether it also returns their heights in units of
         the threshold.
@@ -81,50 +82,43 @@ class AdaptivePeakDetector(ShadowingPeakDetector):
         self.shadow_samples = max(1, round(refractory_ms / 1000 * recording.sampling_frequency))
         self.threshold = 1.0
         self.scores = HeightRecording(
-            recording, peak_sign, detect_threshold, self.shadow_samples, max_rate_hz, interval_s
+            recording,
+            peak_sign=peak_sign,
+            detect_threshold=detect_threshold,
+            shadow_samples=self.shadow_samples,
+            max_rate_hz=max_rate_hz,
+            interval_s=interval_s,
         )
 
 
 class HeightRecording(BasePreprocessor):
-    """Traces with their peaks turned up, in units of the threshold; for the parameters see `AdaptivePeakDetector`."""
+    """Traces with their peaks turned up, in units of the threshold; for the settings see `HeightSegment`."""
+
+    def __init__(self, recording: BaseRecording, **settings: Any) -> None:
+        BasePreprocessor.__init__(self, recording, dtype="float32")
+        for segment in finite_segments(recording, "the detector"):
+            self.add_recording_segment(HeightSegment(segment, recording.sampling_frequency, **settings))
+        self._kwargs = dict(recording=recording, **settings)
+
+
+class HeightSegment(BasePreprocessorSegment):
+    """One segment of a `HeightRecording`; for the parameters see `AdaptivePeakDetector`."""
 
     def __init__(
         self,
-        recording: BaseRecording,
+        parent: BaseRecordingSegment,
+        sampling_frequency: float,
         peak_sign: str,
         detect_threshold: float,
         shadow_samples: int,
         max_rate_hz: float,
         interval_s: float,
     ) -> None:
-        BasePreprocessor.__init__(self, recording, dtype="float32")
-        fs = recording.sampling_frequency
-        hop, reach = max(1, round(interval_s * fs)), max(1, round(PIECE_S * fs / 2))
-        for segment in FiniteRecording(recording, "the detector").segments:
-            self.add_recording_segment(
-                HeightSegment(segment, peak_sign, detect_threshold, shadow_samples, max_rate_hz / fs, hop, reach)
-            )
-        self._kwargs = dict(recording=recording, peak_sign=peak_sign, detect_threshold=detect_threshold)
-        self._kwargs |= dict(shadow_samples=shadow_samples, max_rate_hz=max_rate_hz, interval_s=interval_s)
-
-
-class HeightSegment(BasePreprocessorSegment):
-    """One segment of a `HeightRecording`; times are in samples here, and rates per sample."""
-
-    def __init__(
-        self,
-        parent: BaseRecordingSegment,
-        peak_sign: str,
-        detect_threshold: float,
-        shadow_samples: int,
-        max_rate: float,
-        hop: int,
-        reach: int,
-    ) -> None:
         BasePreprocessorSegment.__init__(self, parent)
-        self.upright = UPRIGHT[peak_sign]
-        self.detect_threshold, self.shadow_samples, self.max_rate = detect_threshold, shadow_samples, max_rate
-        self.hop, self.reach = hop, reach
+        self.upright, self.detect_threshold, self.shadow_samples = UPRIGHT[peak_sign], detect_threshold, shadow_samples
+        self.max_rate = max_rate_hz / sampling_frequency  # per sample
+        self.hop = max(1, round(interval_s * sampling_frequency))
+        self.reach = max(1, round(PIECE_S * sampling_frequency / 2))
         self.known: dict[int, np.ndarray] = {}
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from scipy.signal import butter, fftconvolve, find_peaks, sosfiltfilt, welch
 from dlvolt.robust import GAUSSIAN_MAD
 
 BALANCE = 0.25  # exponent that weighs spikes missed against noise taken for spikes
-TEMPLATE_SPIKES = 50  # the template is the mean of so many of the strongest spikes
+TEMPLATE_SPIKES = 50  # the strongest spikes, whose mean is the template
 FLOOR = 1e-2  # in parts of the largest noise power: frequencies without noise are not blown up
 
 
@@ -47,7 +47,7 @@ def gaussian_threshold(
     highpass_hz : float, default: 10.0
         Corner of the high-pass filter that the trace goes through first.
     refractory_ms : float, default: 2.0
-        Of two peaks that are closer than that, only the larger one is a spike.
+        Of two peaks that are closer than this, only the larger one is a spike.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def adaptive_matched_filter(
 ) -> np.ndarray:
     """Detect spikes with a whitened matched filter that is learnt from the trace itself.
 
-    The first spikes are the peaks above an adaptive threshold. Then, as often as asked for, the noise spectrum is
-    estimated between the spikes, the trace is whitened with it, and the mean of the strongest spikes becomes the
-    template; the trace is correlated with it, and the new spikes are the peaks above an adaptive threshold.
+    The first spikes are the peaks above an adaptive threshold. Then, as often as asked for, the trace is whitened by
+    the noise spectrum between the spikes and correlated with the mean of the strongest ones, and the new spikes are the
+    peaks above an adaptive threshold.
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ def adaptive_threshold(trace: np.ndarray, distance: int = 1) -> np.ndarray:
 
     Peaks below the median height are taken for noise, which is as wide above the median as below. The threshold z is
     where F(z)^p - G(z)^p is largest: F counts the peaks above z, G those that noise alone would have there, and
-    p = 1/4 makes a few sure spikes weigh as much as they should.
+    p = 1/4 weighs spikes missed against noise taken for spikes.
 
     Parameters
     ----------
     trace : np.ndarray, shape (T,)
         A trace whose spikes point up.
     distance : int, default: 1
-        Of two peaks that are closer than so many samples, only the larger one is a spike.
+        Of two peaks that are closer than this many samples, only the larger one is a spike.
 
     Returns
     -------
@@ -167,13 +167,7 @@ def whiten(trace: np.ndarray, spikes: np.ndarray, reach: int) -> np.ndarray:
 
 
 def upright_highpassed(trace: np.ndarray, sampling_frequency: float, polarity: str, highpass_hz: float) -> np.ndarray:
-    """Return a trace (T,) high-pass filtered and with its spikes pointing up, float64.
-
-    Raises
-    ------
-    ValueError
-        If the trace is not one-dimensional and finite, or the polarity unknown.
-    """
+    """Return a finite trace (T,) high-pass filtered and with its spikes pointing up, float64."""
     trace = np.asarray(trace, dtype="float64")
     if trace.ndim != 1 or len(trace) < 2 or not np.isfinite(trace).all():
         raise ValueError(f"trace must be of shape (T,) and finite; this one has shape {trace.shape}")

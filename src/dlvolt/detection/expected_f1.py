@@ -17,7 +17,7 @@ from dlvolt.threads import map_in_threads
 from .shadowing import shadow
 
 CANDIDATE = 0.02  # peaks of a lower probability are no candidates for spikes
-LOWEST = 0.3  # no threshold is lower: where hardly anything may be a spike, F1 would have one report guesses
+LOWEST = 0.3  # no threshold is lower: where there are hardly any spikes, the best F1 takes guesses for spikes
 
 
 def expected_f1_thresholds(

@@ -39,7 +39,7 @@ class NetworkPeakDetector(ShadowingPeakDetector):
         Least probability of a detection. "auto" chooses it for each channel, see `expected_f1_thresholds`. By default
         the network's own where it decides alone, else "auto".
     shadow_ms : float, optional
-        A detection suppresses less confident ones that are at most so close. By default the model's own.
+        A detection suppresses less confident ones within this time. By default the model's own.
     polarity : str or list of str, default: "auto"
         Which way spikes go, of all channels or of each: "positive" or "negative". "auto" infers it, see
         `dlvolt.preprocessing.spike_probability`; the recording's channel property "polarity" tells what was found.

@@ -18,7 +18,7 @@ from spikeinterface.core.node_pipeline import PeakDetector
 from dlvolt.preprocessing.spike_probability import peak_mask
 
 KEPT, SUPPRESSED, UNKNOWN, OPEN = 1, 0, -1, -2
-MARGIN = 8  # so many shadows are read beside a chunk whose borders are not sure, and more if they are not enough
+MARGIN = 8  # shadows that are read beside a chunk whose borders are not sure, and more if they are not enough
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames, channels, scores
 
@@ -35,7 +35,7 @@ def shadow(
     threshold : float or np.ndarray, shape (N,)
         Least probability of a detection, in all channels or in each.
     shadow_samples : int
-        A detection suppresses the less confident ones (of equal ones, the later) at most so far away.
+        A detection suppresses the less confident ones (of equal ones, the later) within this distance.
 
     Returns
     -------
@@ -49,21 +49,10 @@ def shadow(
 def shadow_chunk(
     probability: np.ndarray, threshold: float | np.ndarray, shadow_samples: int, open_start: bool, open_end: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Do as `shadow` on a piece of a recording, and tell which detections depend on how the recording goes on.
+    """Do as `shadow` on a piece of a recording that may go on before and after it.
 
-    Parameters
-    ----------
-    probability, threshold, shadow_samples
-        As for `shadow`.
-    open_start, open_end : bool
-        Whether the recording goes on before the piece, and after it.
-
-    Returns
-    -------
-    frames, channels : np.ndarray, shape (E,), int
-        Samples and channels of the detections, and of the peaks that may be one, sorted by sample.
-    sure : np.ndarray, shape (E,), bool
-        Whether it is a detection however the recording goes on.
+    Return the samples and channels of the detections, and of the peaks that may be one, sorted by sample; and for each
+    whether it is a detection however the recording goes on.
     """
     channels, frames = np.nonzero(peak_mask(probability, threshold).T)  # channel by channel
     from_start, from_end = frames, len(probability) - 1 - frames
@@ -76,23 +65,10 @@ def shadow_chunk(
 
 
 def strongest_first(positions: np.ndarray, confidence: np.ndarray, reach: int, unknown: np.ndarray) -> np.ndarray:
-    """Decide which detections stay, where each that stays suppresses the weaker ones within reach.
+    """Return which detections (E,), at ascending positions, are KEPT, SUPPRESSED or UNKNOWN.
 
-    Parameters
-    ----------
-    positions : np.ndarray, shape (E,), int
-        Samples of the detections, ascending.
-    confidence : np.ndarray, shape (E,)
-        Confidence of each detection; of equal ones the first counts as stronger.
-    reach : int
-        Largest distance of a suppressed detection, in samples.
-    unknown : np.ndarray, shape (E,), bool
-        Detections whose fate is decided by what is not here. That of weaker ones beside them may depend on it.
-
-    Returns
-    -------
-    np.ndarray, shape (E,), int
-        KEPT, SUPPRESSED or UNKNOWN.
+    Each that is kept suppresses the weaker ones within reach; of equal ones the first counts as stronger. The fate of
+    those in `unknown` is decided by what is not here, and that of weaker ones beside them may depend on it.
     """
     first = np.searchsorted(positions, positions - reach)
     end = np.searchsorted(positions, positions + reach, side="right")

@@ -40,12 +40,7 @@ class Calcium(nn.Module):
     architecture = "calcium"
 
     def __init__(
-        self,
-        num_members: int = 1,
-        base_channels: int = 24,
-        depth: int = 4,
-        kernel_size: int = 5,
-        growth: float = 1.25,
+        self, num_members: int = 1, base_channels: int = 24, depth: int = 4, kernel_size: int = 5, growth: float = 1.25
     ) -> None:
         super().__init__()
         self.depth = depth

@@ -18,7 +18,9 @@ from skorch.callbacks import EarlyStopping, ProgressBar
 from skorch.dataset import Dataset
 from torch import nn
 
-SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # so many fit into a core's cache, or keep a GPU busy
+Labelled = tuple[np.ndarray, np.ndarray]  # windows or snippets, and their targets
+
+SAMPLES_PER_BATCH = {"cpu": 2**15, "cuda": 2**20}  # what fits into the cache of a core, or keeps a GPU busy
 
 
 class WindowClassifier(ClassifierMixin):
@@ -34,9 +36,9 @@ class WindowClassifier(ClassifierMixin):
 
 
 class Network(NeuralNet):
-    """Base of all torch networks: how they are made, trained, stopped and stored.
+    """Base of all torch networks: how they are made, trained, stopped and stored; see `TraceNetwork`.
 
-    The parameters are described by `TraceNetwork`.
+    A subclass checks what it is trained and validated on in its method `_checked`.
     """
 
     def __init__(
@@ -97,13 +99,7 @@ class Network(NeuralNet):
         return [*super()._default_callbacks, ("early_stopping", best), *bar]
 
     def initialize_module(self) -> Network:
-        """Make the torch module, and tell it the sampling frequency and the length of a window if it takes them.
-
-        Raises
-        ------
-        ValueError
-            If the module needs a sampling frequency and there is none.
-        """
+        """Make the torch module, and tell it the sampling frequency and the length of a window if it takes them."""
         settings = self.get_params_for("module")
         wanted = inspect.signature(self.module).parameters
         if "window_samples" in wanted:
@@ -123,8 +119,37 @@ class Network(NeuralNet):
         with seeded(self.seed, self.device):
             return super().initialize()
 
-    def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Network:
+    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> Network:
+        """Train, and keep the weights with the lowest validation loss.
+
+        Parameters
+        ----------
+        X : array, shape (B, T) or (B, D)
+            Windows of traces, or snippets in µV.
+        y : array, shape (B, T) or (B,)
+            1 where there is a spike, else 0; of windows, targets in between are allowed. For a `RateNetwork`, spikes
+            per sample.
+        validation : tuple of arrays (X, y), optional
+            Windows or snippets that say when to stop; ideally snippets of a channel that is not trained on. By default
+            the last fifth of the windows (all of them where there are fewer than five), or a fifth of the snippets.
+
+        Returns
+        -------
+        Network
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not match, something is not finite, or all labels are the same.
+        """
+        (X, y), validation = self._checked(X, y, validation)
+        self._train(X, y, validation)
+        return self
+
+    def _train(self, X: np.ndarray, y: np.ndarray, validation: Labelled) -> None:
         """Train on checked windows with weighted spikes; then take the weight off the log odds again."""
+        self.classes_ = np.arange(2 if y.ndim == 1 else y.shape[1])
         weight = (1 / float(y.mean()) - 1) ** 0.5 if self.positive_weight == "sqrt" else self.positive_weight
         if not (isinstance(weight, Real) and float(weight) > 0):
             raise ValueError(f"positive_weight must be positive or 'sqrt', not {self.positive_weight!r}")
@@ -134,9 +159,8 @@ class Network(NeuralNet):
             self._shift_log_odds(log_odds)
         self._train_unweighted(X, y, validation)
         self._shift_log_odds(-log_odds)
-        return self
 
-    def _train_unweighted(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> None:
+    def _train_unweighted(self, X: np.ndarray, y: np.ndarray, validation: Labelled) -> None:
         """Run skorch's training loop on checked windows."""
         self.validation_ = Dataset(*validation)
         with seeded(self.seed, self.device):
@@ -171,13 +195,7 @@ class Network(NeuralNet):
         return {key: value.cpu().contiguous() for key, value in self.module_.state_dict().items()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> Network:
-        """Load weights, as `state` returns them.
-
-        Raises
-        ------
-        ValueError
-            If they are those of another architecture, or of other settings.
-        """
+        """Load weights, as `state` returns them, or say which of them have another shape."""
         self.initialize()
         check_shapes(state, {key: tuple(value.shape) for key, value in self.module_.state_dict().items()})
         self.module_.load_state_dict(state)
@@ -194,10 +212,9 @@ class TraceNetwork(WindowClassifier, Network):
 
     Spikes are rare, so their part of the cross-entropy is weighted by the square root of the imbalance, √(negatives /
     positives) in the training labels. Without a weight, the first epochs only learn that there is never a spike; with
-    the full ratio, samples that are a spike once in a hundred times are called one, and precision is lost. A weight w
-    raises the learnt log odds by exactly log w. After training this is subtracted from the bias of the head, so that
-    0.5 means as likely as not. (`dlvolt.training.fit` then looks for the threshold with the best F1.) With
-    ``warm_start=True``, training continues from the weights of a trained network.
+    the full ratio, precision is lost. A weight w raises the learnt log odds by log w, which is subtracted from the bias
+    of the head after training, so that 0.5 means as likely as not. With ``warm_start=True``, training continues from
+    the weights of a trained network.
 
     Parameters
     ----------
@@ -212,7 +229,7 @@ class TraceNetwork(WindowClassifier, Network):
     detection_threshold : float or "auto", optional
         Least probability of a detection; "auto" lets the detector choose for each trace. By default `threshold`.
     shadow_ms : float
-        A detection suppresses less confident ones so close (see `dlvolt.detection.NetworkPeakDetector`).
+        A detection suppresses less confident ones within this time (see `dlvolt.detection.NetworkPeakDetector`).
     rate_range_hz : tuple of float, optional
         Lowest and highest sampling frequency of recordings that are resampled for the network; by default from a fifth
         of its own on.
@@ -224,7 +241,7 @@ class TraceNetwork(WindowClassifier, Network):
     lr, max_epochs, batch_size
         Learning rate, largest number of epochs, and windows per batch of the training with Adam.
     patience : int
-        Training stops after so many epochs without a lower validation loss, and goes back to the best one.
+        Number of epochs without a lower validation loss after which training stops, and goes back to the best one.
     positive_weight : float or "sqrt"
         Weight of the samples with a spike.
     seed : int
@@ -264,38 +281,14 @@ class TraceNetwork(WindowClassifier, Network):
         self.shadow_ms = shadow_ms
         self.spike_polarity = spike_polarity
 
-    def fit(
-        self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> TraceNetwork:
-        """Train on windows.
-
-        Parameters
-        ----------
-        X : array, shape (B, T)
-            Windows of traces.
-        y : array, shape (B, T)
-            1 where there is a spike, else 0. Targets in between are allowed.
-        validation : tuple of arrays (X, y), optional
-            Windows that say when to stop; by default the last fifth of `X`, or all of it where there are fewer than
-            five windows.
-
-        Returns
-        -------
-        TraceNetwork
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there is no spike in `y`.
-        """
+    def _checked(self, X: np.ndarray, y: np.ndarray, validation: Labelled | None) -> tuple[Labelled, Labelled]:
+        """Return checked windows to train on and to validate on."""
         (X, y), validation = check_parts(X, y, validation)
         if not y.any():
             raise ValueError("y: there is not a single spike in the training windows; label some")
         if y.all():
             raise ValueError("y: every sample of the training windows is a spike; label the samples of spikes only")
-        self.classes_ = np.arange(y.shape[1])
-        return self._train(X, y, validation)
+        return (X, y), validation
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of a spike at every sample of windows (B, T), shape (B, T), float32."""
@@ -323,12 +316,9 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 
 def check_parts(
-    X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None, highest: float = 1.0
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return checked windows (X, y) to train on, and to validate on.
-
-    Without `validation`, the last fifth of the windows is held out; of fewer than five, all serve for both.
-    """
+    X: np.ndarray, y: np.ndarray, validation: Labelled | None, highest: float = 1.0
+) -> tuple[Labelled, Labelled]:
+    """Return checked windows to train on, and to validate on: those given, or the last fifth as `Network.fit` says."""
     X, y = check_labelled(X, y, highest=highest)
     if validation is not None:
         return (X, y), check_labelled(*validation, highest=highest, prefix="validation: ")
@@ -338,13 +328,7 @@ def check_parts(
 
 
 def check_windows(X: np.ndarray, prefix: str = "") -> np.ndarray:
-    """Return windows as float32.
-
-    Raises
-    ------
-    ValueError
-        If they are not of shape (B, T) and finite; the message begins with `prefix`.
-    """
+    """Return finite windows (B, T) as float32; messages of errors begin with `prefix`."""
     X = np.require(X, dtype="float32", requirements=["C", "W"])
     if X.ndim != 2 or X.size == 0:
         raise ValueError(f"{prefix}X must be windows of shape (B, T), not {X.shape}; see dlvolt.training.windows")
@@ -353,16 +337,8 @@ def check_windows(X: np.ndarray, prefix: str = "") -> np.ndarray:
     return X
 
 
-def check_labelled(
-    X: np.ndarray, y: np.ndarray, highest: float = 1.0, prefix: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows and their targets as float32.
-
-    Raises
-    ------
-    ValueError
-        If windows are not of shape (B, T) and finite, or targets not of the same shape and between 0 and `highest`.
-    """
+def check_labelled(X: np.ndarray, y: np.ndarray, highest: float = 1.0, prefix: str = "") -> Labelled:
+    """Return finite windows (B, T), and targets of the same shape between 0 and `highest`, as float32."""
     X = check_windows(X, prefix)
     y = np.require(y, dtype="float32", requirements=["C", "W"])
     if y.shape != X.shape:

@@ -15,15 +15,11 @@ SMOOTHING_MS = 1.0  # standard deviation of the Gaussian that smooths
 BASELINE_MS = 10.0  # standard deviation of the Gaussian whose output the high-pass filter subtracts
 MEDIAN_MS = 10.0  # length of the median filter
 TRUNCATION = 3.0  # standard deviations at which Gaussians end
-NOISE_SAMPLES = 51  # the noise of calcium fluorescence at 100 Hz is the deviation from an average over so many
+NOISE_SAMPLES = 51  # length of the moving average from which the noise of calcium fluorescence deviates, at 100 Hz
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """Subtract the median of each window and divide by its noise.
-
-    The noise is estimated by the median size of steps from sample to sample, as slow swings and bleaching hardly affect
-    the steps, and spikes hardly affect their median. Where more than half of the steps are zero, as in coarsely
-    digitised traces, their mean is used.
 
     Parameters
     ----------
@@ -33,7 +29,9 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor, shape (B, T)
-        Windows of median 0 in which white noise has variance 1; zeros for a constant window.
+        Windows of median 0 in which white noise has variance 1; zeros for a constant window. The noise is told by the
+        median step from sample to sample, which slow swings, bleaching and spikes hardly affect; where more than half
+        of the steps are zero, as in coarsely digitised traces, by the mean step.
     """
     steps = x.diff(dim=-1).abs()  # B×(T-1)
     if steps.shape[-1] == 0:  # a single sample
@@ -70,9 +68,7 @@ def in_units(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 def feature_channels(
     x: torch.Tensor, sampling_frequency: float, features: Sequence[str] = FEATURES
 ) -> torch.Tensor:  # B×T -> B×C×T
-    """Filter windows in up to five ways.
-
-    Filters are of finite length. Beyond either end of a window, its last sample is repeated.
+    """Filter windows in up to five ways; beyond either end of a window, its last sample is repeated.
 
     Parameters
     ----------

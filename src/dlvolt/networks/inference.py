@@ -11,11 +11,7 @@ SAMPLES_PER_CALL = 2**21  # samples of the windows that are in memory at once
 
 
 def trace_probability(
-    model: Any,
-    read: Callable[[int, int], np.ndarray],
-    num_samples: int,
-    start: int = 0,
-    end: int | None = None,
+    model: Any, read: Callable[[int, int], np.ndarray], num_samples: int, start: int = 0, end: int | None = None
 ) -> np.ndarray:
     """Return the spike probability at every sample of a stretch of a recording.
 
@@ -49,11 +45,7 @@ def trace_probability(
 
 
 def trace_rate(
-    model: Any,
-    read: Callable[[int, int], np.ndarray],
-    num_samples: int,
-    start: int = 0,
-    end: int | None = None,
+    model: Any, read: Callable[[int, int], np.ndarray], num_samples: int, start: int = 0, end: int | None = None
 ) -> np.ndarray:
     """Return the estimated spikes per second at every sample of a stretch of a recording, shape (end - start, N).
 
@@ -102,13 +94,7 @@ def _over_windows(
 
 
 def hop_and_kept(model: Any) -> tuple[int, int]:
-    """Return the distance of neighbouring windows and how many samples of each are used.
-
-    Raises
-    ------
-    ValueError
-        If the model's windows would leave samples out, or it is not one of traces.
-    """
+    """Check a model's windows, and return the distance of neighbouring ones and how many samples of each are used."""
     if not hasattr(model, "overlap_samples"):
         raise ValueError(
             f"model: {model.architecture!r} is for snippets, not for traces; take dlvolt.electrodes.classify_peaks"

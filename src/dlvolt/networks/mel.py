@@ -14,7 +14,7 @@ import torch
 
 from .features import extend
 
-OVERSAMPLING = 8  # frames are zero-padded to so many times their length, as short ones resolve no mel bands
+OVERSAMPLING = 8  # short frames resolve no mel bands, so they are zero-padded to this many times their length
 
 
 def mel_spectrogram(x: torch.Tensor, sampling_frequency: float, frame: int = 12, num_bands: int = 7) -> torch.Tensor:

@@ -41,9 +41,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
 
     Parameters
     ----------
-    sampling_frequency : float
-        Sampling frequency of the traces, in Hz.
-    window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
+    sampling_frequency, window_samples, overlap_samples, prune_samples, threshold, detection_threshold, shadow_ms
         As for `TraceNetwork`.
     rate_range_hz, spike_polarity, name, version
         As for `TraceNetwork`.
@@ -56,8 +54,8 @@ class MelSVM(WindowClassifier, BaseEstimator):
     num_frames : int
         Number of frames whose bands describe a sample, odd.
     max_samples : int
-        Largest number of samples to train on. Of more, so many are drawn, with the same share of spikes; time and
-        memory grow with the square.
+        Largest number of samples to train on, as time and memory grow with its square. Of more samples, this number is
+        drawn, with the same share of spikes.
     seed : int
         Seed of that draw. Same seed, same result.
     device : str
@@ -97,13 +95,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
     verbose: int = 0
 
     def features(self, X: np.ndarray) -> torch.Tensor:
-        """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32.
-
-        Raises
-        ------
-        ValueError
-            If there is no sampling frequency.
-        """
+        """Return the features of each sample of windows (B, T), shape (B T, num_bands * num_frames), float32."""
         if self.sampling_frequency is None:
             raise ValueError("sampling_frequency: mel bands need one; create('mel_svm', sampling_frequency=…)")
         x = normalise(torch.from_numpy(X).to(choose_device(self.device)))
@@ -113,41 +105,21 @@ class MelSVM(WindowClassifier, BaseEstimator):
         return around.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def fit(self, X: np.ndarray, y: np.ndarray, validation: object = None) -> MelSVM:
-        """Train on windows.
-
-        Parameters
-        ----------
-        X : array, shape (B, T)
-            Windows of traces.
-        y : array, shape (B, T)
-            1 where there is a spike, else 0.
-        validation : optional
-            Not used, as there are no epochs to stop after.
-
-        Returns
-        -------
-        MelSVM
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there are not two samples with a spike and two
-            without.
-        """
+        """Train on windows (B, T) and their 0/1 labels (B, T), two of each at least; `validation` is not used."""
         X, y = check_labelled(X, y)
         labels = y.ravel() > 0.5
         rarer = min(labels.sum(), (~labels).sum())
         if rarer < 2:
             raise ValueError("y: an SVM needs two samples with a spike and two without; label more")
-        drawn = np.arange(y.size)
+        chosen = np.ones(y.size, dtype=bool)
         if y.size > self.max_samples:
-            drawn = resample(drawn, replace=False, n_samples=self.max_samples, stratify=labels, random_state=self.seed)
-        drawn, rows = np.sort(drawn), []
+            every, seed = np.arange(y.size), self.seed
+            drawn = resample(every, replace=False, n_samples=self.max_samples, stratify=labels, random_state=seed)
+            chosen = np.isin(every, drawn)
+        rows = []
         for batch, first in self._batches(X):
-            inside = drawn[np.searchsorted(drawn, first) : np.searchsorted(drawn, first + batch.size)]
-            rows.append(self.features(batch)[inside - first].cpu().numpy())
-        features, labels = np.concatenate(rows).astype("float64"), labels[drawn]
+            rows.append(self.features(batch)[chosen[first : first + batch.size]].cpu().numpy())
+        features, labels = np.concatenate(rows).astype("float64"), labels[chosen]
         machine = SVC(C=self.C, gamma=self.gamma, class_weight=self.class_weight, cache_size=1000)
         folds = int(min(FOLDS, labels.sum(), (~labels).sum()))
         calibrated = CalibratedClassifierCV(machine, cv=folds, ensemble=False).fit(features, labels)
@@ -197,13 +169,7 @@ class MelSVM(WindowClassifier, BaseEstimator):
         return {key: self.state_[key].contiguous() for key in STATE}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> MelSVM:
-        """Load support vectors, as `state` returns them.
-
-        Raises
-        ------
-        ValueError
-            If they are not those of an SVM with these settings.
-        """
+        """Load support vectors, as `state` returns them, or say which part has another shape."""
         num_vectors = len(state["dual_coefficients"]) if "dual_coefficients" in state else 0
         num_features = self.num_bands * self.num_frames
         shapes = [(num_vectors, num_features), (num_vectors,), (), (), (2,)]

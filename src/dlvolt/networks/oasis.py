@@ -34,11 +34,7 @@ class Oasis:
     version = ""
     sampling_frequency = 100.0
     rate_range_hz = None
-    window_samples, overlap_samples, prune_samples = (
-        32768,
-        4096,
-        1024,
-    )  # minutes, as the decay is estimated from each window
+    window_samples, overlap_samples, prune_samples = 32768, 4096, 1024  # long: each window's decay is estimated
 
     def __init__(self) -> None:
         try:

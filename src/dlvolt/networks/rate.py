@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from sklearn.base import RegressorMixin
 from torch import nn
 
-from .estimator import TraceNetwork, check_labelled, check_parts, check_windows
+from .estimator import Labelled, TraceNetwork, check_labelled, check_parts, check_windows
 from .s2s import mean_correlation
 
+DEFAULTS: dict[str, Any] = dict(
+    sampling_frequency=100.0, window_samples=4096, overlap_samples=256, prune_samples=128, batch_size=20, patience=6
+)
 RESOLUTION_S = 0.04  # bins in which estimates are calibrated, as in the spikefinder challenge
 QUANTILES = np.linspace(0, 0.95, 20)  # of the estimate: the offsets that are tried
 TOLERATED = 1e-3  # loss of correlation that is accepted for an estimate of zero where there are no spikes
@@ -31,80 +34,37 @@ class RateNetwork(RegressorMixin, TraceNetwork):
         The architecture, a `torch.nn.Module` with a method ``loss(estimate, counts)``.
     gain, offset : float
         The line: spikes per sample are gain · (estimate - offset), or zero. Set by `fit`.
-    sampling_frequency, window_samples, overlap_samples, prune_samples, batch_size, patience, **kwargs
-        As for `TraceNetwork`, with other defaults.
+    **kwargs
+        As for `TraceNetwork`. Defaults are 100 Hz, windows of 4096 samples that overlap by 256 and of which 128 are
+        left unused at either end, batches of 20, and a patience of 6.
     """
 
     sampling_frequency: float
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        sampling_frequency: float = 100.0,
-        window_samples: int = 4096,
-        overlap_samples: int = 256,
-        prune_samples: int = 128,
-        gain: float = 1.0,
-        offset: float = 0.0,
-        batch_size: int = 20,
-        patience: int = 6,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            sampling_frequency=sampling_frequency,
-            window_samples=window_samples,
-            overlap_samples=overlap_samples,
-            prune_samples=prune_samples,
-            batch_size=batch_size,
-            patience=patience,
-            **kwargs,
-        )
+    def __init__(self, module: type[nn.Module], *, gain: float = 1.0, offset: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(module, **(DEFAULTS | kwargs))
         self.gain = gain
         self.offset = offset
 
-    def fit(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None) -> RateNetwork:
-        """Train on windows, and calibrate.
-
-        Parameters
-        ----------
-        X : array, shape (B, T)
-            Windows of traces.
-        y : array, shape (B, T)
-            Spikes per sample.
-        validation : tuple of arrays (X, y), optional
-            Windows that say when to stop, and on which the rate is calibrated; by default the last fifth of `X`, or
-            all of it where there are fewer than five windows.
-
-        Returns
-        -------
-        RateNetwork
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there is no spike to train or to calibrate on.
-        """
+    def _checked(self, X: np.ndarray, y: np.ndarray, validation: Labelled | None) -> tuple[Labelled, Labelled]:
+        """Return checked windows to train on, and to validate and calibrate on."""
         (X, y), validation = check_parts(X, y, validation, highest=np.inf)
         for name, counts in (("y", y), ("validation", validation[1])):
             if not counts.any():
                 raise ValueError(f"{name}: there is not a single spike in the windows, to correlate with; label some")
+        return (X, y), validation
+
+    def _train(self, X: np.ndarray, y: np.ndarray, validation: Labelled) -> None:
+        """Train with the module's own loss, and calibrate."""
         self._train_unweighted(X, y, validation)
-        return self.calibrate(*validation)
+        self.calibrate(*validation)
 
     def calibrate(self, X: np.ndarray, y: np.ndarray) -> RateNetwork:
         """Choose gain and offset on windows (B, T) and the spikes per sample in them.
 
         Estimates below the offset stand for no spikes. The offset is the highest quantile of the estimate that lowers
         the correlation of the rate with the spikes, in bins of 40 ms, by less than 0.001. The gain makes the sum of the
-        rate the number of spikes.
-
-        Raises
-        ------
-        ValueError
-            If the estimate does not rise with the spikes.
+        rate the number of spikes. If the estimate does not rise with the spikes, this is an error.
         """
         size = max(1, round(RESOLUTION_S * self.sampling_frequency))
         estimate, counts = self._outputs(check_windows(X)), torch.as_tensor(np.asarray(y, dtype="float32"))

@@ -15,15 +15,16 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from .estimator import Network, check_windows
+from .estimator import Labelled, Network, check_windows
 
+DEFAULTS: dict[str, Any] = dict(sampling_frequency=30_000.0, window_samples=42, threshold="auto", batch_size=128)
 ENOUGH = 200  # fewest snippets of a channel from which its threshold is chosen
 WIDTH = 0.6  # width of the kernel that smooths B log odds, in their standard deviations times B^(-1/5)
 FINE = 6  # grid points per width of the kernel
 SIGNIFICANT = 2.5  # least depth of a valley, in standard deviations of counts
 AS_DEEP = 0.8  # the first valley is taken that has this share of the depth of the deepest
 ASCENT = 0.1  # spikes begin this share of the way up from the valley to their mode
-CERTAIN = 1e-8  # probabilities are clipped so far from 0 and 1, which keeps log odds finite
+CERTAIN = 1e-8  # least distance of probabilities from 0 and 1, which keeps log odds finite
 AVERAGED = 3  # neighbouring samples that are averaged to outline a snippet
 NUM_COMPONENTS, NUM_OTHERS = 3, 3  # principal components of a channel's snippets, and Gaussians of other snippets
 FEWEST = 20  # fewest spikes, and fewest other snippets, to which Gaussians are fitted
@@ -47,16 +48,16 @@ class SnippetNetwork(ClassifierMixin, Network):
     ----------
     module : type
         The architecture, a `torch.nn.Module` whose last layer is ``head``.
-    sampling_frequency : float
+    sampling_frequency : float, default: 30_000.0
         Sampling frequency of the snippets, in Hz.
-    window_samples : int
+    window_samples : int, default: 42
         Length D of a snippet.
     num_before : int
         Sample of the peak in a snippet.
     noise_uv : float
         Standard deviation in µV of the noise of the channels it was trained on. `dlvolt.electrodes.classify_peaks`
         scales snippets of other recordings to it, and tells them from noise by `noise_threshold`.
-    threshold : float or "auto"
+    threshold : float or "auto", default: "auto"
         Least probability of a snippet that `predict` calls a spike; "auto" chooses it for each channel.
     rate_range_hz, name, version, lr, max_epochs, batch_size, patience, positive_weight, seed, device, verbose, **kwargs
         As for `TraceNetwork`, as are the attributes ``module_`` and ``history``.
@@ -64,61 +65,18 @@ class SnippetNetwork(ClassifierMixin, Network):
 
     sampling_frequency: float
 
-    def __init__(
-        self,
-        module: type[nn.Module],
-        *,
-        sampling_frequency: float = 30_000.0,
-        window_samples: int = 42,
-        num_before: int = 14,
-        noise_uv: float = 50.0,
-        threshold: float | str = "auto",
-        batch_size: int = 128,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            sampling_frequency=sampling_frequency,
-            window_samples=window_samples,
-            threshold=threshold,
-            batch_size=batch_size,
-            **kwargs,
-        )
+    def __init__(self, module: type[nn.Module], *, num_before: int = 14, noise_uv: float = 50.0, **kwargs: Any) -> None:
+        super().__init__(module, **(DEFAULTS | kwargs))
         self.num_before = num_before
         self.noise_uv = noise_uv
 
-    def fit(
-        self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> SnippetNetwork:
-        """Train on snippets.
-
-        Parameters
-        ----------
-        X : array, shape (B, D)
-            Snippets in µV.
-        y : array, shape (B,)
-            1 for spikes, else 0.
-        validation : tuple of arrays (X, y), optional
-            Snippets that say when to stop, ideally of a channel that is not trained on; by default a fifth of `X`.
-
-        Returns
-        -------
-        SnippetNetwork
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not match, something is not finite, or there is one class only.
-        """
+    def _checked(self, X: np.ndarray, y: np.ndarray, validation: Labelled | None) -> tuple[Labelled, Labelled]:
+        """Return checked snippets to train on and to validate on; by default a fifth is drawn to validate."""
         X, y = self._check_labelled(X, y)
-        if validation is None:
-            drawn = train_test_split(X, y, test_size=0.2, stratify=y, random_state=self.seed)
-            X, y, validation = drawn[0], drawn[2], (drawn[1], drawn[3])
-        else:
-            validation = self._check_labelled(*validation)
-        self.classes_ = np.arange(2)
-        return self._train(X, y, validation)
+        if validation is not None:
+            return (X, y), self._check_labelled(*validation)
+        X, X_validation, y, y_validation = train_test_split(X, y, test_size=0.2, stratify=y, random_state=self.seed)
+        return (X, y), (X_validation, y_validation)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability that each snippet (B, D), in µV, is a spike, shape (B,), float32."""
@@ -134,15 +92,7 @@ class SnippetNetwork(ClassifierMixin, Network):
         return self.label(self.predict_proba(X), outlines(np.asarray(X)))
 
     def label(self, probability: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-        """Return 1 for spikes and 0 for the rest, shape (B,), of the snippets of a channel; see `predict`.
-
-        Parameters
-        ----------
-        probability : np.ndarray, shape (B,)
-            From `predict_proba`.
-        shapes : np.ndarray, shape (B, F)
-            `outlines` of the snippets.
-        """
+        """Do as `predict`, from the probabilities (B,) and the `outlines` (B, F) of the snippets of a channel."""
         if self.threshold != "auto":
             return (probability >= self.threshold).astype(int)
         threshold, told_by = channel_threshold(probability)
@@ -177,7 +127,7 @@ class SnippetNetwork(ClassifierMixin, Network):
             )
         return check_windows(X) if len(X) else X
 
-    def _check_labelled(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _check_labelled(self, X: np.ndarray, y: np.ndarray) -> Labelled:
         X, y = self._check(X), np.asarray(y, dtype="float32")
         if y.shape != (len(X),):
             raise ValueError(f"y must have one label per snippet, shape ({len(X)},), not {y.shape}")
@@ -191,13 +141,8 @@ class SnippetNetwork(ClassifierMixin, Network):
 class ChannelThreshold(NamedTuple):
     """The least probability of a channel's spikes, and how it was chosen.
 
-    Attributes
-    ----------
-    threshold : float
-        The probability.
-    told_by : {"valley", "one mode", "too few"}
-        "valley": the threshold is beside the valley between the log odds of spikes and of other snippets. It is 0.5 if
-        there is no valley ("one mode"), or if there are fewer than 200 snippets ("too few").
+    It lies beside the valley between the log odds of spikes and of other snippets. It is 0.5 if there is no valley
+    ("one mode"), or if there are fewer than 200 snippets ("too few").
     """
 
     threshold: float
@@ -205,22 +150,12 @@ class ChannelThreshold(NamedTuple):
 
 
 def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
-    """Choose the probability from which on the snippets of a channel are spikes.
+    """Choose the least probability of a spike, from the probabilities (B,) of all snippets of a channel.
 
-    If the log odds of a channel's snippets have a valley that is deeper than counts vary by chance, noise is the mode
+    If their log odds have a valley that is deeper than counts vary by chance, noise is the mode
     below it and spikes are the mode above it. Of several valleys the deepest is taken, or the first of those about as
     deep. The threshold is a tenth of the way up from the valley to the mode of the spikes. It may be far from 0.5, as
     the valley lies elsewhere for every channel.
-
-    Parameters
-    ----------
-    probability : np.ndarray, shape (B,)
-        Probabilities of the snippets of one channel.
-
-    Returns
-    -------
-    ChannelThreshold
-        The threshold, and how it was chosen.
     """
     if len(probability) < ENOUGH:
         return ChannelThreshold(0.5, "too few")
@@ -231,9 +166,8 @@ def channel_threshold(probability: np.ndarray) -> ChannelThreshold:
     edges = np.arange(log_odds.min() - 4 * width, log_odds.max() + 4 * width, width / FINE)
     within = 2 * np.sqrt(np.pi) * FINE  # width of the window that is equivalent to the kernel
     counts = within * gaussian_filter1d(np.histogram(log_odds, edges)[0].astype("float64"), FINE)
-    lower = np.minimum(
-        np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
-    )  # height of the lower mode beside each point
+    from_left, from_right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
+    lower = np.minimum(from_left, from_right)  # height of the lower mode beside each point
     valleys = find_peaks(-counts)[0]
     top, bottom = lower[valleys], counts[valleys]
     depth = np.where(top - bottom > SIGNIFICANT * np.sqrt(top + bottom + 1), 1 - bottom / top, 0.0)
@@ -252,22 +186,11 @@ def outlines(snippets: np.ndarray) -> np.ndarray:
 
 
 def settled(shapes: np.ndarray, spikes: np.ndarray) -> np.ndarray:
-    """Refine which snippets of a channel are spikes by a mixture model of that channel.
+    """Refine a guess (B,) of which snippets of a channel are spikes, from their `outlines` (B, F).
 
     On the channel's first three principal components, one Gaussian is fitted to spikes and three to other snippets;
-    snippets that are more likely of the former are the spikes of the next round, of three.
-
-    Parameters
-    ----------
-    shapes : np.ndarray, shape (B, F)
-        `outlines` of the snippets of one channel.
-    spikes : np.ndarray, shape (B,), bool
-        First guess of which snippets are spikes.
-
-    Returns
-    -------
-    np.ndarray, shape (B,), bool
-        Which snippets are spikes. It is the first guess if there are too few of either kind.
+    snippets that are more likely of the former are the spikes of the next round, of three. Where there are too few of
+    either kind, the guess stays.
     """
     points = PCA(NUM_COMPONENTS, random_state=0).fit_transform(shapes.astype("float64"))
     floor = 1e-3 * points.var() + 1e-12  # least variance of a Gaussian

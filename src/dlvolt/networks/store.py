@@ -51,6 +51,7 @@ TORCH = (TCN, Transformer, BiLSTM, FCN, UNet, S2S, Calcium, WaveformCNN, Wavefor
 MODULES = {module.architecture: module for module in TORCH}
 FACES = {"s2s": RateNetwork, "calcium": RateNetwork, "waveform_cnn": SnippetNetwork, "waveform_gru": SnippetNetwork}
 OF_SPIKES = ("threshold", "detection_threshold", "shadow_ms", "spike_polarity", "positive_weight")  # unknown to rates
+OF_SKORCH = ("module", "criterion", "optimizer", "train_split", "kwargs")
 OF_THE_RUN = ("device", "verbose", "callbacks", "warm_start")  # settings of a session, not of a network; not saved
 
 
@@ -196,29 +197,16 @@ def settings_of(model: TraceNetwork | SnippetNetwork | MelSVM) -> dict[str, Any]
 def setting_names(architecture: str) -> dict[str, str]:
     """Return the plain names of the settings that an architecture has, each with its name in the estimator."""
     if architecture == "mel_svm":
-        return {name: name for name in _arguments(MelSVM) if name not in OF_THE_RUN}
-    own = [name for name in _arguments(MODULES[architecture]) if name not in ("sampling_frequency", "window_samples")]
-    skorch = ("module", "criterion", "optimizer", "train_split", "kwargs", *OF_THE_RUN)
+        return {name: name for name in inspect.signature(MelSVM).parameters if name not in OF_THE_RUN}
     face = FACES.get(architecture, TraceNetwork)
-    absent = (*skorch, *OF_SPIKES) if face is RateNetwork else skorch
-    shared = [name for name in _arguments(face) if name not in absent]
-    return {
-        **{name: name for name in shared},
-        "weight_decay": "optimizer__weight_decay",
-        **{name: f"module__{name}" for name in own},
-    }
-
-
-def _arguments(kind: type) -> list[str]:
-    """Return the names of a class's parameters, and of those that it passes on to its bases as keywords."""
-    names: dict[str, None] = {}
-    for each in kind.__mro__:
-        if "__init__" in vars(each):
-            *own, last = inspect.signature(each).parameters.values()
-            names |= dict.fromkeys(parameter.name for parameter in (*own, last))
-            if each is Network or last.kind is not inspect.Parameter.VAR_KEYWORD:
-                break
-    return list(names)
+    absent = (*OF_SKORCH, *OF_THE_RUN, *OF_SPIKES) if face is RateNetwork else (*OF_SKORCH, *OF_THE_RUN)
+    names: dict[str, str] = {}
+    for each in face.__mro__:
+        if issubclass(each, Network):  # a network passes what it does not know on to its base
+            names |= {name: name for name in inspect.signature(each).parameters if name not in absent}
+    names["weight_decay"] = "optimizer__weight_decay"
+    of_module = inspect.signature(MODULES[architecture]).parameters
+    return names | {name: f"module__{name}" for name in of_module if name not in names}
 
 
 def packaged_weights() -> Path:

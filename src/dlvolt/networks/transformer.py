@@ -37,12 +37,7 @@ class Transformer(nn.Module):
     architecture = "transformer"
 
     def __init__(
-        self,
-        d_model: int = 64,
-        num_heads: int = 4,
-        num_layers: int = 6,
-        feedforward: int = 128,
-        dropout: float = 0.1,
+        self, d_model: int = 64, num_heads: int = 4, num_layers: int = 6, feedforward: int = 128, dropout: float = 0.1
     ) -> None:
         super().__init__()
         self.embedding = nn.Linear(1, d_model)

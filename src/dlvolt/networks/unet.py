@@ -36,14 +36,14 @@ class Block(nn.Sequential):
     """Two convolutions, each followed by group normalisation over the whole window and a rectifier."""
 
     def __init__(self, num_in: int, num_out: int, kernel_size: int) -> None:
-        layers = []
-        for channels in (num_in, num_out):
-            layers += [
-                Convolution(channels, num_out, kernel_size),
-                nn.GroupNorm(num_out // GROUP, num_out),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
+        super().__init__(
+            Convolution(num_in, num_out, kernel_size),
+            nn.GroupNorm(num_out // GROUP, num_out),
+            nn.ReLU(inplace=True),
+            Convolution(num_out, num_out, kernel_size),
+            nn.GroupNorm(num_out // GROUP, num_out),
+            nn.ReLU(inplace=True),
+        )
 
 
 class Context(nn.Module):

@@ -9,10 +9,10 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, check_polarity, drop_units
+from .finite import check_polarity, drop_units, finite_segments
 from .nodes import around_node, between_nodes
 
-NODES_PER_WINDOW = 4  # the baseline is computed so often
+NODES_PER_WINDOW = 4  # points at which the baseline is computed
 
 
 class DeltaFOverFRecording(BasePreprocessor):
@@ -75,7 +75,7 @@ class DeltaFOverFRecording(BasePreprocessor):
         BasePreprocessor.__init__(self, recording, dtype="float32")
         drop_units(self)
         self.annotate(value="delta_f_over_f")
-        for segment in FiniteRecording(recording, "delta_f_over_f").segments:
+        for segment in finite_segments(recording, "delta_f_over_f"):
             self.add_recording_segment(
                 DeltaFOverFSegment(segment, hop, quantile, upward, gains, offsets, recording.channel_ids)
             )

@@ -10,9 +10,7 @@ from .spread import SpreadRecording
 
 
 class FeatureChannelsRecording(SpreadRecording):
-    """Turn each channel into five: raw, smoothed, high-pass, derivative and median-filtered.
-
-    See `dlvolt.networks.feature_channels` for the filters.
+    """Turn each channel into five by the filters of `dlvolt.networks.feature_channels`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What all preprocessors of imaging traces share: finite input, units dropped, and which way spikes point."""
+"""What preprocessors share: finite input, units dropped, and checks of frequencies and of which way spikes point."""
 
 from __future__ import annotations
 
@@ -6,46 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
-from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
+from spikeinterface.preprocessing.basepreprocessor import BasePreprocessorSegment
 
 POLARITIES = ("positive", "negative")
 UNITS = ("gain_to_uV", "offset_to_uV", "gain_to_physical_unit", "offset_to_physical_unit", "physical_unit")
 
 
-class FiniteRecording(BasePreprocessor):
-    """Pass traces on, but raise where they are NaN or infinite, which filters and networks would spread.
-
-    It stands between a recording and the segments of a preprocessor, and is never saved.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Any traces.
-    step : str
-        Name of the preprocessor, for the message.
-    """
-
-    def __init__(self, recording: BaseRecording, step: str) -> None:
-        BasePreprocessor.__init__(self, recording)
-        for segment in recording.segments:
-            self.add_recording_segment(FiniteSegment(segment, step))
-
-
 class FiniteSegment(BasePreprocessorSegment):
-    """One segment of a `FiniteRecording`."""
+    """A segment that passes traces on to a preprocessor (`step`), but raises where they are NaN or infinite.
+
+    Filters and networks would spread such samples.
+    """
 
     def __init__(self, parent: BaseRecordingSegment, step: str) -> None:
         BasePreprocessorSegment.__init__(self, parent)
         self.step = step
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return the traces, shape (T, N).
-
-        Raises
-        ------
-        ValueError
-            If they are NaN or infinite.
-        """
+        """Return the traces, shape (T, N)."""
         traces = self.parent_recording_segment.get_traces(start_frame, end_frame, channel_indices)
         if not np.isfinite(traces).all():
             raise ValueError(
@@ -55,20 +33,26 @@ class FiniteSegment(BasePreprocessorSegment):
         return traces
 
 
+def finite_segments(recording: BaseRecording, step: str) -> list[FiniteSegment]:
+    """Return the segments of a recording, for the segments of a preprocessor to read from."""
+    return [FiniteSegment(segment, step) for segment in recording.segments]
+
+
 def drop_units(recording: BaseRecording) -> None:
     """Forget the gains and offsets that a preprocessor took over from its parent: its values are no voltages."""
     for key in set(UNITS) & set(recording.get_property_keys()):
         recording.delete_property(key)
 
 
-def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:
-    """Return the polarity of each channel, given for all of them or for each.
+def check_frequency(name: str, hz: float, sampling_frequency: float) -> None:
+    """Refuse a frequency that is not between 0 and half the sampling frequency."""
+    nyquist = sampling_frequency / 2
+    if not 0 < hz < nyquist:
+        raise ValueError(f"{name} must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {hz}")
 
-    Raises
-    ------
-    ValueError
-        If it is neither "positive" nor "negative", nor a list of these for all channels.
-    """
+
+def check_polarity(polarity: str | Sequence[str], num_channels: int) -> list[str]:
+    """Return the polarity of each channel, "positive" or "negative", given for all of them or for each."""
     each = [polarity] * num_channels if isinstance(polarity, str) else [str(one) for one in polarity]
     if len(each) != num_channels or not set(each) <= set(POLARITIES):
         raise ValueError(

@@ -9,7 +9,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_w
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording
+from .finite import check_frequency, finite_segments
 from .zero_phase import ZeroPhaseFilter, highpass_taps
 
 SLAB = 1024  # samples whose medians are taken at once, so that they stay in the cache
@@ -35,8 +35,7 @@ class HighpassReferenceRecording(BasePreprocessor):
     Raises
     ------
     ValueError
-        If `freq_min` is not between 0 and half the sampling frequency, if `temporal` is not symmetric, or, later, if
-        traces are NaN or infinite.
+        If a parameter is out of range, or, later, if traces are NaN or infinite.
     """
 
     def __init__(
@@ -46,11 +45,7 @@ class HighpassReferenceRecording(BasePreprocessor):
         reference: bool = True,
         temporal: np.ndarray | list | None = None,
     ) -> None:
-        nyquist = recording.sampling_frequency / 2
-        if not 0 < freq_min < nyquist:
-            raise ValueError(
-                f"freq_min must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq_min}"
-            )
+        check_frequency("freq_min", freq_min, recording.sampling_frequency)
         temporal = np.ones(1) if temporal is None else np.asarray(temporal, dtype="float64")
         taps = np.convolve(highpass_taps(freq_min, recording.sampling_frequency), temporal)
         zero_phase = ZeroPhaseFilter(taps, near=len(temporal) // 2)
@@ -59,7 +54,7 @@ class HighpassReferenceRecording(BasePreprocessor):
         self.annotate(is_filtered=True)
         if "offset_to_uV" in self.get_property_keys():
             self.set_channel_offsets(0)
-        for segment in FiniteRecording(recording, "highpass_reference").segments:
+        for segment in finite_segments(recording, "highpass_reference"):
             self.add_recording_segment(HighpassReferenceSegment(segment, zero_phase, reference))
         self._kwargs = dict(recording=recording, freq_min=freq_min, reference=reference, temporal=temporal.tolist())
 

@@ -10,9 +10,7 @@ from .spread import SpreadRecording
 
 
 class MelSpectrogramRecording(SpreadRecording):
-    """Turn each channel into the power in its mel bands, with a frame at every sample.
-
-    See `dlvolt.networks.mel_spectrogram`.
+    """Turn each channel into the power in its mel bands around each sample, see `dlvolt.networks.mel_spectrogram`.
 
     Parameters
     ----------

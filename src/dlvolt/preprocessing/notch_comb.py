@@ -10,7 +10,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_w
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording
+from .finite import check_frequency, finite_segments
 from .zero_phase import zero_phase_taps
 
 DECAYS = 14  # time constants of a notch; (1 + 14) exp(-14) < 2e-5 of its response is cut off
@@ -36,7 +36,7 @@ class NotchCombRecording(BasePreprocessor):
     Raises
     ------
     ValueError
-        If a frequency is not between 0 and half the sampling frequency, or, later, if traces are NaN or infinite.
+        If a parameter is out of range, or, later, if traces are NaN or infinite.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class NotchCombRecording(BasePreprocessor):
     ) -> None:
         taps = comb_taps(recording.sampling_frequency, freq, None if harmonics is None else tuple(harmonics), q)
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        for segment in FiniteRecording(recording, "notch_comb").segments:
+        for segment in finite_segments(recording, "notch_comb"):
             self.add_recording_segment(NotchCombSegment(segment, taps, recording.sampling_frequency / freq))
         harmonics = None if harmonics is None else list(harmonics)
         self._kwargs = dict(recording=recording, freq=freq, harmonics=harmonics, q=q)
@@ -81,9 +81,8 @@ def comb_taps(sampling_frequency: float, freq: float, harmonics: tuple[int, ...]
     """Return the response of the notches to an impulse, shape (2 margin + 1,); see `NotchCombRecording`."""
     from scipy.signal import iirnotch, tf2sos  # slow, and SpikeInterface imports this module
 
+    check_frequency("freq", freq, sampling_frequency)
     nyquist = sampling_frequency / 2
-    if not 0 < freq < nyquist:
-        raise ValueError(f"freq must lie between 0 and {nyquist:g} Hz, half the sampling frequency, not be {freq}")
     if not q > 0.5:
         raise ValueError(f"q must be above 0.5, so that a notch is narrower than its distance to 0 Hz, not {q}")
     multiples = np.arange(1, np.ceil(nyquist / freq)) if harmonics is None else np.asarray(harmonics)

@@ -8,32 +8,16 @@ from spikeinterface.core.recording_tools import get_random_sample_slices
 
 from dlvolt.threads import map_in_threads
 
-# A small recording is read as a whole if chunks are so much of it, as each comes with the margins of all filters.
+# A small recording is read as a whole if chunks cover this part of it, as each comes with the margins of all filters.
 COVERED, FEW_VALUES = 0.25, 50_000_000
 
 
 def random_chunks(
     recording: BaseRecording, num_chunks: int, duration_s: float, seed: int = 0, num_workers: int = 1
 ) -> list[np.ndarray]:
-    """Return chunks from random places of a recording, unscaled.
+    """Return chunks (T, N), unscaled, from random places of a recording; each segment has as many as the others.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        A recording of N channels.
-    num_chunks : int
-        Chunks in all segments together; each segment has as many as the others, and at least one.
-    duration_s : float
-        Length of a chunk, in seconds. Where the shortest segment is shorter, chunks are as short as that.
-    seed : int
-        Draws the places.
-    num_workers : int
-        Threads that read the chunks.
-
-    Returns
-    -------
-    list of np.ndarray, shape (T, N)
-        The chunks.
+    Chunks are as short as the shortest segment where `duration_s` is longer. Several threads may read them.
     """
     segments = range(recording.get_num_segments())
     wanted = max(1, round(duration_s * recording.sampling_frequency))

@@ -18,17 +18,17 @@ from spikeinterface.preprocessing.resample import get_polyphase_resampled_traces
 
 from dlvolt.threads import map_in_threads
 
-from .finite import POLARITIES, FiniteRecording, check_polarity, drop_units
+from .finite import POLARITIES, check_polarity, drop_units, finite_segments
 
 if TYPE_CHECKING:
     from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
 
-RATE_TOLERANCE = 0.01  # a network does not mind a sampling frequency that is so much off, and simple ratios are fast
+RATE_TOLERANCE = 0.01  # error of a sampling frequency that does no harm, so that the ratio is simple and fast
 SLOWEST = 1 / 5  # models that do not say whom they serve serve recordings from this part of their own rate on
 SAMPLE_S, PIECE_S = 24.0, 8.0  # how much of a recording polarity is inferred from, and in pieces of which length
 IMPORTED_IN = os.getpid()
-ENOUGH = 64  # if the polarities of so many channels agree, the others have it too
-DECISIVE = 20.0  # polarity is decided once the log odds of one exceed twice those of the other by so much
+ENOUGH = 64  # channels whose polarity, if they agree, is taken for that of all
+DECISIVE = 20.0  # excess of the log odds of one polarity over twice those of the other that decides
 CERTAIN = 1e-6  # probabilities closer to 0 or 1 are rounding errors
 
 
@@ -109,7 +109,7 @@ class SpikeProbabilityRecording(BasePreprocessor):
         self.annotate(value="spike_probability", model_name=network.name, model_version=network.version)
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
 
-        for segment in FiniteRecording(recording, "spike_probability").segments:
+        for segment in finite_segments(recording, "spike_probability"):
             self.add_recording_segment(SpikeProbabilitySegment(segment, ratio, signs, model, device))
         self._kwargs = dict(recording=recording, model=model, polarity=polarity, device=device, seed=seed)
         self._kwargs |= dict(inferred_polarity=inferred_polarity)
@@ -129,28 +129,28 @@ class SpikeProbabilitySegment(BasePreprocessorSegment):
         self.signs, self.model, self.device = signs, model, device
 
     def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return probabilities, shape (T, N)."""
+        """Return what the network says, shape (T, N)."""
         channels = slice(None) if channel_indices is None else channel_indices
         if end_frame <= start_frame:
             return np.zeros((0, len(self.signs[channels])), dtype="float32")
+        return self._at_own_rate(start_frame, end_frame, channels)
+
+    def _at_own_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return probabilities at the recording's samples, shape (end - start, N)."""
         up, down = self.up, self.down
         if up > down:  # sample t has the model's samples from (t - 1/2) up / down on, rounded up
-            edges = -(-(2 * np.arange(start_frame, end_frame + 1) - 1) * up // (2 * down))
+            edges = -(-(2 * np.arange(start, end + 1) - 1) * up // (2 * down))
             edges = np.maximum(edges, 0)
-            probability = self._at_model_rate(edges[0], edges[-1], channels)
+            probability = self._answer_of(self.model, edges[0], edges[-1], channels)
             return np.maximum.reduceat(probability, edges[:-1] - edges[0], axis=0)
-        before, remainder = np.divmod(np.arange(start_frame, end_frame) * up, down)
+        before, remainder = np.divmod(np.arange(start, end) * up, down)
         after = np.minimum(before + (remainder > 0), self._num_samples_at_model_rate() - 1)
-        probability = self._at_model_rate(before[0], after[-1] + 1, channels)
+        probability = self._answer_of(self.model, before[0], after[-1] + 1, channels)
         weight = (remainder / down)[:, None].astype("float32")
         return (1 - weight) * probability[before - before[0]] + weight * probability[after - before[0]]
 
     def _num_samples_at_model_rate(self) -> int:
         return -(-int(self.get_num_samples()) * self.up // self.down)
-
-    def _at_model_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
-        """Return what the network says of a stretch of the resampled traces, shape (end - start, N)."""
-        return self._answer_of(self.model, start, end, channels)
 
     def _answer_of(self, model: str, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
         """Return what a network says of a stretch of the resampled traces, shape (end - start, N)."""
@@ -179,11 +179,7 @@ spike_probability = define_function_handling_dict_from_class(
 
 
 def infer_polarity(
-    recording: BaseRecording,
-    model: str | Path = "voltage",
-    device: str = "auto",
-    seed: int = 0,
-    num_workers: int = 1,
+    recording: BaseRecording, model: str | Path = "voltage", device: str = "auto", seed: int = 0, num_workers: int = 1
 ) -> list[str]:
     """Infer which way the spikes of each channel go: the way in which a network sees more of them.
 
@@ -235,12 +231,11 @@ def draw_pieces(
 ) -> list[tuple[int, int, int]]:
     """Draw a sample of `sample_s` seconds from a recording, in pieces: a list of (segment, start, end)."""
     length = max(1, round(piece_s * recording.sampling_frequency))
-    pieces = [
-        (segment, start, min(start + length, num_samples))
-        for segment in range(recording.get_num_segments())
-        for num_samples in [recording.get_num_samples(segment)]
-        for start in range(0, num_samples, length)
-    ]
+    pieces = []
+    for segment in range(recording.get_num_segments()):
+        num_samples = recording.get_num_samples(segment)
+        starts = range(0, num_samples, length)
+        pieces += [(segment, start, min(start + length, num_samples)) for start in starts]
     drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(sample_s / piece_s)]
     return [pieces[index] for index in sorted(drawn)]
 
@@ -263,13 +258,7 @@ def peak_mask(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndar
 
 
 def locate_model(model: str | Path) -> str:
-    """Return a model's name if it comes with dlvolt, or else its folder's absolute path, as workers may be elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If it is neither a name nor a path.
-    """
+    """Return a packaged model's name, or else the absolute path of its folder, as workers may be elsewhere."""
     if not isinstance(model, str | Path):
         raise ValueError(
             f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
@@ -301,13 +290,7 @@ def _load(model: str, device: str, modified: int) -> TraceNetwork | SnippetNetwo
 
 
 def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
-    """Load a model that gives the probability of a spike at every sample.
-
-    Raises
-    ------
-    ValueError
-        If the model is one of snippets, or gives rates.
-    """
+    """Load a model that gives the probability of a spike at every sample, and refuse those of snippets and of rates."""
     from dlvolt.networks import Oasis, RateNetwork, SnippetNetwork
     from dlvolt.networks.inference import hop_and_kept
 
@@ -320,13 +303,7 @@ def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
 
 
 def rate_ratio(sampling_frequency: float, network: TraceNetwork | SnippetNetwork | MelSVM | Oasis) -> Fraction:
-    """Return the simplest ratio of a model's sampling frequency to a recording's, within one percent.
-
-    Raises
-    ------
-    ValueError
-        If the model cannot serve recordings of that sampling frequency.
-    """
+    """Return `resampling_ratio` for a model and a recording, if the model serves that sampling frequency."""
     rate = network.sampling_frequency
     if rate is None:
         raise ValueError(f"model: {network.name!r} does not know its sampling frequency; fit it with one")
@@ -351,17 +328,11 @@ def resampling_ratio(wanted_hz: float, sampling_frequency: float) -> Fraction:
 
 
 def resampling_filter(up: int, down: int) -> tuple[np.ndarray, int]:
-    """Design the low-pass filter for resampling by up / down.
+    """Return the taps (2 L + 1,) of the filter for resampling by up / down, and its reach in samples of the trace.
 
     It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged. Otherwise the
-    brightness of a trace, a hundred times its noise or more, comes through as a ripple.
-
-    Returns
-    -------
-    taps : np.ndarray, shape (2 L + 1,)
-        The filter, whose sum is 1.
-    margin : int
-        How many samples of the trace it reaches to either side, a multiple of `down`.
+    brightness of a trace, a hundred times its noise or more, comes through as a ripple. The reach is a multiple of
+    `down`.
     """
     from scipy.signal import firwin  # slow, and SpikeInterface imports this module with its own
 

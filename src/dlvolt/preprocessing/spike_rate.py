@@ -11,7 +11,7 @@ from spikeinterface.core import BaseRecording, BaseRecordingSegment
 from spikeinterface.core.core_tools import define_function_handling_dict_from_class
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor
 
-from .finite import FiniteRecording, drop_units
+from .finite import drop_units, finite_segments
 from .spike_probability import SpikeProbabilitySegment, load_model, locate_models, rate_ratio
 
 MODEL = "calcium+s2s"  # both together are better on cells of an indicator or a laboratory that they do not know
@@ -47,8 +47,7 @@ class SpikeRateRecording(BasePreprocessor):
         If there is no such model.
     ValueError
         If a model cannot serve the sampling frequency, or estimates no rates; on reading, if traces are NaN or
-        infinite. A constant trace has a rate of zero, and one shorter than the windows of the model goes on as its
-        mirror image.
+        infinite.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class SpikeRateRecording(BasePreprocessor):
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
         signs = np.ones(recording.get_num_channels(), dtype="float32")
         own_rate = networks[0].sampling_frequency if refined else None
-        for segment in FiniteRecording(recording, "spike_rate").segments:
+        for segment in finite_segments(recording, "spike_rate"):
             self.add_recording_segment(SpikeRateSegment(segment, ratio, signs, models, device, own_rate))
         self._kwargs = dict(recording=recording, model="+".join(models), device=device, refine=refine)
 
@@ -104,12 +103,9 @@ class SpikeRateSegment(SpikeProbabilitySegment):
         self.models, self.refined_at = models, refined_at
         self.blocks: dict[tuple[int, int], np.ndarray] = {}  # the latest, by number and channel
 
-    def get_traces(self, start_frame: int, end_frame: int, channel_indices: Sequence[int] | slice | None) -> np.ndarray:
-        """Return spikes per second, shape (T, N)."""
-        channels = slice(None) if channel_indices is None else channel_indices
-        if end_frame <= start_frame:
-            return np.zeros((0, len(self.signs[channels])), dtype="float32")
-        edges, remainder = np.divmod(np.arange(start_frame, end_frame + 1) * self.up, self.down)
+    def _at_own_rate(self, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+        """Return spikes per second at the recording's samples, shape (end - start, N)."""
+        edges, remainder = np.divmod(np.arange(start, end + 1) * self.up, self.down)
         first, last = edges[0], min(edges[-1] + 1, self._num_samples_at_model_rate())
         rate = self._at_model_rate(first, last, channels).astype("float64")
         rate = np.concatenate([rate, np.zeros((1, rate.shape[1]))])  # beyond the end

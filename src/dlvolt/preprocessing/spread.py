@@ -8,7 +8,7 @@ import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment, get_chunk_with_margin
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording, drop_units
+from .finite import drop_units, finite_segments
 
 Spread = Callable[[np.ndarray], np.ndarray]  # N×T -> N×C×T
 
@@ -17,20 +17,8 @@ class SpreadRecording(BasePreprocessor):
     """Base of preprocessors that turn each of N channels into C, called ``"{channel}:{name}"``.
 
     The new channels have the properties of the one they come from, except gains and offsets. The probe is left out,
-    as it has one contact per channel.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Any traces.
-    names : sequence of str
-        Names of the C channels that each becomes.
-    spread : callable
-        Turns traces (N, T), float64, into the new ones, (N, C, T).
-    margin : int
-        How many samples to either side the value at one sample depends on.
-    step : str
-        Name of the preprocessor, for messages.
+    as it has one contact per channel. `spread` turns traces (N, T), float64, into the new ones (N, C, T), of which a
+    sample depends on `margin` samples to either side; `step` is the name of the preprocessor, for messages.
     """
 
     def __init__(self, recording: BaseRecording, names: Sequence[str], spread: Spread, margin: int, step: str) -> None:
@@ -42,7 +30,7 @@ class SpreadRecording(BasePreprocessor):
             self.set_property(key, np.repeat(recording.get_property(key), len(names), axis=0))
         drop_units(self)
         self._preferred_mp_context = "spawn"  # torch may wait for ever in a process that was forked
-        for segment in FiniteRecording(recording, step).segments:
+        for segment in finite_segments(recording, step):
             self.add_recording_segment(SpreadSegment(segment, len(ids), len(names), spread, margin))
 
 

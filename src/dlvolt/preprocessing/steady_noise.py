@@ -17,15 +17,15 @@ from .whiten_noise import typical_block
 WINDOW_MS = 50.0  # half a window is twice as long as the bursts of spikes that neurons fire
 BLOCKS = 50  # in each window
 NUM_CHUNKS = 40  # of five windows each, from which the usual level is estimated
-LOUD = 2.0  # noise above so many times the usual level is loud: neurons that fire fast, or together, make less
+LOUD = 2.0  # times the usual level, above which noise is loud: neurons that fire fast, or together, make less
 
 
 class SteadyNoiseRecording(BasePreprocessor):
     """Divide each channel by its noise level in the windows in which this is more than twice the usual one.
 
-    Detection and matching take noise for steady. Where it is not, a threshold of so many standard deviations lets
-    noise pass. The level in a window of 50 ms is that of its louder half, estimated as the median over milliseconds,
-    which spikes do not change. In all other windows traces stay as they are.
+    Detection and matching take noise for steady; where it is not, noise passes their thresholds. The level in a window
+    of 50 ms is that of its louder half, estimated as the median over milliseconds, which spikes do not change. In all
+    other windows traces stay as they are.
 
     Parameters
     ----------
@@ -95,16 +95,9 @@ def noise_levels(traces: np.ndarray, width: int) -> np.ndarray:
 
 
 def usual_levels(recording: BaseRecording, seed: int = 0, num_workers: int = 1) -> tuple[np.ndarray, bool]:
-    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud in a sample.
+    """Return the usual noise level of each channel, (N,), and whether noise is nowhere loud in a sample of up to 10 s.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        Filtered traces. Windows in which all channels are zero are left out, as they have been silenced.
-    seed : int
-        Draws the sample, up to 10 s.
-    num_workers : int
-        Threads that read the sample.
+    Windows in which all channels are zero are left out, as they have been silenced.
     """
     width = window_width(recording.sampling_frequency)
     chunks = random_chunks(recording, NUM_CHUNKS, 5 * width / recording.sampling_frequency, seed, num_workers)

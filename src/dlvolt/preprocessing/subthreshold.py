@@ -10,7 +10,7 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.core.waveform_tools import estimate_templates
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor, BasePreprocessorSegment
 
-from .finite import FiniteRecording
+from .finite import check_frequency, finite_segments
 
 REACH = 4.0  # standard deviations at which the Gaussian ends, to either side
 
@@ -61,11 +61,7 @@ class SubthresholdRecording(BasePreprocessor):
         waveforms: np.ndarray | list | None = None,
     ) -> None:
         sampling_frequency = recording.sampling_frequency
-        if not 0 < cutoff_hz < sampling_frequency / 2:
-            raise ValueError(
-                f"cutoff_hz must lie between 0 and {sampling_frequency / 2:g} Hz, half the sampling frequency, "
-                f"not be {cutoff_hz}"
-            )
+        check_frequency("cutoff_hz", cutoff_hz, sampling_frequency)
         for name, value in (("ms_before", ms_before), ("ms_after", ms_after)):
             if not value > 0:
                 raise ValueError(f"{name} must be a positive duration, not {value}")
@@ -80,7 +76,7 @@ class SubthresholdRecording(BasePreprocessor):
         kernel = gaussian / gaussian.sum()
 
         BasePreprocessor.__init__(self, recording, dtype="float32")
-        for segment, of_segment in zip(FiniteRecording(recording, "subthreshold").segments, trains, strict=True):
+        for segment, of_segment in zip(finite_segments(recording, "subthreshold"), trains, strict=True):
             self.add_recording_segment(SubthresholdSegment(segment, of_segment, waveforms, num_before, kernel))
         self._kwargs = dict(recording=recording, sorting=sorting, cutoff_hz=cutoff_hz)
         self._kwargs |= dict(ms_before=ms_before, ms_after=ms_after, waveforms=waveforms.tolist())
@@ -108,10 +104,10 @@ class SubthresholdSegment(BasePreprocessorSegment):
         channels = np.arange(len(self.trains))[slice(None) if channel_indices is None else channel_indices]
         low, high = max(0, start_frame - reach), min(self.get_num_samples(), end_frame + reach)
         traces = self.parent_recording_segment.get_traces(low, high, channels).astype("float64")
-        for column, channel in enumerate(channels):
-            self._subtract_spikes(traces[:, column], channel, low)
         if len(traces) == 0:
             return traces.astype("float32")
+        for column, channel in enumerate(channels):
+            self._subtract_spikes(traces[:, column], channel, low)
         smooth = convolve1d(traces, self.kernel, axis=0, mode="nearest")
         return smooth[start_frame - low : end_frame - low].astype("float32")
 
@@ -130,13 +126,7 @@ subthreshold = define_function_handling_dict_from_class(source_class=Subthreshol
 
 
 def spike_trains(recording: BaseRecording, sorting: BaseSorting) -> list[list[np.ndarray]]:
-    """Return the frames of the spikes of each segment and channel, ascending; channels without a unit have none.
-
-    Raises
-    ------
-    ValueError
-        If the sorting does not belong to the recording.
-    """
+    """Return the frames of the spikes of each segment and channel, ascending; channels without a unit have none."""
     known = set(recording.channel_ids)
     if unknown := [unit for unit in sorting.unit_ids.tolist() if unit not in known]:
         raise ValueError(
@@ -148,12 +138,11 @@ def spike_trains(recording: BaseRecording, sorting: BaseSorting) -> list[list[np
             f"sorting: {sorting.get_num_segments()} segments at {sorting.sampling_frequency:g} Hz do not match the "
             f"recording's {num_segments} at {recording.sampling_frequency:g} Hz"
         )
-    units, nothing = set(sorting.unit_ids), np.zeros(0, dtype="int64")
-
-    def train(segment: int, channel: int | str) -> np.ndarray:
-        return np.asarray(sorting.get_unit_spike_train(channel, segment)) if channel in units else nothing
-
-    return [[train(segment, channel) for channel in recording.channel_ids] for segment in range(num_segments)]
+    units, trains = set(sorting.unit_ids), []
+    for segment in range(num_segments):
+        of_unit = {unit: np.asarray(sorting.get_unit_spike_train(unit, segment)) for unit in units}
+        trains.append([of_unit.get(channel, np.zeros(0, dtype="int64")) for channel in recording.channel_ids])
+    return trains
 
 
 def mean_spikes(
@@ -161,26 +150,13 @@ def mean_spikes(
 ) -> np.ndarray:
     """Return each channel's mean trace around its spikes, less the line between its ends, shape (N, D).
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels.
-    trains : list of list of np.ndarray
-        Frames of the spikes, for each segment and channel. Those too close to the ends are left out.
-    num_before, num_after : int
-        Frames before and after a spike; D = num_before + 1 + num_after.
-
-    Raises
-    ------
-    ValueError
-        If traces are NaN or infinite there.
+    `trains` are the frames of the spikes, for each segment and channel; those too close to the ends are left out.
     """
     num_channels = recording.get_num_channels()
-    ends = [recording.get_num_samples(segment) - num_after for segment in range(len(trains))]
-    whole = [
-        {n: train[(train >= num_before) & (train < end)] for n, train in enumerate(of_segment)}
-        for of_segment, end in zip(trains, ends, strict=True)
-    ]
+    whole = []
+    for segment, of_segment in enumerate(trains):
+        end = recording.get_num_samples(segment) - num_after
+        whole.append({n: train[(train >= num_before) & (train < end)] for n, train in enumerate(of_segment)})
     spikes = NumpySorting.from_unit_dict(whole, recording.sampling_frequency).to_spike_vector()
     if len(spikes) == 0:
         return np.zeros((num_channels, num_before + 1 + num_after))

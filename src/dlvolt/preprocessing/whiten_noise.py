@@ -20,16 +20,18 @@ from .zero_phase import ZeroPhaseFilter
 GROUP = 16  # channels that are decorrelated at once, from those around them
 SLAB = 512  # samples that are decorrelated at once, so that they stay in the cache
 NUM_CHUNKS, CHUNK_S = 20, 0.5  # the sample of the recording from which noise is estimated
-QUIET = 4.0  # excursions beyond so many standard deviations of the noise are spikes
+QUIET = 4.0  # standard deviations of the noise, beyond which excursions are spikes
 DEAD = 1e-3  # channels with less noise than this part of the noisiest channel's are dead, and become zero
 BLOCK = 32  # samples whose root mean square is taken
-COARSE = 0.7  # digits are coarse where the median absolute value tells so much less noise than blocks do
+COARSE = 0.7  # ratio of the noise by the median absolute value to that by blocks, below which digits are coarse
 SPIKE_MS = 0.5  # what lies this close to a spike is not noise either
-COARSELY = 4  # the first estimate of the filter in time takes one of so many chunks
+COARSELY = 4  # the first estimate of the filter in time takes one in four chunks
 NUM_SCORES = 12_000  # scores from which the filter in space is estimated
 CORE, NUM_ROUNDS = 0.95, 5  # share of the scores that is noise for sure, and rounds until they are found
 RELATIVE_FLOOR = 1e-3  # in parts of the largest noise eigenvalue: directions without noise are not blown up
 SPECTRAL_FLOOR = 1e-2  # in parts of the largest noise power: nor are frequencies that a filter has taken away
+
+EachInThreads = Callable[..., list]  # `map_in_threads` with its number of workers
 
 
 class WhitenNoiseRecording(BasePreprocessor):
@@ -38,18 +40,16 @@ class WhitenNoiseRecording(BasePreprocessor):
     The usual whitening decorrelates the data, spikes and all, and on a tetrode, where every spike is seen by every
     channel, it whitens the spikes away. Here the covariance is estimated between spikes, so that the noise becomes
     what the generative model of `dlvolt.deconvolution` takes it for, ε ~ N(0, 1). The filter is separable: a
-    symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time.
-
-    Noise is not separable: neighbouring channels share most of it at the low frequencies of spikes, and little of it
-    at high ones. So the matrix whitens the noise where it matters, in the scores of a typical spike: these have
-    variance 1 and are independent across channels.
+    symmetric (ZCA) matrix over the channels within `radius_um`, then one symmetric (zero phase) filter in time. Noise
+    is not separable, so the matrix whitens it where it matters: the scores of a typical spike have variance 1 and are
+    independent across channels.
 
     Parameters
     ----------
     recording : BaseRecording
         High-pass filtered traces.
     radius_um : float, default: 100.0
-        Channels are decorrelated from those at most so far away.
+        Channels are decorrelated from those within this distance.
     temporal_ms : float, default: 0.67
         Half length of the temporal filter; with 0 there is none.
     seed : int, default: 0
@@ -98,7 +98,14 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         """Return the whitened traces, shape (T, N)."""
         import torch  # slow, and SpikeInterface imports this module with its own
 
-        traces = self._filtered(start_frame, end_frame)
+        parent = self.parent_recording_segment
+        if self.zero_phase is None:
+            traces = parent.get_traces(start_frame, end_frame, slice(None)).astype("float32", copy=False)
+        else:
+            margin = self.zero_phase.margin
+            traces = self.zero_phase(
+                get_chunk_with_margin(parent, start_frame, end_frame, None, margin, add_zeros=True)[0]
+            )
         white = np.empty(traces.shape[::-1], dtype="float32")  # N×T, as whatever filters in time wants it
         for start in range(0, len(traces), SLAB):
             slab = slice(start, start + SLAB)
@@ -109,32 +116,18 @@ class WhitenNoiseSegment(BasePreprocessorSegment):
         white = white.T
         return white if channel_indices is None else white[:, channel_indices]
 
-    def _filtered(self, start: int, end: int) -> np.ndarray:
-        """Return the traces after the temporal filter, shape (T, N)."""
-        parent = self.parent_recording_segment
-        if self.zero_phase is None:
-            return parent.get_traces(start, end, slice(None)).astype("float32", copy=False)
-        margin = self.zero_phase.margin
-        return self.zero_phase(get_chunk_with_margin(parent, start, end, None, margin, add_zeros=True)[0])
-
 
 whiten_noise = define_function_handling_dict_from_class(source_class=WhitenNoiseRecording, name="whiten_noise")
 
 
 def estimate_whitening_filters(
-    recording: BaseRecording,
-    radius_um: float = 100.0,
-    temporal_ms: float = 0.67,
-    seed: int = 0,
-    num_workers: int = 1,
+    recording: BaseRecording, radius_um: float = 100.0, temporal_ms: float = 0.67, seed: int = 0, num_workers: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the two filters of `WhitenNoiseRecording` from the quiet samples of a recording.
 
     Parameters
     ----------
-    recording : BaseRecording
-        High-pass filtered traces.
-    radius_um, temporal_ms, seed
+    recording, radius_um, temporal_ms, seed
         As for `WhitenNoiseRecording`.
     num_workers : int
         Threads that read the recording and work on it.
@@ -162,7 +155,8 @@ def estimate_whitening_filters(
     chunks = each(lambda chunk: np.ascontiguousarray(chunk.T[order], dtype="float32"), chunks)  # N×T
     silenced = [np.logical_not(chunk.any(axis=0)) for chunk in chunks]  # T
     chunks = each(lambda chunk: chunk - row_medians(chunk)[:, None], chunks)
-    levels = _noise_levels(chunks, silenced, each)
+    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
+    levels = np.array(each(lambda pieces: _noise_scale(np.concatenate(pieces)), zip(*left, strict=True)))
     largest = max(np.abs(chunk).max() for chunk in chunks)
     levels[levels <= max(DEAD * levels.max(), np.finfo("float32").eps * largest)] = 0  # dead, or rounding errors
     noise, quiet = _quiet_noise(chunks, silenced, levels, max(1, round(SPIKE_MS / 1000 * sampling_frequency)), each)
@@ -198,14 +192,8 @@ def local_blocks(related: np.ndarray) -> list[tuple[slice, slice]]:
     return blocks
 
 
-def _noise_levels(chunks: list[np.ndarray], silenced: list[np.ndarray], each: Callable[..., list]) -> np.ndarray:
-    """Return the noise standard deviation of each channel, shape (N,), from centred chunks, shape (N, T)."""
-    left = [chunk[:, ~absent] for chunk, absent in zip(chunks, silenced, strict=True)]
-    return np.array(each(lambda trace: _noise_scale(np.concatenate(trace)), zip(*left, strict=True)))
-
-
 def _quiet_noise(
-    chunks: list[np.ndarray], silenced: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]
+    chunks: list[np.ndarray], silenced: list[np.ndarray], levels: np.ndarray, reach: int, each: EachInThreads
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return centred chunks (N, T) with zeros near spikes, and which samples are not zeroed."""
     alive = levels[:, None] > 0
@@ -214,7 +202,7 @@ def _quiet_noise(
     return [chunk * mask for chunk, mask in zip(chunks, quiet, strict=True)], quiet
 
 
-def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, each: Callable[..., list]) -> np.ndarray:
+def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, each: EachInThreads) -> np.ndarray:
     """Return the mean of all spikes on single channels, each of norm 1 and turned to the same side.
 
     It has `reach` samples on either side of its peak, and is an impulse if there are no spikes.
@@ -237,11 +225,7 @@ def _typical_spike(chunks: list[np.ndarray], levels: np.ndarray, reach: int, eac
 
 
 def _scores(
-    chunks: list[np.ndarray],
-    silenced: list[np.ndarray],
-    spike: np.ndarray,
-    temporal: np.ndarray,
-    each: Callable[..., list],
+    chunks: list[np.ndarray], silenced: list[np.ndarray], spike: np.ndarray, temporal: np.ndarray, each: EachInThreads
 ) -> np.ndarray:
     """Return scores of the typical spike on each channel, of norm 1 after the temporal filter, shape (N, T').
 
@@ -277,7 +261,7 @@ def _noise_scale(trace: np.ndarray) -> float:
 
 
 def typical_block(traces: np.ndarray, block: int) -> np.ndarray:
-    """Return the median root mean square of the blocks of so many samples of traces (T, N), shape (N,).
+    """Return the median root mean square of blocks of `block` samples of traces (T, N), shape (N,).
 
     Spikes are in too few blocks to change it.
     """
@@ -292,7 +276,7 @@ def _near(events: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _autocorrelation(
-    noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int, each: Callable[..., list]
+    noise: list[np.ndarray], quiet: list[np.ndarray], spatial: np.ndarray, num_lags: int, each: EachInThreads
 ) -> np.ndarray:
     """Return the autocorrelation, at lags from 0 on, of the decorrelated noise between spikes, of all channels."""
     blocks = local_blocks(spatial != 0)
@@ -316,7 +300,7 @@ def _lagged_products(x: np.ndarray, num_lags: int) -> np.ndarray:
     return irfft(power, num_frequencies)[:num_lags]
 
 
-def _local_zca(scores: np.ndarray, neighbours: np.ndarray, each: Callable[..., list]) -> np.ndarray:
+def _local_zca(scores: np.ndarray, neighbours: np.ndarray, each: EachInThreads) -> np.ndarray:
     """Return a matrix whose row c is that of the inverse square root of the covariance around channel c, (N, N).
 
     `scores`, shape (N, T'), are of the noise, with spikes in it; `neighbours`, (N, N), tells what is around a channel.

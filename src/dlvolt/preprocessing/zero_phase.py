@@ -19,17 +19,8 @@ class ZeroPhaseFilter:
     space Q of few dimensions, H_k = Q C_k Qᵀ: each block is summed up once, in its moments Qᵀ x (the multipole
     method). So a thousand taps cost little more than the nearest 2 L + B, and two thirds of a convolution by FFT.
 
-    Parameters
-    ----------
-    taps : np.ndarray, shape (2 M + 1,)
-        The symmetric filter h.
-    near : int
-        L, the sample from which on the taps are smooth. The result is the same whatever it is; the cost is not.
-
-    Raises
-    ------
-    ValueError
-        If the taps are not symmetric.
+    The taps are h, shape (2 M + 1,), and `near` is L, from which on they are smooth. The result is the same whatever L
+    is; the cost is not.
     """
 
     def __init__(self, taps: np.ndarray, near: int) -> None:
@@ -61,20 +52,7 @@ class ZeroPhaseFilter:
         self.space = np.concatenate([space, space[::-1]], axis=1).astype("float32")  # B×2R
 
     def __call__(self, traces: np.ndarray, offset: np.ndarray | float = 0.0) -> np.ndarray:
-        """Filter traces.
-
-        Parameters
-        ----------
-        traces : np.ndarray, shape (T + 2 margin, N)
-            Traces of any type, with `margin` samples more on either side.
-        offset : np.ndarray, shape (N,), or float
-            Subtracted from the traces first.
-
-        Returns
-        -------
-        np.ndarray, shape (T, N), float32
-            The filtered traces.
-        """
+        """Return the filtered traces (T, N), float32, of traces (T + 2 margin, N) minus an offset (N,)."""
         num_samples = len(traces) - 2 * self.margin
         num_blocks = -(-num_samples // BLOCK)
         padded = np.empty((num_blocks * BLOCK + 2 * self.margin, traces.shape[1]), dtype="float32")
@@ -97,19 +75,9 @@ class ZeroPhaseFilter:
 
 
 def highpass_taps(freq_min: float, sampling_frequency: float) -> np.ndarray:
-    """Return the taps of a Butterworth high-pass filter of order 3, forward and backward.
+    """Return the taps (2 M + 1,) of a Butterworth high-pass filter of order 3, forward and backward.
 
-    Parameters
-    ----------
-    freq_min : float
-        Corner of the filter in Hz, at which half of the amplitude is left.
-    sampling_frequency : float
-        Samples per second.
-
-    Returns
-    -------
-    np.ndarray, shape (2 M + 1,)
-        The symmetric response to an impulse, up to where it has died away: M are 17 ms for 300 Hz.
+    At its corner half of the amplitude is left. The taps end where the response has died away, at 17 ms for 300 Hz.
     """
     from scipy.signal import butter  # slow, and SpikeInterface imports this module with its own
 

@@ -83,24 +83,11 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(folder: str | Path) -> list[Labelled]:
-    """Read all recordings of a folder.
+    """Read all recordings of a folder, and `realign` their spikes.
 
-    Parameters
-    ----------
-    folder : path
-        Folder of ``*.npz`` files, one for each dataset. A recording is either ``{cell}_{recording}_fluorescence`` with
-        ``…_time_s``, the time of the first frame and the time between frames, and ``…_spike_times_s``; or, at 100 Hz,
-        ``{cell}_calcium_100hz`` with ``{cell}_spike_counts_100hz``. Files of a spikefinder test set are refused.
-
-    Returns
-    -------
-    list of Labelled
-        The recordings, with spikes realigned, see `realign`.
-
-    Raises
-    ------
-    ValueError
-        If there is no recording, or if there is a test set.
+    The folder has ``*.npz`` files, one for each dataset. A recording is either ``{cell}_{recording}_fluorescence`` with
+    ``…_time_s``, the time of the first frame and the time between frames, and ``…_spike_times_s``; or, at 100 Hz,
+    ``{cell}_calcium_100hz`` with ``{cell}_spike_counts_100hz``. Files of a spikefinder test set are refused.
     """
     recordings = []
     for path in sorted(Path(folder).glob("*.npz")):
@@ -123,15 +110,7 @@ def read_labelled(folder: str | Path) -> list[Labelled]:
 
 
 def at_rate(trace: np.ndarray, spikes: np.ndarray, sampling_frequency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a trace (T,), and its spikes in samples, to 100 Hz as `dlvolt.preprocessing.spike_rate` does.
-
-    Returns
-    -------
-    trace : np.ndarray, shape (T',), float32
-        The resampled trace.
-    counts : np.ndarray, shape (T',), int8
-        Number of spikes from each sample to the next, without spikes outside the trace.
-    """
+    """Resample a trace (T,) to 100 Hz as `spike_rate` does, and count its spikes, given in samples, in each sample."""
     ratio = resampling_ratio(RATE, sampling_frequency)
     taps, _ = resampling_filter(ratio.numerator, ratio.denominator)
     trace = trace.astype("float64")
@@ -161,32 +140,25 @@ def lead_samples(trace: np.ndarray, counts: np.ndarray) -> int:
     return int(np.argmax(covariance[middle - reach : middle + reach + 1])) - reach
 
 
-def folds(recordings: Sequence[Labelled], num_folds: int = NUM_FOLDS) -> np.ndarray:
+def folds(recordings: Sequence[Labelled]) -> np.ndarray:
     """Return the fold of each recording; the cells of each dataset are spread over folds, each cell as a whole."""
     rng = np.random.default_rng(0)
     fold_of: dict[tuple[str, str], int] = {}
     for dataset in sorted({each.dataset for each in recordings}):
         cells = sorted({each.cell for each in recordings if each.dataset == dataset})
-        first = int(rng.integers(num_folds))
-        fold_of |= {(dataset, cells[n]): (first + i) % num_folds for i, n in enumerate(rng.permutation(len(cells)))}
+        first = int(rng.integers(NUM_FOLDS))
+        fold_of |= {(dataset, cells[n]): (first + i) % NUM_FOLDS for i, n in enumerate(rng.permutation(len(cells)))}
     return np.array([fold_of[each.dataset, each.cell] for each in recordings])
 
 
 def draw_windows(
     recordings: Sequence[Labelled], num_windows: int, size: int, seed: int, favour: float = FAVOUR
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows from anywhere in recordings, with added noise, drift and blur.
+    """Draw windows (B, size) from anywhere in recordings, with added noise, drift and blur, and their spike counts.
 
     The number of windows of a dataset is proportional to the square root of its duration, so that large datasets do not
     dominate, and `favour` times as large for those like spikefinder's. Some windows hold nothing but noise, so that the
     network learns silence: noise in slow frames looks like the cells of some datasets.
-
-    Returns
-    -------
-    X : np.ndarray, shape (num_windows, size), float32
-        Windows of traces.
-    y : np.ndarray, shape (num_windows, size), int8
-        Spikes per sample.
     """
     rng = np.random.default_rng(seed)
     lengths = pd.Series([len(each.trace) for each in recordings])
@@ -227,34 +199,15 @@ def drift(num_samples: int, step: int, rng: np.random.Generator) -> np.ndarray:
     return np.interp(np.arange(num_samples) / step, np.arange(len(nodes)), nodes)
 
 
-def train(
-    name: str, recordings: Sequence[Labelled], seed: int = 0, verbose: bool = False, **settings: Any
-) -> RateNetwork:
-    """Train one network on windows that are drawn and varied, one epoch long; the last fifth of them validates it.
+def train(name: str, recordings: Sequence[Labelled], seed: int = 0, **settings: Any) -> RateNetwork:
+    """Train "s2s", or one member of "calcium", on windows that are drawn and varied, each seen once.
 
-    It is calibrated on a fifth as many further windows, drawn without favour, so that the number of spikes is right for
-    all datasets.
-
-    Parameters
-    ----------
-    name : {"s2s", "calcium"}
-        Which network; for "calcium", one member of the ensemble.
-    recordings : sequence of Labelled
-        Recordings to train on.
-    seed : int
-        Same seed, same weights.
-    verbose : bool
-        Print losses.
-    **settings
-        Settings of `dlvolt.networks.create`, and ``num_windows`` to draw.
-
-    Returns
-    -------
-    RateNetwork
-        The trained network.
+    The last fifth of them validates it. It is calibrated on a fifth as many further windows, drawn without favour, so
+    that the number of spikes is right for all datasets. Settings are those of `dlvolt.networks.create`, and
+    ``num_windows`` to draw.
     """
-    given = dict(name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, verbose=int(verbose), max_epochs=1)
-    settings = dict[str, Any](given) | SETTINGS[name] | settings
+    given = dict[str, Any](name=name, version=VERSION, rate_range_hz=RATE_RANGE_HZ, seed=seed, max_epochs=1)
+    settings = given | SETTINGS[name] | settings
     num_windows = settings.pop("num_windows")
     model = create(name, **settings)
     num_trained = num_windows - num_windows // 5
@@ -284,26 +237,13 @@ def members(model: RateNetwork) -> list[RateNetwork]:
 
 
 def score(
-    models: RateNetwork | Sequence[RateNetwork],
-    recordings: Sequence[Labelled],
-    refine: bool = False,
+    models: RateNetwork | Sequence[RateNetwork], recordings: Sequence[Labelled], refine: bool = False
 ) -> pd.DataFrame:
     """Score a network, or the mean of several, cell by cell in bins of 40 ms, as the spikefinder challenge does.
 
-    Parameters
-    ----------
-    models : RateNetwork or a sequence of them
-        Trained networks.
-    recordings : sequence of Labelled
-        Recordings of cells that they were not trained on.
-    refine : bool, default: False
-        Whether rates are refined by the trace, see `dlvolt.deconvolution.fluorescence.refined_rate`.
-
-    Returns
-    -------
-    DataFrame
-        A row for each cell, with all of its recordings, and the index (dataset, cell). Columns are those of
-        `dlvolt.evaluation.rate_scores` and ``count_ratio``, the estimated over the true number of spikes.
+    The table has a row for each cell with the index (dataset, cell), the columns of `dlvolt.evaluation.rate_scores` and
+    ``count_ratio``, the estimated over the true number of spikes. The rates may be refined by the trace, see
+    `dlvolt.deconvolution.fluorescence.refined_rate`.
     """
     models = [models] if isinstance(models, RateNetwork) else models
     cells: dict[tuple[str, str], list[np.ndarray]] = {}
@@ -343,29 +283,17 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def cross_validate(
-    name: str, recordings: Sequence[Labelled], groups: np.ndarray, seed: int = 0, **settings: Any
+    name: str, recordings: Sequence[Labelled], groups: np.ndarray, seed: int
 ) -> tuple[list[RateNetwork], pd.DataFrame]:
-    """Train without each group of recordings in turn, and score the network on it.
+    """Train without each group of recordings in turn, and `score` the network on it.
 
-    Parameters
-    ----------
-    name, recordings, seed, **settings
-        As for `train`.
-    groups : array, one entry per recording
-        The group of each recording, from `folds` or `indicators`.
-
-    Returns
-    -------
-    models : list of RateNetwork
-        One per group, in ascending order.
-    cells : DataFrame
-        The scores of all cells, see `score`.
+    `groups` names the group of each recording, from `folds` or `indicators`; the networks come in their order.
     """
     models, tables = [], []
     for group in tqdm(np.unique(groups), desc=name):
         held_out = [each for each, own in zip(recordings, groups, strict=True) if own == group]
         rest = [each for each, own in zip(recordings, groups, strict=True) if own != group]
-        models.append(train(name, rest, seed, **settings))
+        models.append(train(name, rest, seed))
         tables.append(score(models[-1], held_out))
     return models, pd.concat(tables)
 

@@ -25,6 +25,8 @@ FRACTIONS = (0.7, 0.15, 0.15)  # of time, or of cells: training, validation, tes
 SWEPT = np.geomspace(0.01, 0.99, 60)  # thresholds of detections that are tried
 CERTAIN = (1e-7, 1 - 1e-7)  # probabilities are clipped to these, which keeps log odds finite
 
+Model = TraceNetwork | MelSVM
+
 
 def fit(
     model: TraceNetwork | MelSVM,
@@ -41,8 +43,8 @@ def fit(
 
     Each trace is split in time: 70 % to train on, 15 % to choose when to stop and the thresholds with the best F1, and
     the last 15 % to test on. If the cell of each trace is given, cells are split in these proportions instead, and all
-    traces of a cell stay together. Everything is checked before training starts. A model that is trained already starts
-    afresh, unless it was made with ``warm_start=True``.
+    traces of a cell stay together. A model that is trained already starts afresh, unless it was made with
+    ``warm_start=True``.
 
     Parameters
     ----------
@@ -103,11 +105,11 @@ class Part:
     traces: list[np.ndarray]
     labels: list[np.ndarray]
 
-    def windows(self, model: TraceNetwork | MelSVM) -> tuple[np.ndarray, np.ndarray]:
+    def windows(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
         """Return windows as the model takes them, X and y of shape (B, T)."""
         return windows(self.traces, self.labels, model.window_samples, model.overlap_samples)
 
-    def probability(self, model: TraceNetwork | MelSVM) -> np.ndarray:
+    def probability(self, model: Model) -> np.ndarray:
         """Return the spike probability of all samples, one trace after the other."""
         return np.concatenate([over_trace(trace_probability, model, trace) for trace in self.traces])
 
@@ -118,7 +120,7 @@ class Part:
 
 
 def prepare(
-    model: TraceNetwork | MelSVM,
+    model: Model,
     traces: np.ndarray | Sequence[ArrayLike],
     labels: np.ndarray | Sequence[ArrayLike],
     sampling_frequency: float,
@@ -190,9 +192,7 @@ def checked_traces(traces: np.ndarray | Sequence[ArrayLike], window_samples: int
     return checked
 
 
-def fit_parts(
-    model: TraceNetwork | MelSVM, X: np.ndarray, y: np.ndarray, validation: Part, test: Part
-) -> TraceNetwork | MelSVM:
+def fit_parts(model: Model, X: np.ndarray, y: np.ndarray, validation: Part, test: Part) -> Model:
     """Train on windows (B, T), choose thresholds on the validation part, and score on the test part."""
     model.fit(X, y, validation=validation.windows(model))
     if isinstance(model, RateNetwork):
@@ -203,9 +203,7 @@ def fit_parts(
     detection_threshold = best_detection_threshold(model, validation.truth, probability)
     model.set_params(threshold=threshold, detection_threshold=detection_threshold)
     probability = test.probability(model)
-    model.test_scores_ = scores(test.truth, probability, threshold) | event_scores_at(
-        model, test.truth, probability, detection_threshold or threshold
-    )
+    model.test_scores_ = scores(model, test.truth, probability, threshold, detection_threshold or threshold)
     return model
 
 
@@ -217,28 +215,20 @@ def rates_scored(model: RateNetwork, test: Part) -> dict[str, float]:
     return {**rate_scores(test.labels, rates, size).mean(), "count_ratio": float(ratio)}
 
 
-def over_trace(answer: Callable, model: TraceNetwork | MelSVM, trace: np.ndarray) -> np.ndarray:
+def over_trace(answer: Callable, model: Model, trace: np.ndarray) -> np.ndarray:
     """Return `trace_probability` or `trace_rate` of a trace (T,)."""
     return answer(model, lambda start, end: trace[start:end, None], len(trace))[:, 0]
 
 
-def best_detection_threshold(model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray) -> float | None:
+def best_detection_threshold(model: Model, truth: np.ndarray, probability: np.ndarray) -> float | None:
     """Return the threshold with the best F1 of events within 5 ms, or None if there is no spike."""
     if not truth.any():
         return None
     return best_event_threshold(event_sweep(model, truth, probability, SWEPT))
 
 
-def event_scores_at(
-    model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, threshold: float
-) -> dict[str, float]:
-    """Return precision, recall and F1 of the events found within 5 ms."""
-    sweep = event_sweep(model, truth, probability, [threshold])
-    return {f"event_{name}": float(sweep[name].iloc[0]) for name in ("precision", "recall", "f1")}
-
-
 def event_sweep(
-    model: TraceNetwork | MelSVM, truth: np.ndarray, probability: np.ndarray, thresholds: Sequence[float] | np.ndarray
+    model: Model, truth: np.ndarray, probability: np.ndarray, thresholds: Sequence[float] | np.ndarray
 ) -> pd.DataFrame:
     """Score the events that each threshold gives, found within 5 ms; see `threshold_sweep`."""
     fs = model.sampling_frequency
@@ -267,7 +257,12 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
     return float(expit(logit(neighbours).mean()))
 
 
-def scores(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
-    """Return precision, recall and F1 per sample; all are 1 if there is no spike and none is found."""
-    found = sample_scores(truth, probability, threshold)
-    return dict(precision=found.precision, recall=found.recall, f1=found.f1, num_spike_samples=int(truth.sum()))
+def scores(
+    model: Model, truth: np.ndarray, probability: np.ndarray, threshold: float, detection_threshold: float
+) -> dict[str, float]:
+    """Return precision, recall and F1 per sample, and of the events found within 5 ms."""
+    samples = sample_scores(truth, probability, threshold)
+    events = event_sweep(model, truth, probability, [detection_threshold]).iloc[0]
+    per_sample = dict(precision=samples.precision, recall=samples.recall, f1=samples.f1)
+    per_event = {f"event_{name}": float(events[name]) for name in per_sample}
+    return {**per_sample, "num_spike_samples": int(truth.sum()), **per_event}

@@ -46,13 +46,13 @@ def learning_curve(
     Returns
     -------
     pandas.DataFrame
-        One row per fraction, with the columns fraction, num_windows, the test scores that `dlvolt.training.fit` gives,
-        of samples and of events, and threshold.
+        One row per fraction, with the columns fraction, num_windows, the scores of `dlvolt.training.fit`, and
+        threshold.
 
     Raises
     ------
     ValueError
-        As `dlvolt.training.fit`; if a fraction is not above 0 and at most 1; if the windows of one hold no spike.
+        As `dlvolt.training.fit`; if a fraction is not above 0 and at most 1, or its windows hold no spike.
     """
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise ValueError(f"fractions must lie above 0 and not above 1, not be {tuple(fractions)}")

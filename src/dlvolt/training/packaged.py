@@ -17,16 +17,9 @@ from dlvolt.networks.store import CONFIG
 def one_cycle(
     max_lr: float, num_windows: int, batch_size: int, max_epochs: int = 1, pct_start: float = 0.3
 ) -> list[tuple[str, Any]]:
-    """Return skorch's callbacks for a learning rate that rises and falls once, and for gradients of norm 1 at most.
+    """Return skorch's callbacks for a learning rate that rises to its maximum and falls, and for gradients of norm 1.
 
-    Parameters
-    ----------
-    max_lr : float
-        Highest learning rate.
-    num_windows, batch_size, max_epochs : int
-        Windows or snippets of an epoch, those of a batch, and number of epochs.
-    pct_start : float
-        Share of the training in which the learning rate rises.
+    `num_windows` are the windows or snippets of an epoch; the rate rises in the share `pct_start` of the training.
     """
     steps = max_epochs * -(-num_windows // batch_size) + 1
     schedule = LRScheduler(OneCycleLR, max_lr=max_lr, total_steps=steps, pct_start=pct_start, step_every="batch")
@@ -36,16 +29,9 @@ def one_cycle(
 def model_card(
     name: str, version: str, about: str, architecture: str, command: str, scores: Sequence[tuple[str, pd.DataFrame]]
 ) -> str:
-    """Return a model card in Markdown.
+    """Return a model card in Markdown, with the command that trains the weights again, and tables of scores.
 
-    Parameters
-    ----------
-    name, version, about, architecture : str
-        Name and version of the weights, what they are for and trained on, and the architecture.
-    command : str
-        The command that trains them again.
-    scores : sequence of (str, DataFrame)
-        Tables of scores, each with the text that introduces it.
+    `about` says what the weights are for and trained on; each table comes with the text that introduces it.
     """
     tables = "\n\n".join(f"{what}:\n\n```\n{table.round(3).to_string()}\n```" for what, table in scores)
     return f"""# {name}, version {version}

@@ -59,18 +59,9 @@ class Recipe(NamedTuple):
 def voltage_windows(
     num_windows: int, window_samples: int, sampling_frequency: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate windows of voltage traces of all frame rates, resampled to the network's.
+    """Simulate windows (B, T) of voltage traces of all frame rates, resampled to the network's, and `soft_targets`.
 
-    Parameters
-    ----------
-    num_windows, window_samples, sampling_frequency, seed
-        As for `dlvolt.simulation.extracellular_windows`.
-
-    Returns
-    -------
-    X, y : np.ndarray, shape (B, T), float32
-        Traces whose spikes go up, and their targets, see `soft_targets`. A tenth of the windows is turned, with
-        targets of 0.
+    Spikes go up, but a tenth of the windows is turned upside down, with targets of 0.
     """
     settings = VoltageSettings(firing_rate_hz=(0.3, 20.0))  # windows without spikes teach little
     X, y = (np.empty((num_windows, window_samples), dtype="float32") for _ in range(2))
@@ -95,23 +86,10 @@ def voltage_windows(
 
 
 def soft_targets(centres: np.ndarray, num_samples: int, deviation: float) -> np.ndarray:
-    """Return the maximum of Gaussians of height 1 at each spike.
+    """Return the maximum, at each of T samples, of Gaussians of height 1 at spikes (E,), in fractions of samples.
 
     A network that cannot tell the exact sample of a spike would learn small probabilities at many samples from targets
     of single samples.
-
-    Parameters
-    ----------
-    centres : np.ndarray, shape (E,)
-        Times of spikes, in samples and their fractions.
-    num_samples : int
-        Length T of the trace.
-    deviation : float
-        Standard deviation of the Gaussian, in samples.
-
-    Returns
-    -------
-    np.ndarray, shape (T,), float32
     """
     target = np.zeros(num_samples, dtype="float32")
     reach = int(np.ceil(4 * deviation))
@@ -124,14 +102,7 @@ def soft_targets(centres: np.ndarray, num_samples: int, deviation: float) -> np.
 
 
 def voltage_scores(model: str | Path) -> pd.DataFrame:
-    """Score a saved model on neurons that it was not trained on.
-
-    Returns
-    -------
-    DataFrame
-        A row per condition: precision, recall and F1 of the events of all traces within 5 ms; ``mean_f1`` is the mean
-        over traces, ``polarity`` the share of traces whose polarity was inferred correctly.
-    """
+    """Score a saved model, in each condition, on neurons that it was not trained on; its card explains the columns."""
     rows = {}
     for condition, (frame_rate, snr, compartment) in CONDITIONS.items():
         traces, spike_times, polarities = simulate_biophysical(
@@ -207,50 +178,24 @@ RECIPES = {
 }
 
 
-def train(
-    name: str, *, num_windows: int = 40_000, max_epochs: int = 4, seed: int = 0, verbose: bool = False, **settings: Any
-) -> TraceNetwork:
-    """Train weights by their recipe.
+def train(name: str, num_windows: int, max_epochs: int, seed: int) -> TraceNetwork:
+    """Train weights by their recipe, each window seen `max_epochs` times.
 
-    Parameters
-    ----------
-    name : str
-        Name of the recipe.
-    num_windows : int
-        Number of windows to train on. A twentieth as many are simulated in addition, to choose the threshold.
-    max_epochs : int
-        How often each window is seen.
-    seed : int
-        Same seed, same weights.
-    verbose : bool
-        Print losses.
-    **settings
-        Settings of `dlvolt.networks.create` that replace those of the recipe.
-
-    Returns
-    -------
-    TraceNetwork
-        The trained network.
-
-    Raises
-    ------
-    ValueError
-        If there is no such recipe.
+    A twentieth as many windows are simulated in addition, to choose the threshold.
     """
-    if name not in RECIPES:
-        raise ValueError(f"name: there is no recipe {name!r}; take one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    given = dict(recipe.settings, name=name, version=recipe.version) | settings
     model = create(
         recipe.architecture,
-        **given,
+        **recipe.settings,
+        name=name,
+        version=recipe.version,
         batch_size=BATCH_SIZE,
         max_epochs=max_epochs,
         patience=max_epochs,  # the schedule runs to its end
         positive_weight=1.0,  # simulated data do not lack spikes
         callbacks=one_cycle(PEAK_LEARNING_RATE, num_windows, BATCH_SIZE, max_epochs, pct_start=0.05),
         seed=seed,
-        verbose=verbose,
+        verbose=1,
     )
     size = model.window_samples, recipe.settings["sampling_frequency"]
     training = recipe.windows(num_windows, *size, 2 * seed)
@@ -277,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args(arguments)
     out = args.out or packaged_weights() / args.name
-    model = train(args.name, num_windows=args.num_windows, max_epochs=args.epochs, seed=args.seed, verbose=True)
+    model = train(args.name, args.num_windows, args.epochs, args.seed)
     save(model, out)
     command = (
         f"python -m dlvolt.training.pretrain {args.name} --num-windows {args.num_windows} --epochs {args.epochs} "

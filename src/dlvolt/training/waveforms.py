@@ -28,13 +28,7 @@ Channel = tuple[np.ndarray, np.ndarray]  # snippets (B, D) in µV, labels (B,)
 
 
 def read_channels(path: str | Path) -> dict[int, Channel]:
-    """Read the labelled snippets of each channel from a file with arrays ``channel9_spikes``, ``channel9_background``.
-
-    Raises
-    ------
-    ValueError
-        If the file has no such arrays.
-    """
+    """Read the labelled snippets of each channel n from the arrays ``channeln_spikes`` and ``channeln_background``."""
     with np.load(path) as arrays:
         numbers = sorted(int(key[len("channel") : -len("_spikes")]) for key in arrays if key.endswith("_spikes"))
         pairs = {n: [arrays[f"channel{n}_{kind}"] for kind in ("background", "spikes")] for n in numbers}
@@ -65,10 +59,8 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
 
     Returns
     -------
-    X : np.ndarray, shape (copies B, D), float32
-        Varied snippets.
-    y : np.ndarray, shape (copies B,)
-        Their labels.
+    X, y : np.ndarray, shapes (copies B, D), float32, and (copies B,)
+        Varied snippets, and their labels.
     """
     rng = np.random.default_rng(seed)
     X, y = np.tile(X, (copies, 1)).astype("float64"), np.tile(y, copies)
@@ -91,24 +83,7 @@ def augment(X: np.ndarray, y: np.ndarray, copies: int, num_before: int, seed: in
 
 
 def train(architecture: str, channels: Sequence[Channel], validation: Channel, seed: int = 0) -> SnippetNetwork:
-    """Train a network on the snippets of some channels.
-
-    Parameters
-    ----------
-    architecture : {"waveform_cnn", "waveform_gru"}
-        Which network.
-    channels : sequence of (X, y)
-        For each channel, snippets (B, D) in µV, and labels (B,).
-    validation : (X, y)
-        Snippets of another channel, for the losses that training prints.
-    seed : int
-        Same seed, same weights.
-
-    Returns
-    -------
-    SnippetNetwork
-        The trained network.
-    """
+    """Train "waveform_cnn" or "waveform_gru" on some channels; the losses that it prints are those of another one."""
     X, y = (np.concatenate(parts) for parts in zip(*channels, strict=True))
     model = create(
         architecture,

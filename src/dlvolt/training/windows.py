@@ -26,10 +26,8 @@ def windows(
 
     Returns
     -------
-    X : np.ndarray, shape (B, size), float32
-        Windows of traces.
-    y : np.ndarray, shape (B, size), int8
-        Windows of labels.
+    X, y : np.ndarray, shape (B, size), float32 and int8
+        Windows of traces, and of labels.
 
     Raises
     ------
@@ -38,9 +36,11 @@ def windows(
     """
     if not 0 <= overlap < size:
         raise ValueError(f"overlap must be at least 0 and less than the window of {size} samples, not {overlap}")
-    samples = [window_samples(len(trace), size, overlap) for trace in traces]  # B×size each
-    X = [trace[index] for trace, index in zip(traces, samples, strict=True)]
-    y = [label[index] for label, index in zip(labels, samples, strict=True)]
+    X, y = [], []
+    for trace, label in zip(traces, labels, strict=True):
+        index = window_samples(len(trace), size, overlap)  # B×size
+        X.append(trace[index])
+        y.append(label[index])
     return np.concatenate(X).astype("float32"), np.concatenate(y).astype("int8")
 
 
