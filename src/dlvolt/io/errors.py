@@ -18,19 +18,10 @@ READING_ERRORS += (struct.error, zlib.error, BadZipFile, MatReadError)
 
 @contextmanager
 def unreadable(argument: str, path: str | Path, reader: str) -> Iterator[None]:
-    """Turn any error of another package's reader into a ValueError of one line.
+    """Turn any error of another package's `reader` into a ValueError of one line that names the caller's `argument`.
 
     Readers check only what they need, and a damaged file may make them raise anything: a KeyError, an AttributeError,
     an AssertionError without a text.
-
-    Parameters
-    ----------
-    argument : str
-        The argument of the caller that the error names: ``"source"``.
-    path : path
-        The file that is read, with the series where there is one.
-    reader : str
-        The package or function that reads it.
     """
     try:
         yield

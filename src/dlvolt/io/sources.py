@@ -18,7 +18,7 @@ from dlvolt.io.nwb_files import find_groups, is_nwb, opened
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.streams import choose_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import read_voltage_imaging
 
@@ -57,8 +57,7 @@ def read_recording(
     FileNotFoundError
         If `source` does not exist.
     ValueError
-        If `source` is of no known kind or holds no recording, if there are several streams and no
-        `stream_name`, if there is no such stream, or if the `probe` does not fit.
+        If `source` is of no known kind or cannot be read, or if `stream_name`, `probe` or `reader` does not fit.
     """
     source = Path(source)
     if not source.exists():
@@ -113,9 +112,8 @@ def read_traces(
     FileNotFoundError
         If `source` does not exist.
     ValueError
-        If `source` is of no known kind or holds no traces, if there are several streams and no `stream_name`, if
-        there is no such stream, if the sampling frequency is missing or given where the source tells it, or if the
-        `probe` does not fit.
+        If `source` is of no known kind or cannot be read, if `stream_name` or `probe` does not fit, or if the
+        sampling frequency is missing, or given where the source tells it.
     """
     source = Path(source)
     if not source.exists():
@@ -147,7 +145,8 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
         electrical = list(find_groups(file, "ElectricalSeries"))
     if not optical + electrical:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
-    stream_name = _choose_series(stream_name, optical + electrical, path, "series")
+    listed = {name: f"'{name}'" for name in optical + electrical}
+    stream_name = choose_stream(stream_name, listed, path, "several series")
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
     try:
@@ -156,16 +155,6 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
         raise ValueError(re.sub("^path:", "source:", str(error))) from error
     recording.annotate(reader="read_voltage_imaging")
     return recording
-
-
-def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str) -> str:
-    """Return the path of the series that is asked for, else of the only one of its kind."""
-    listed = {name: f"'{name}'" for name in series}
-    if wanted is not None:
-        return find_stream(wanted, listed, path)
-    if len(series) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed.values())
-    return series[0]
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
@@ -203,8 +192,9 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
             f"source: {path} has no ElectricalSeries, so there is no recording of electrodes in it; for those of ROIs "
             "see read_voltage_imaging, or dlvolt detect."
         )
-    stream_name = _choose_series(stream_name, series, path, "ElectricalSeries")
-    check_electrical_series(path, stream_name)
+    listed = {name: f"'{name}'" for name in series}
+    stream_name = choose_stream(stream_name, listed, path, "several ElectricalSeries")
+    _check_electrical_series(path, stream_name)
 
     with unreadable("source", f"'{stream_name}' in {path}", "SpikeInterface"):
         if _locations_repeat(path, stream_name):
@@ -218,12 +208,8 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     return recording
 
 
-def check_electrical_series(path: Path, name: str) -> None:
-    """Raise a ValueError that names an ElectricalSeries of an NWB file if it is not as NWB has it.
-
-    That is, if its data are missing or no numbers of shape (time, electrode), if it has neither a rate above 0 nor
-    timestamps, or if its electrodes are not those of its data or not in the electrodes table.
-    """
+def _check_electrical_series(path: Path, name: str) -> None:
+    """Raise an error that names an ElectricalSeries of an NWB file if it is not as NWB has it."""
     where = f"source: '{name}' in {path}"
     with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), opened(path) as file:
         series = file[name]
