@@ -19,18 +19,11 @@ from dlvolt.io.frames import TIFF_SUFFIXES, Frames
 SHAPES = {"circle": "[x, y, radius]", "rectangle": "[x, y, width, height]", "polygon": "[[x, y], [x, y], …]"}
 
 RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
-RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike] | str | Path | None  # see `dlvolt.read_image_sequence`
+RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike] | str | Path  # see `dlvolt.read_image_sequence`
 
 
 class RoiMeans:
-    """The mean over N ROIs, of images of shape (H, W).
-
-    Parameters
-    ----------
-    pixels : list of np.ndarray
-        Of each ROI, the indices of its pixels in the flattened image.
-    image_shape : (int, int)
-    """
+    """The mean over N ROIs, of images of shape (H, W); `pixels` are the indices of each ROI in the flattened image."""
 
     def __init__(self, pixels: list[np.ndarray], image_shape: tuple[int, int]) -> None:
         self.num_pixels = np.array([len(indices) for indices in pixels])
@@ -50,11 +43,6 @@ class RoiMeans:
 
 def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
     """Return the pixels of each ROI, as indices in the flattened image, and the ids of the ROIs."""
-    if rois is None:
-        raise ValueError(
-            "rois: a movie has no traces without them; give a label mask of the shape of its images, "
-            f"{image_shape}, or a list such as [{{'circle': [x, y, radius]}}]."
-        )
     if isinstance(rois, (str, Path)):
         rois = _load_mask(Path(rois))
     if isinstance(rois, np.ndarray):
