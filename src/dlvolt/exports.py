@@ -46,6 +46,8 @@ def export_phy(
 
     Raises
     ------
+    FileExistsError
+        If the folder exists.
     ValueError
         If there are no units.
     """
@@ -79,7 +81,7 @@ def nothing_old_to_collect() -> Iterator[None]:
     """Exempt the objects that exist already from garbage collection.
 
     SpikeInterface collects garbage after each chunk that it writes, and to look at all objects of all imported modules
-    takes up to a second each time. Where objects are frozen already, nothing is done: one cannot unfreeze some of them.
+    takes up to a second each time.
     """
     if gc.get_freeze_count():
         yield
@@ -92,15 +94,7 @@ def nothing_old_to_collect() -> Iterator[None]:
 
 
 def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
-    """Return the same units and properties in one segment, in which the segments follow each other.
-
-    Parameters
-    ----------
-    sorting : BaseSorting
-        The K units.
-    lengths : list of int
-        Number of samples of each segment.
-    """
+    """Return the same units and properties in one segment, in which segments of these lengths follow each other."""
     vector = sorting.to_spike_vector().copy()
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     vector["sample_index"] += starts[vector["segment_index"]]

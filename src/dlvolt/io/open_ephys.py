@@ -81,6 +81,7 @@ def read_open_ephys(
     if start is not None:
         time_zero = start - timedelta(seconds=float(recording.get_start_time(segment_index=0)))
         recording.annotate(session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat())
+    recording.annotate(reader="read_open_ephys")
     attach_probe(recording, probe)
     return recording
 

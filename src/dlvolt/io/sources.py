@@ -66,9 +66,7 @@ def read_recording(
     if reader is not None:
         recording = read_rig(source, candidates, stream_name=stream_name, reader=reader)
     elif source.is_dir() and is_open_ephys(source.absolute()):
-        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
-        recording.annotate(reader="read_open_ephys")
-        return recording
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
     elif candidates:
         recording = read_rig(source, candidates, stream_name=stream_name)
     elif source.is_file() or is_nwb(source):
@@ -126,9 +124,7 @@ def read_traces(
     elif source.is_file() or is_nwb(source):
         recording = _read_nwb_traces(source, stream_name)
     elif is_open_ephys(source.absolute()):
-        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
-        recording.annotate(reader="read_open_ephys")
-        return recording
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
     else:
         recording = _load_spikeinterface(source, stream_name)
     if probe is not None:
@@ -150,11 +146,9 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
     try:
-        recording = read_voltage_imaging(path, stream_name)
+        return read_voltage_imaging(path, stream_name)
     except ValueError as error:  # which calls it path
         raise ValueError(re.sub("^path:", "source:", str(error))) from error
-    recording.annotate(reader="read_voltage_imaging")
-    return recording
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:

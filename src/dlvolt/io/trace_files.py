@@ -18,6 +18,7 @@ from spikeinterface.core import BaseRecording, NumpyRecording
 from dlvolt.io.errors import reading
 from dlvolt.io.lazy import LazySegment
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
+from dlvolt.io.streams import choose_stream
 
 TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
 TIME_NAMES = ("time", "times", "timestamp", "timestamps", "t", "s", "sec", "second", "seconds", "ms", "milliseconds")
@@ -68,8 +69,8 @@ def traces_to_recording(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the traces are no numbers, of another shape, empty or transposed, if a table begins with a column of times,
-        or if another argument does not fit.
+        If the traces are no numbers, of another shape, empty or transposed, or if a table begins with a column of
+        times.
 
     Examples
     --------
@@ -122,8 +123,7 @@ def read_trace_file(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, holds no traces or several arrays, or begins with a column of times; or if
-        `sampling_frequency` is not positive.
+        If it cannot be read, holds no traces or several arrays, or begins with a column of times.
 
     See Also
     --------
@@ -135,18 +135,8 @@ def read_trace_file(
 class TraceFileRecording(BaseRecording):
     """Traces in a plain file, see `read_trace_file` and `traces_to_recording`.
 
-    Parameters
-    ----------
-    file_path : path
-    sampling_frequency : float
-    stream_name : str, optional
-    t_start : float, optional
-        Time of the first sample, s.
-    rois : dict, optional
-        Where the traces are of ROIs, what is known of these: the arguments ``roi_ids``, ``positions_um``, ``value``
-        and ``indicator`` of `traces_to_recording`.
-    argument : str, default: "path"
-        The argument that gave the file, for errors.
+    Of ROIs, `rois` are the arguments ``roi_ids``, ``positions_um``, ``value`` and ``indicator`` of
+    `traces_to_recording`. Errors name the `argument` that gave the file.
     """
 
     def __init__(
@@ -165,10 +155,11 @@ class TraceFileRecording(BaseRecording):
             )
         check_sampling_frequency(sampling_frequency)
         table = _load(path, argument)
-        if stream_name is not None and not isinstance(table, dict):
+        if isinstance(table, dict):
+            table = table[choose_stream(stream_name, _listed(table), path, "several arrays")]
+        elif stream_name is not None:
             raise ValueError(f"stream_name: {path} holds one array; leave it out.")
-        picked = _pick(table, path, stream_name) if isinstance(table, dict) else table
-        traces, channel_ids = _traces_and_ids(picked, f"{argument}: {path}", (rois or {}).get("roi_ids"))
+        traces, channel_ids = _traces_and_ids(table, f"{argument}: {path}", (rois or {}).get("roi_ids"))
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
         read = partial(_read_rows, traces)
@@ -265,7 +256,12 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
                 f"labels: {path} has spikes on channel {unknown[0]}; the traces are 0 to {num_traces - 1}."
             )
         return [np.sort(time_s[channel == index]) for index in range(num_traces)]
-    labels = np.asarray(_pick(table, path, None, "labels") if isinstance(table, dict) else table)
+    if isinstance(table, dict):
+        if len(table) != 1:
+            listed = ", ".join(_listed(table).values())
+            raise ValueError(f"labels: {path} holds {listed}; leave one, or 'channel' and 'time_s'.")
+        [table] = table.values()
+    labels = np.asarray(table)
     if labels.dtype.kind not in "biuf":
         raise ValueError(
             f"labels: {path} must hold the columns channel and time_s, or 0 and 1 for each sample, "
@@ -288,13 +284,16 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
     with reading(path, argument):
         if suffix == ".csv":
             return _read_csv(path)
+        if suffix == ".npy":
+            return np.load(path, mmap_mode="r")
         if suffix == ".mat":
-            return _read_mat(path)
-        loaded = np.load(path, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return dict(loaded)
+            arrays = _read_mat(path)
+        else:
+            with np.load(path) as loaded:
+                arrays = dict(loaded)
+    if not arrays:
+        raise ValueError(f"{argument}: {path} holds no arrays.")
+    return arrays
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
@@ -349,19 +348,8 @@ class _MatlabMatrix:
         return np.asarray(self[:], dtype=dtype)
 
 
-def _pick(
-    arrays: dict[str, np.ndarray | _MatlabMatrix], path: Path, name: str | None, argument: str = "stream_name"
-) -> np.ndarray | _MatlabMatrix:
-    """Return the array of a name, or the only one if no name is given."""
-    listed = ", ".join(f"'{key}' {array.shape}" for key, array in arrays.items()) or "nothing"
-    if name is None and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if name is None:
-        mend = "choose one" if argument == "stream_name" else "leave one, or 'channel' and 'time_s'"
-        raise ValueError(f"{argument}: {path} holds {listed}; {mend}.")
-    if name not in arrays:
-        raise ValueError(f"{argument}: there is no '{name}' in {path}; it holds {listed}.")
-    return arrays[name]
+def _listed(arrays: dict[str, np.ndarray | _MatlabMatrix]) -> dict[str, str]:
+    return {name: f"'{name}' {array.shape}" for name, array in arrays.items()}
 
 
 def _described(array: np.ndarray) -> str:

@@ -164,7 +164,7 @@ def read_metadata(file: Any, path: Path, wanted: str | None) -> dict[str, Any]:
             "rows; mend the file."
         )
     sampling_frequency, t_start = read_clock(file, series, len(data), where)
-    annotations = {"modality": "optical", "nwb_series": name}
+    annotations = {"reader": "read_voltage_imaging", "modality": "optical", "nwb_series": name}
     session = {"nwb_identifier": "identifier"}
     session |= {field: field for field in ("session_start_time", "timestamps_reference_time")}
     annotations |= {annotation: text(file[field]) for annotation, field in session.items() if field in file}
