@@ -36,12 +36,11 @@ def read_image_sequence(
         The movie: a TIFF file of several pages (BigTIFF, ImageJ and OME too), a folder of TIFF files of one page each,
         in natural order (2 before 10), a ``.npy`` file of shape (T, H, W), or what one of Neo's readers returned, with
         one ``ImageSequence`` in each segment.
-    rois : array, sequence or path
+    rois : array or sequence
         The ROIs, of at least one pixel and within the image of H rows and W columns, as one of
 
         - a label mask of shape (H, W): 0 is background, other integers are the ids of ROIs;
         - masks of shape (N, H, W), which may overlap: true inside of an ROI;
-        - the path of a ``.npy`` or TIFF file with either;
         - a list of Neo's ``CircularRegionOfInterest``, ``RectangularRegionOfInterest`` and
           ``PolygonRegionOfInterest``, or of dictionaries ``{"circle": [x, y, radius]}``,
           ``{"rectangle": [x, y, width, height]}`` around the centre x, y, and ``{"polygon": [[x, y], …]}``.

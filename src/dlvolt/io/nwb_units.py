@@ -76,8 +76,8 @@ def write_nwb_units(
         imaging planes and tables of ROIs; its data are not.
     traces : dict of str to BaseRecording, optional
         Traces of the ROIs to write as well, by name, e.g. ``{"delta_f_over_f": ..., "spike_probability": ...,
-        "subthreshold": ...}``. They have the samples of the sorting's recording and its channel ids, or some of
-        them. They are computed and written chunk by chunk.
+        "subthreshold": ...}``. They have the samples and the channel ids of the sorting's recording. They are computed
+        and written chunk by chunk.
     metadata : dict, optional
         ``{"NWBFile": {...}, "Subject": {...}}``: arguments of `pynwb.NWBFile` and `pynwb.file.Subject`, which
         override what is known otherwise. Times may be ISO strings; without a UTC offset they are local. Also
