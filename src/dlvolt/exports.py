@@ -31,11 +31,11 @@ def export_phy(
     ----------
     analyzer : SortingAnalyzer
         What `dlvolt.analysis.analyze` returned, with at least one unit. Phy knows one segment only, so several are
-        joined one after the other, and so are their spikes.
+        joined.
     folder : path
         A new folder.
     parameters : SorterParameters, optional
-        The parameters of the sorter, by which the units of joined segments are analyzed again.
+        The parameters of the sorter, by which joined segments are analyzed again.
     job_kwargs : dict, optional
         SpikeInterface's job keyword arguments.
 
@@ -46,8 +46,6 @@ def export_phy(
 
     Raises
     ------
-    FileExistsError
-        If the folder exists.
     ValueError
         If there are no units.
     """
@@ -105,18 +103,17 @@ def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
 
 
 def unit_table(analyzer: SortingAnalyzer | BaseSorting) -> pd.DataFrame:
-    """Return a table of what is known of each unit.
+    """Return a table of what is known of each of the K units.
 
     Parameters
     ----------
     analyzer : SortingAnalyzer or BaseSorting
-        Of K units.
 
     Returns
     -------
     DataFrame
-        A row for each unit with ``unit``, its properties of one value each, ``num_spikes``, and, if they were computed,
-        its quality metrics and its location ``x_um`` and ``y_um``.
+        K rows with ``unit``, its properties of one value each, ``num_spikes``, and, if they were computed, its quality
+        metrics and its location ``x_um`` and ``y_um``.
     """
     sorting = analyzer if isinstance(analyzer, BaseSorting) else analyzer.sorting
     columns: dict[str, Any] = {"unit": sorting.unit_ids}
@@ -144,9 +141,8 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     Parameters
     ----------
     analyzer : SortingAnalyzer or BaseSorting
-        Of K units.
     folder : path
-        A new folder. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
+        A new folder. Units have the columns of `unit_table`. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
         recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs also have ``probability``,
         ``label`` and ``crosstalk``.
 
@@ -188,7 +184,7 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
     Parameters
     ----------
     analyzer : SortingAnalyzer
-        Of K units on N channels.
+        K units on N channels, with E spikes.
     folder : path
         A new folder for ``spike_times.npy`` (samples from 0 in the segment), ``spike_clusters.npy`` (index of the
         unit, 0 to K - 1) and ``spike_segments.npy``, each of shape (E,), ``unit_ids.npy`` (K,),

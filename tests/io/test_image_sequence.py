@@ -143,12 +143,11 @@ def test_nan_stays_in_its_roi():
     assert np.argwhere(np.isnan(traces)).tolist() == [[4, 0]]
 
 
-@pytest.mark.parametrize("mp_context", ["fork", "spawn"])
-def test_worker_processes(tmp_path, mp_context):
+def test_worker_processes(tmp_path):
     tifffile.imwrite(tmp_path / "movie.tif", MOVIE, compression="zlib")
     recording = read_image_sequence(tmp_path / "movie.tif", LABELS, sampling_frequency=500.0)
     before = recording.get_traces()  # the file is open when the processes fork
-    settings = dict(n_jobs=2, chunk_size=3, mp_context=mp_context, verbose=False)
+    settings = dict(n_jobs=2, chunk_size=3, mp_context="fork", verbose=False)
     saved = recording.save(folder=tmp_path / "saved", **settings)
     np.testing.assert_array_equal(saved.get_traces(), before)
 

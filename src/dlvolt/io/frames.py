@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import tifffile
@@ -14,21 +14,6 @@ import tifffile
 from dlvolt.io.errors import reading
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-
-
-class Frames(Protocol):
-    """T images of shape (H, W)."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """T, H and W."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of the numbers."""
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        """Return one image."""
 
 
 def is_image_file(path: Path) -> bool:
@@ -88,6 +73,9 @@ class _FileFrames:
         with reading(self.files[index]):
             image = tifffile.imread(self.files[index])
         return _check_shape(image, self.shape[1:], str(self.files[index]))
+
+
+Frames: TypeAlias = np.ndarray | _TiffPages | _FileFrames  # T images of shape (H, W)
 
 
 def _tiff_files(folder: Path) -> list[Path]:

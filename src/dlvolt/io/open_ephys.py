@@ -19,7 +19,7 @@ from spikeinterface.extractors.extractor_classes import (
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.streams import choose_stream, describe_streams, streams_of_header
+from dlvolt.io.streams import choose_stream, describe_streams, neo_reader, streams_of_header
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -61,9 +61,7 @@ def read_open_ephys(
     extractor_class, folder = _locate(folder)
     _check_structure(folder)
     with unreadable("folder", folder, "Neo"):
-        reader = extractor_class.get_neo_io_reader(
-            extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
-        )
+        reader = neo_reader(extractor_class, folder)
     stream_name = _choose_stream(streams_of_header(reader.header), stream_name, folder)
 
     with unreadable("folder", folder, "Neo"):

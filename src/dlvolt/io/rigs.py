@@ -17,7 +17,7 @@ from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.hdf5 import check_hdf5
-from dlvolt.io.streams import choose_stream, describe_streams, streams_of_header
+from dlvolt.io.streams import choose_stream, describe_streams, neo_reader, streams_of_header
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
 NOT_NEURAL = re.compile(
@@ -144,7 +144,7 @@ def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
 
 def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return Neo's header of a recording, and its annotations."""
-    neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
+    neo = neo_reader(extractor, path)
     return neo.header, neo.raw_annotations["blocks"][0]
 
 

@@ -18,6 +18,7 @@ from dlvolt.io.nwb_files import find_groups, is_nwb, opened
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
+from dlvolt.io.rois import is_positive
 from dlvolt.io.streams import choose_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import read_voltage_imaging
@@ -38,8 +39,7 @@ def read_recording(
         ``time_axis``, ``file_offset``, ``is_filtered`` and ``channel_ids``, as `spikeinterface.core.read_binary`
         takes them.
     stream_name : str, optional
-        The continuous stream (Open Ephys and others) or the path of the ElectricalSeries (NWB, e.g.
-        ``"acquisition/ElectricalSeries"``) to read, or how it ends (``"ElectricalSeries"``); needed only where there
+        The stream, or the path of the ElectricalSeries (NWB), to read, or how its name ends; needed only where there
         are several.
     probe : Probe, ProbeGroup, path or str, optional
         The probe, see `dlvolt.io.attach_probe`. By default the source's own; where it has none with usable
@@ -92,8 +92,8 @@ def read_traces(
         An NWB file with a RoiResponseSeries or an ElectricalSeries, an Open Ephys folder, a folder saved by
         SpikeInterface, or a plain file, see `dlvolt.io.read_trace_file`.
     stream_name : str, optional
-        The path of the series (NWB, e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``), the stream (Open
-        Ephys) or the array (``.npz``) to read; needed only where there are several.
+        The series (NWB), stream (Open Ephys) or array (``.npz``, ``.mat``) to read, or how its name ends; needed only
+        where there are several.
     sampling_frequency : float, optional
         Samples per second; needed for plain files, which do not tell it, and for no others.
     probe : Probe, ProbeGroup, path or str, optional
@@ -224,8 +224,7 @@ def _check_electrical_series(path: Path, name: str) -> None:
         raise ValueError(
             f"{where} has {num_columns} columns of data for {len(rows)} electrodes; its data may be transposed."
         )
-    is_positive = isinstance(rate, np.number | float | int) and 0 < rate < np.inf
-    if start is not None and not is_positive:
+    if start is not None and not is_positive(rate):
         raise ValueError(f"{where} has a rate which is no positive number, {rate!r:.60}; mend the file.")
     if start is None and num_times != shape[0]:
         raise ValueError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from spikeinterface.core import BaseRecording
 
 
 class SeveralStreams(ValueError):
@@ -14,6 +16,11 @@ class SeveralStreams(ValueError):
     def __init__(self, problem: str, streams: Iterable[str]) -> None:
         self.streams = list(streams)
         super().__init__(f"{problem}; choose one of {'; '.join(self.streams)}.")
+
+
+def neo_reader(extractor: type[BaseRecording], path: Path) -> Any:
+    """Return Neo's reader of the files that one of SpikeInterface's readers takes, after it has read their header."""
+    return extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
 
 
 def streams_of_header(header: dict) -> dict[str, np.ndarray]:

@@ -49,7 +49,7 @@ def traces_to_recording(
     roi_ids : sequence of int or str, optional
         The names of the N ROIs. By default as the columns of the file are named, else 0, 1, …
     positions_um : array of shape (N, 2), optional
-        Where the ROIs are: x and y of their centroids, µm.
+        x and y of the centroids of the ROIs, µm.
     value : {"fluorescence", "delta_f_over_f"}, optional
         What the numbers are.
     indicator : str, optional
@@ -60,9 +60,9 @@ def traces_to_recording(
     Returns
     -------
     BaseRecording
-        A channel for each ROI, in the number type of the traces. Traces of a file are read when they are asked for;
-        such a recording can be saved as JSON. The annotations are ``modality="optical"``, ``imaging_rate_hz``, and
-        ``value`` and ``indicator`` where given. Positions become the property ``centroid`` and the probe.
+        A channel for each ROI, in the number type of the traces. That of a file can be saved as JSON. The annotations
+        are ``modality="optical"``, ``imaging_rate_hz``, and ``value`` and ``indicator`` where given. Positions become
+        the property ``centroid`` and the probe.
 
     Raises
     ------
@@ -104,9 +104,8 @@ def read_trace_file(
     Parameters
     ----------
     path : path
-        A ``.npy`` or ``.npz`` file with an array of shape (T,) or (T, N), a ``.csv`` file with a column for each
-        trace, with or without a first line of names (it holds names if none of its cells is a number), or a ``.mat``
-        file of any version with a matrix of a column for each trace, or a vector.
+        A ``.npy``, ``.npz`` or ``.mat`` file (of any version) with an array of shape (T,) or (T, N), or a ``.csv``
+        file with a column for each trace, with or without a first line of names.
     sampling_frequency : float
         Samples per second, which such files do not tell.
     stream_name : str, optional
@@ -227,9 +226,9 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
     Parameters
     ----------
     path : path
-        Either a table of spikes: a ``.csv`` file with the columns ``channel`` (0 is the first trace) and ``time_s``,
-        or an ``.npz`` or ``.mat`` file with these two arrays. Or an array in any of the files that hold traces: 0/1
-        traces of the shape of the traces, or the spike times of a single trace, s.
+        Either a ``.csv``, ``.npz`` or ``.mat`` file with the columns or arrays ``channel`` (0 is the first trace) and
+        ``time_s`` of spikes; or, in any of the files that hold traces, an array of 0 and 1 of the shape of the traces,
+        or the spike times of a single trace, s.
     num_traces : int
         The number of traces N.
 
