@@ -142,9 +142,9 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     ----------
     analyzer : SortingAnalyzer or BaseSorting
     folder : path
-        A new folder. Units have the columns of `unit_table`. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
-        recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs also have ``probability``,
-        ``label`` and ``crosstalk``.
+        A new folder. Units have the columns of `unit_table`. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in
+        the segment), ``time_s`` (on the recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs
+        also have ``probability``, ``label`` and ``crosstalk``.
 
     Returns
     -------
