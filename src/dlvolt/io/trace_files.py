@@ -114,8 +114,8 @@ def read_trace_file(
     Returns
     -------
     TraceFileRecording
-        N channels, named as the columns of the file are, else 0, 1, … The traces of ``.npy`` files and of ``.mat``
-        files of version 7.3 are read when they are asked for; other files are held in memory.
+        N channels, named as the columns of the file are, else 0, 1, … The traces of ``.npy`` files are read when they
+        are asked for; other files are held in memory.
 
     Raises
     ------
@@ -177,7 +177,7 @@ class TraceFileRecording(BaseRecording):
         )
 
 
-def _read_rows(traces: np.ndarray | _MatlabMatrix, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+def _read_rows(traces: np.ndarray, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
     """Return some samples of some traces, in the byte order of this machine."""
     rows = traces[start:end]
     return np.asarray(rows, dtype=rows.dtype.newbyteorder("="))[:, channels]
@@ -199,8 +199,8 @@ def _plain(item: Any) -> Any:
 
 
 def _traces_and_ids(
-    table: pd.DataFrame | np.ndarray | _MatlabMatrix, where: str, roi_ids: Sequence[int | str] | None
-) -> tuple[np.ndarray | _MatlabMatrix, Sequence[int | str]]:
+    table: pd.DataFrame | np.ndarray, where: str, roi_ids: Sequence[int | str] | None
+) -> tuple[np.ndarray, Sequence[int | str]]:
     """Return traces of shape (T, N), without reading them if they lie in a file, and the ids of their channels."""
     names = roi_ids
     if isinstance(table, pd.DataFrame):
@@ -209,7 +209,7 @@ def _traces_and_ids(
         if is_named_time and values.dtype.kind in "iuf" and np.all(np.diff(values) > 0):
             raise ValueError(f"{where} has the column '{first}', which is no trace; leave it out.")
         names = list(table.columns) if roi_ids is None else roi_ids
-    traces: Any = table if isinstance(table, _MatlabMatrix) else np.asanyarray(table)  # memory maps stay maps
+    traces = np.asanyarray(table)  # memory maps stay maps
     if traces.dtype.kind not in "iuf" or traces.ndim not in (1, 2) or 0 in traces.shape:
         raise ValueError(f"{where} must hold numbers of shape (T,) or (T, N), not {_described(traces)}.")
     if traces.ndim == 1:
@@ -274,7 +274,7 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _MatlabMatrix] | pd.DataFrame:
+def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray] | pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{argument}: there is no file {path}.")
     suffix = path.suffix.lower()
@@ -291,7 +291,7 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
             with np.load(path) as loaded:
                 arrays = dict(loaded)
     if not arrays:
-        raise ValueError(f"{argument}: {path} holds no arrays.")
+        raise ValueError(f"{argument}: {path} holds no arrays of one or two axes.")
     return arrays
 
 
@@ -311,43 +311,24 @@ def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
     return table
 
 
-def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
     """Return the variables of a MATLAB file; vectors, which MATLAB keeps as one row or column, have one axis."""
     if not h5py.is_hdf5(path):  # up to version 7.2
         variables = {name: item for name, item in loadmat(path).items() if isinstance(item, np.ndarray)}
-        return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
-    with h5py.File(path) as file:
-        return {
-            name: _matlab_array(path, name, item)
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") not in (b"char", b"cell")
-        }
+    else:  # HDF5, with the axes in reverse order; a movie of three axes would not be traces, and is not read
+        with h5py.File(path) as file:
+            variables = {
+                # Of an empty array the dataset holds the shape.
+                name: np.empty(tuple(item)) if "MATLAB_empty" in item.attrs else item[()].T
+                for name, item in file.items()
+                if isinstance(item, h5py.Dataset)
+                and item.ndim <= 2
+                and item.attrs.get("MATLAB_class") not in (b"char", b"cell")
+            }
+    return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
 
 
-def _matlab_array(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray | _MatlabMatrix:
-    if "MATLAB_empty" in dataset.attrs:  # then the dataset holds the shape
-        return np.empty(tuple(dataset))
-    is_vector = dataset.ndim == 1 or 1 in dataset.shape
-    return dataset[()].ravel() if is_vector else _MatlabMatrix(path, name, dataset)
-
-
-class _MatlabMatrix:
-    """A matrix in a MATLAB file of version 7.3 (HDF5, axes in reverse order), whose rows are read when asked for."""
-
-    def __init__(self, path: Path, name: str, dataset: h5py.Dataset) -> None:
-        self.path, self.name = path, name
-        self.shape = dataset.shape[::-1]
-        self.dtype, self.ndim = dataset.dtype, len(self.shape)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        with h5py.File(self.path) as file:  # not held open, so that processes and threads do not share it
-            return file[self.name][..., rows].T
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
-
-def _listed(arrays: dict[str, np.ndarray | _MatlabMatrix]) -> dict[str, str]:
+def _listed(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: f"'{name}' {array.shape}" for name, array in arrays.items()}
 
 
