@@ -162,7 +162,11 @@ def write_nwb_units(
         rois = add_rois(nwbfile, source_file, sorting, recording, channels) if optical else None
 
         time_line = _time_line(sorting, analyzer, recording)
-        description = optical_description(sorting) if optical else DESCRIPTION
+        description, descriptions = DESCRIPTION, {}
+        if optical:
+            description, descriptions = optical_description(sorting), UNIT_DESCRIPTIONS
+        elif "fdr" in sorting.get_property_keys():  # which only dlvolt's sorter gives
+            descriptions = SORTED_DESCRIPTIONS
         if source_file is not None:
             description += f" The recording is in the NWB file '{source_file.identifier}'."
         nwbfile.units = Units(
@@ -176,7 +180,7 @@ def write_nwb_units(
                 nwbfile.electrodes,
                 electrode_rows,
                 roi_columns(rois, channels),
-                UNIT_DESCRIPTIONS if optical else SORTED_DESCRIPTIONS if "fdr" in sorting.get_property_keys() else {},
+                descriptions,
             ),
         )
         _add_set_aside(nwbfile, sorting, time_line)
