@@ -4,6 +4,7 @@ import neo
 import numpy as np
 import pytest
 import quantities as pq
+import spikeinterface as si
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from dlvolt.io import read_image_sequence
-from dlvolt.io.roi_masks import find_pixels
+from dlvolt.io.roi_masks import as_runs, find_pixels, from_runs
 
 T, H, W = 20, 12, 16
 MOVIE = np.random.default_rng(0).integers(0, 60_000, (T, H, W)).astype("uint16")
@@ -79,6 +80,15 @@ def test_tiff_movies(tmp_path, name):
     assert (recording.get_num_samples(), recording.sampling_frequency, recording.get_dtype()) == (T, 500.0, "float32")
     assert recording.channel_ids.tolist() == ["soma", "dendrite"]
     np.testing.assert_array_equal(recording.get_traces(), MEANS.astype("float32"))
+    np.testing.assert_array_equal(  # whatever is asked for
+        recording.get_traces(start_frame=7, end_frame=12, channel_ids=["dendrite"]), MEANS[7:12, 1:].astype("float32")
+    )
+    assert recording.get_traces(start_frame=5, end_frame=5).shape == (0, 2)
+
+    recording.dump_to_json(tmp_path / "recording.json")
+    loaded = si.load(tmp_path / "recording.json")
+    np.testing.assert_array_equal(loaded.get_traces(), recording.get_traces())
+    np.testing.assert_array_equal(loaded.get_property("centroid"), CENTROIDS)
 
 
 def test_what_is_known_of_the_rois(tmp_path):
@@ -102,9 +112,11 @@ def test_what_is_known_of_the_rois(tmp_path):
 def test_known_pixels_make_a_probe(tmp_path, um_per_pixel, scale):
     tifffile.imwrite(tmp_path / "movie.tif", MOVIE)
     recording = read_image_sequence(tmp_path / "movie.tif", LABELS, sampling_frequency=500.0, um_per_pixel=um_per_pixel)
-    np.testing.assert_array_equal(recording.get_channel_locations(), CENTROIDS * scale)
-    assert recording.get_property("centroid_unit").tolist() == ["um", "um"]
-    assert recording.get_annotation("pixel_size_um") == (list(um_per_pixel) if isinstance(um_per_pixel, tuple) else 0.5)
+    recording.dump_to_json(tmp_path / "recording.json")
+    for one in (recording, si.load(tmp_path / "recording.json")):
+        np.testing.assert_array_equal(one.get_channel_locations(), CENTROIDS * scale)
+        assert one.get_property("centroid_unit").tolist() == ["um", "um"]
+        assert one.get_annotation("pixel_size_um") == (list(um_per_pixel) if isinstance(um_per_pixel, tuple) else 0.5)
 
 
 def test_rois_in_one_place_have_no_probe():
@@ -129,6 +141,15 @@ def test_nan_stays_in_its_roi():
     movie[4, 1, 2] = np.nan
     traces = read_image_sequence(sequence(movie), LABELS).get_traces()
     assert np.argwhere(np.isnan(traces)).tolist() == [[4, 0]]
+
+
+def test_worker_processes(tmp_path):
+    tifffile.imwrite(tmp_path / "movie.tif", MOVIE, compression="zlib")
+    recording = read_image_sequence(tmp_path / "movie.tif", LABELS, sampling_frequency=500.0)
+    before = recording.get_traces()  # the file is open when the processes fork
+    settings = dict(n_jobs=2, chunk_size=3, mp_context="fork", verbose=False)
+    saved = recording.save(folder=tmp_path / "saved", **settings)
+    np.testing.assert_array_equal(saved.get_traces(), before)
 
 
 # --- Neo ---
@@ -249,6 +270,15 @@ def test_overlapping_masks():
     np.testing.assert_allclose(read_image_sequence(sequence(), masks).get_traces(), expected)
 
 
+@given(arrays(bool, st.integers(1, 40)))
+def test_runs_are_the_pixels(mask):
+    indices = np.flatnonzero(mask)
+    if len(indices):
+        runs = as_runs(indices)
+        assert from_runs(runs).tolist() == indices.tolist()
+        assert len(runs) == 2 * (np.diff(np.append(0, mask).astype(int)) == 1).sum()
+
+
 # --- bad input ---
 
 
@@ -292,7 +322,7 @@ def folder(tmp_path_factory):
         ("cut.tif", "source: .*cut.tif cannot be read as .tif: "),
         ("cut compressed.tif", "source: .*cut compressed.tif cannot be read as .tif: "),
         ("text.tif", "source: .*text.tif cannot be read as .tif: not a TIFF file"),
-        ("movie.avi", "source: .*movie.avi is neither a TIFF file, nor .*; save it as one of these"),
+        ("movie.avi", "source: .*movie.avi is neither a TIFF file, nor .*; give what one of Neo's readers returns"),
         ("empty", "source: .*empty is neither a TIFF file, nor a folder of them"),
         ("folder", r"source: .*1.tif has the shape \(12, 5\), the first \(12, 16\)"),
         ("stacks", "source: .*0.tif has several pages; give such files one at a time"),
@@ -314,8 +344,10 @@ def test_a_page_that_cannot_be_decoded(tmp_path):
     with path.open("r+b") as file:
         file.seek(start)
         file.write(bytes(50))
+    recording = read_image_sequence(path, LABELS, sampling_frequency=500.0)
+    np.testing.assert_allclose(recording.get_traces(end_frame=9), MEANS[:9])
     with pytest.raises(ValueError, match=r"source: .*movie.tif cannot be read as .tif: "):
-        read_image_sequence(path, LABELS, sampling_frequency=500.0)
+        recording.get_traces()
 
 
 @pytest.mark.parametrize(

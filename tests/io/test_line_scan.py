@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import spikeinterface as si
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,14 @@ def test_files(tmp_path, name):
     recording = read_line_scan(tmp_path / name, RATE, UM, SEGMENTS, time_axis=time_axis)
     assert (recording.get_num_samples(), recording.sampling_frequency, recording.get_dtype()) == (T, RATE, "float32")
     np.testing.assert_array_equal(recording.get_traces(), MEANS)
+    for start, end in [(0, 1), (20, 65), (23, 24), (24, 24), (T - 1, T)]:  # within and across pages
+        chunk = recording.get_traces(start_frame=start, end_frame=end, channel_ids=[2, 0])
+        np.testing.assert_array_equal(chunk, MEANS[start:end, [2, 0]])
+
+    recording.dump_to_json(tmp_path / "recording.json")
+    loaded = si.load(tmp_path / "recording.json")
+    np.testing.assert_array_equal(loaded.get_traces(), MEANS)
+    np.testing.assert_array_equal(loaded.get_channel_locations(), recording.get_channel_locations())
 
 
 @pytest.mark.parametrize("time_axis", [0, 1])
@@ -87,6 +96,14 @@ def test_segments_between_pixels(image, um_per_pixel, edges):
     traces = read_line_scan(image, RATE, um_per_pixel, segments, time_axis=0).get_traces()
     expected = np.stack([image[:, a:b].astype(float).mean(axis=1) for a, b in pairs], axis=1)
     np.testing.assert_array_equal(traces, expected.astype("float32"))
+
+
+def test_worker_processes(tmp_path):
+    tifffile.imwrite(tmp_path / "pages.tif", PAGES, compression="zlib")
+    recording = read_line_scan(tmp_path / "pages.tif", RATE, UM, SEGMENTS, time_axis=0)
+    recording.get_traces(end_frame=5)  # the file is open when the processes fork
+    settings = dict(n_jobs=2, chunk_size=16, mp_context="fork", verbose=False)
+    np.testing.assert_array_equal(recording.save(folder=tmp_path / "saved", **settings).get_traces(), MEANS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -14,39 +16,41 @@ from dlvolt.io.errors import reading
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether `open_frames` can open a path: a TIFF or ``.npy`` file, or a folder with TIFF files."""
+    return bool(_tiff_files(path)) if path.is_dir() else path.suffix.lower() in (*TIFF_SUFFIXES, ".npy")
+
+
 def open_frames(path: Path) -> Frames:
     """Open the pages of a TIFF file, the one-page TIFF files of a folder, or an array in a ``.npy`` file.
 
     Movies with colours, with more axes than time and the two of an image, or with images of several shapes are refused.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"source: {path} does not exist.")
-    if path.is_dir() and _tiff_files(path):
+    if path.is_dir():
         return _FileFrames(path)
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix not in (*TIFF_SUFFIXES, ".npy"):
-        raise ValueError(
-            f"source: {path} is neither a TIFF file, nor a folder of them, nor a .npy file; save it as one of these."
-        )
-    if suffix != ".npy":
-        return _open_tiff(path)
-    with reading(path):
-        frames = np.load(path, mmap_mode="r")
-    _check_axes(path, "QTYX"[-frames.ndim :], frames.shape)
-    return frames.reshape(-1, *frames.shape[-2:])
+    if path.suffix.lower() == ".npy":
+        with reading(path):
+            frames = np.load(path, mmap_mode="r")
+        _check_axes(path, "QTYX"[-frames.ndim :], frames.shape)
+        return frames.reshape(-1, *frames.shape[-2:])
+    return _open_tiff(path)
 
 
 class _TiffPages:
-    """Pages of a TIFF file that have to be decoded."""
+    """Pages of a TIFF file that have to be decoded; each process opens the file for itself."""
+
+    _process: int | None = None  # that has opened the file
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, has_series: bool) -> None:
-        tif = tifffile.TiffFile(path)
-        self.path, self.shape, self.dtype = path, shape, dtype
-        self.pages = tif.series[0] if has_series else tif.pages
+        self.path, self.shape, self.dtype, self.has_series = path, shape, dtype, has_series
+        self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        with reading(self.path):
-            if (page := self.pages[index]) is None:
+        with self._lock, reading(self.path):
+            if self._process != os.getpid():  # also after a fork, where an open file would share its position
+                tif = tifffile.TiffFile(self.path)
+                self._pages, self._process = tif.series[0] if self.has_series else tif.pages, os.getpid()
+            if (page := self._pages[index]) is None:
                 raise ValueError(f"page {index} is missing")
             image = page.asarray()
         return _check_shape(image, self.shape[1:], f"page {index} of {self.path}")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import neo
 import numpy as np
 import quantities as pq
-from spikeinterface.core import NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
-from dlvolt.io.frames import open_frames
-from dlvolt.io.roi_masks import RoisLike, find_pixels, roi_means
+from dlvolt.io.frames import is_image_file, open_frames
+from dlvolt.io.lazy import LazySegment
+from dlvolt.io.roi_masks import RoiMeans, RoisLike, as_runs, find_pixels, from_runs, mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
 
 
@@ -25,7 +27,7 @@ def read_image_sequence(
     roi_ids: Sequence[int | str] | None = None,
     value: Value | None = None,
     indicator: str | None = None,
-) -> NumpyRecording:
+) -> BaseRecording:
     """Read the traces of regions of interest (ROIs) from a movie.
 
     Parameters
@@ -55,11 +57,12 @@ def read_image_sequence(
 
     Returns
     -------
-    NumpyRecording
+    BaseRecording
         A channel for each ROI: the mean over its pixels at each frame, in the units of the source (property
         ``physical_unit``, where it tells), float32 or, where that does not hold them, float64. The channel properties
         ``centroid``, ``centroid_unit`` and ``num_pixels`` describe the ROIs; where the size of a pixel is known,
-        centroids are in µm and become the probe. The movie is read once, frame by frame; the traces are held in memory.
+        centroids are in µm and become the probe. A movie in files is read frame by frame when traces are asked for, and
+        such a recording can be saved as JSON; the traces of Neo objects are held in memory.
 
     Raises
     ------
@@ -78,52 +81,114 @@ def read_image_sequence(
     ``signal_from_region`` takes x for the row.
     """
     check_value(value)
-    if isinstance(source, (str, Path)):
-        movies, t_starts, unit = [open_frames(Path(source))], None, None
-        if movies[0].shape[0] < 2:
-            raise ValueError(f"source: {source} has one image, so it is no movie; give a file, or folder, of several.")
-        if sampling_frequency is None:
-            raise ValueError(
-                f"sampling_frequency: {source} does not tell how many frames there are per second; give it."
-            )
-    else:
-        sequences = _image_sequences(source)
-        movies = [sequence.magnitude for sequence in sequences]
-        t_starts = [float(sequence.t_start.rescale("s")) for sequence in sequences]
-        _the_same(sequences, "shapes of images", lambda sequence: sequence.shape[1:])
-        unit = _the_same(sequences, "units", lambda sequence: str(sequence.dimensionality))
-        if um_per_pixel is None:
-            um_per_pixel = _the_same(sequences, "spatial scales", _spatial_scale_um)
-        if sampling_frequency is None:
-            sampling_frequency = _the_same(sequences, "sampling rates", lambda s: float(s.sampling_rate.rescale("Hz")))
-    check_sampling_frequency(sampling_frequency)
-    width = movies[0].shape[2]
-    pixels, ids = find_pixels(rois, movies[0].shape[1:])
-    roi_ids = check_roi_ids(ids if roi_ids is None else roi_ids, len(ids))
+    description: dict[str, Any] = dict(value=value, indicator=indicator)
+    if not isinstance(source, (str, Path)):
+        return _read_sequences(source, rois, sampling_frequency, um_per_pixel, roi_ids, description)
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"source: {path} does not exist.")
+    if not is_image_file(path):
+        raise ValueError(
+            f"source: {path} is neither a TIFF file, nor a folder of them, nor a .npy file; give what one of Neo's "
+            "readers returns, e.g. neo.io.NixIO(path).read_block()."
+        )
+    frames = open_frames(path)
+    if frames.shape[0] < 2:
+        raise ValueError(f"source: {path} has one image, so it is no movie; give a file, or folder, of several.")
+    if sampling_frequency is None:
+        raise ValueError(f"sampling_frequency: {path} does not tell how many frames there are per second; give it.")
+    pixels, ids = find_pixels(rois, frames.shape[1:])
+    runs = [as_runs(indices) for indices in pixels]
+    roi_ids = check_roi_ids(ids if roi_ids is None else roi_ids, len(pixels))
+    return MovieRecording(path, runs, sampling_frequency, roi_ids, um_per_pixel, description)
+
+
+class MovieRecording(BaseRecording):
+    """The mean over each ROI in a movie in files, see `read_image_sequence`.
+
+    Each of the `rois` is its pixels as runs in the flattened image: first pixel, length, first pixel, length, …
+    The `description` are annotations.
+    """
+
+    def __init__(
+        self,
+        file_path: str | Path,
+        rois: list[list[int]],
+        sampling_frequency: float,
+        roi_ids: list[int | str],
+        um_per_pixel: float | Sequence[float] | None,
+        description: dict[str, Any],
+    ) -> None:
+        check_sampling_frequency(sampling_frequency)
+        frames = open_frames(Path(file_path))
+        pixels = [from_runs(runs) for runs in rois]
+        BaseRecording.__init__(self, sampling_frequency, roi_ids, mean_dtype(frames.dtype))
+        read = partial(RoiMeans(pixels, frames.shape[1:]).of, frames)
+        self.add_recording_segment(LazySegment(frames.shape[0], read, sampling_frequency=sampling_frequency))
+        _describe(self, pixels, frames.shape[2], um_per_pixel, description)
+        self._kwargs = dict(
+            file_path=str(Path(file_path).absolute()),
+            rois=rois,
+            sampling_frequency=float(sampling_frequency),
+            roi_ids=roi_ids,
+            um_per_pixel=None if um_per_pixel is None else np.asarray(um_per_pixel, dtype=float).tolist(),
+            description=description,
+        )
+
+
+def _describe(
+    recording: BaseRecording,
+    pixels: list[np.ndarray],
+    width: int,
+    um_per_pixel: float | Sequence[float] | None,
+    description: dict[str, Any],
+) -> None:
     centroid = np.array([(np.mean(indices % width), np.mean(indices // width)) for indices in pixels])
     if um_per_pixel is not None:
         um_per_pixel = np.asarray(um_per_pixel, dtype=float)
         if um_per_pixel.shape not in ((), (2,)) or not np.all((um_per_pixel > 0) & np.isfinite(um_per_pixel)):
             raise ValueError(f"um_per_pixel: must be a positive size, or width and height, not {um_per_pixel}.")
-        centroid = centroid * um_per_pixel
-
-    traces = [roi_means(movie, pixels) for movie in movies]
-    recording = NumpyRecording(traces, sampling_frequency, t_starts=t_starts, channel_ids=roi_ids)
+        centroid, description = centroid * um_per_pixel, description | {"pixel_size_um": um_per_pixel.tolist()}
     describe_rois(
         recording,
         centroid=centroid,
         centroid_unit="pixels" if um_per_pixel is None else "um",
         num_pixels=[len(indices) for indices in pixels],
-        pixel_size_um=None if um_per_pixel is None else um_per_pixel.tolist(),
-        value=value,
-        indicator=indicator,
+        **description,
     )
-    if unit is not None:
-        recording.set_property("physical_unit", np.full(len(ids), unit))
-        recording.set_property("gain_to_physical_unit", np.ones(len(ids)))
-        recording.set_property("offset_to_physical_unit", np.zeros(len(ids)))
+
+
+def _read_sequences(
+    source: neo.Block | neo.Segment | neo.ImageSequence,
+    rois: RoisLike,
+    sampling_frequency: float | None,
+    um_per_pixel: float | Sequence[float] | None,
+    roi_ids: Sequence[int | str] | None,
+    description: dict[str, Any],
+) -> NumpyRecording:
+    """Return the mean over each ROI in the one image sequence of each segment."""
+    sequences = _image_sequences(source)
     if isinstance(source, (neo.Block, neo.Segment)) and source.rec_datetime is not None:
-        recording.annotate(session_start_time=source.rec_datetime.isoformat())
+        description = description | {"session_start_time": source.rec_datetime.isoformat()}
+    image_shape = _the_same(sequences, "shapes of images", lambda sequence: sequence.shape[1:])
+    pixels, ids = find_pixels(rois, image_shape)
+    means = RoiMeans(pixels, image_shape)
+    unit = _the_same(sequences, "units", lambda sequence: str(sequence.dimensionality))
+    if um_per_pixel is None:
+        um_per_pixel = _the_same(sequences, "spatial scales", _spatial_scale_um)
+    if sampling_frequency is None:
+        sampling_frequency = _the_same(sequences, "sampling rates", lambda s: float(s.sampling_rate.rescale("Hz")))
+    check_sampling_frequency(sampling_frequency)
+    recording = NumpyRecording(
+        [means.of(sequence.magnitude, 0, len(sequence)) for sequence in sequences],
+        sampling_frequency,
+        t_starts=[float(sequence.t_start.rescale("s")) for sequence in sequences],
+        channel_ids=check_roi_ids(ids if roi_ids is None else roi_ids, len(ids)),
+    )
+    recording.set_property("physical_unit", np.full(len(ids), unit))
+    recording.set_property("gain_to_physical_unit", np.ones(len(ids)))
+    recording.set_property("offset_to_physical_unit", np.zeros(len(ids)))
+    _describe(recording, pixels, image_shape[1], um_per_pixel, description)
     return recording
 
 

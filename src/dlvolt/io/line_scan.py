@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from spikeinterface.core import NumpyRecording
+from spikeinterface.core import BaseRecording, NumpyRecording
 
-from dlvolt.io.frames import open_frames
+from dlvolt.io.frames import Frames, is_image_file, open_frames
+from dlvolt.io.lazy import LazySegment
 from dlvolt.io.roi_masks import mean_dtype
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois, is_positive
 
@@ -28,7 +31,7 @@ def read_line_scan(
     value: Value | None = None,
     indicator: str | None = None,
     t_start: float | None = None,
-) -> NumpyRecording:
+) -> BaseRecording:
     """Read the traces of dendritic segments from a line scan.
 
     Parameters
@@ -62,11 +65,13 @@ def read_line_scan(
 
     Returns
     -------
-    NumpyRecording
+    BaseRecording
         A channel for each segment: the mean over its pixels in each line, float32 or, where that does not hold it,
         float64. The property ``centroid``, and the probe, are the middle of the segment's pixels in µm along the line
         (y is 0), and ``num_pixels`` is their number; the annotation ``same_neuron`` says that spikes which segments
-        share are no cross-talk. The lines are read once, page by page; the traces are held in memory.
+        share are no cross-talk. Lines of a file are read when traces are asked for, and such a recording can be saved
+        as JSON. A page of a compressed TIFF file can only be decoded as a whole: if there is but one, all lines are
+        then in memory at once.
 
     Raises
     ------
@@ -83,37 +88,91 @@ def read_line_scan(
         raise ValueError(f"time_axis: must be 0 if each row is a line, 1 if each column is, not {time_axis!r}.")
     check_sampling_frequency(line_rate_hz, "line_rate_hz")
     if isinstance(source, (str, Path)):
-        pages, name = open_frames(Path(source)), str(source)
+        if not Path(source).exists():
+            raise FileNotFoundError(f"source: {source} does not exist.")
+        lines = _open_lines(Path(source), time_axis)
     elif isinstance(source, np.ndarray) and source.ndim in (2, 3) and source.dtype.kind in "biuf":
-        pages, name = source.reshape(-1, *source.shape[-2:]), "the array"
+        lines = _Lines(source.reshape(-1, *source.shape[-2:]), time_axis, "the array")
     else:
         raise ValueError("source: must be a path, or an array of numbers of shape (H, W), or (P, H, W) for P pages.")
-    num_pages, *page_shape = pages.shape
-    if time_axis is None:
-        time_axis = _time_axis(num_pages, page_shape, name)
-    pixels = _pixels_of_segments(segments, page_shape[1 - time_axis], um_per_pixel, segment_um)
+    pixels = _pixels_of_segments(segments, lines.shape[1], um_per_pixel, segment_um)
     roi_ids = check_roi_ids(range(len(pixels)) if roi_ids is None else roi_ids, len(pixels))
-    traces = np.concatenate([_means(np.moveaxis(pages[page], time_axis, 0), pixels) for page in range(num_pages)])
+    description = dict(value=value, indicator=indicator)
+    if not isinstance(source, np.ndarray):
+        return LineScanRecording(
+            source, line_rate_hz, um_per_pixel, pixels, roi_ids, lines.time_axis, t_start, description
+        )
+    means = _read_means(lines, pixels, 0, lines.shape[0], slice(None))
     t_starts = None if t_start is None else [t_start]
-    recording = NumpyRecording([traces], line_rate_hz, t_starts=t_starts, channel_ids=roi_ids)
-    first, after = np.array(pixels).T
-    along_um = (first + after) / 2 * um_per_pixel
-    describe_rois(
-        recording,
-        centroid=np.stack([along_um, np.zeros(len(pixels))], axis=1),
-        num_pixels=after - first,
-        pixel_size_um=float(um_per_pixel),
-        same_neuron=True,
-        value=value,
-        indicator=indicator,
-    )
+    recording = NumpyRecording([means], line_rate_hz, t_starts=t_starts, channel_ids=roi_ids)
+    _describe(recording, um_per_pixel, pixels, description)
     return recording
 
 
-def _means(lines: np.ndarray, pixels: list[list[int]]) -> np.ndarray:
-    """Return the mean of lines, shape (T, X), over the pixels of each segment, shape (T, N)."""
-    means = [lines[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
-    return np.stack(means, axis=1).astype(mean_dtype(lines.dtype))
+class LineScanRecording(BaseRecording):
+    """The mean over each segment of the lines in a file, see `read_line_scan`.
+
+    `pixels` are the first pixel of each segment, and the one after its last one; the `description` are annotations.
+    """
+
+    def __init__(
+        self,
+        file_path: str | Path,
+        line_rate_hz: float,
+        um_per_pixel: float,
+        pixels: list[list[int]],
+        roi_ids: list[int | str],
+        time_axis: int,
+        t_start: float | None,
+        description: dict[str, Any],
+    ) -> None:
+        lines = _open_lines(Path(file_path), time_axis)
+        BaseRecording.__init__(self, line_rate_hz, roi_ids, mean_dtype(lines.dtype))
+        read = partial(_read_means, lines, pixels)
+        self.add_recording_segment(LazySegment(lines.shape[0], read, sampling_frequency=line_rate_hz, t_start=t_start))
+        _describe(self, um_per_pixel, pixels, description)
+        self._kwargs = dict(
+            file_path=str(Path(file_path).absolute()),
+            line_rate_hz=float(line_rate_hz),
+            um_per_pixel=float(um_per_pixel),
+            pixels=pixels,
+            roi_ids=roi_ids,
+            time_axis=time_axis,
+            t_start=t_start,
+            description=description,
+        )
+
+
+class _Lines:
+    """T lines of X pixels in images that follow each other in time."""
+
+    def __init__(self, pages: Frames, time_axis: int | None, name: str) -> None:
+        num_pages, *page_shape = pages.shape
+        self.time_axis = _time_axis(num_pages, page_shape, name) if time_axis is None else time_axis
+        self.pages, self.dtype, self.lines_per_page = pages, pages.dtype, page_shape[self.time_axis]
+        self.shape = (num_pages * self.lines_per_page, page_shape[1 - self.time_axis])
+        self._last_read = (-1, np.empty(0))  # a compressed page is decoded as a whole, but asked for in parts
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """Return some of the lines, shape (T, X)."""
+        size = self.lines_per_page
+        parts = [np.empty((0, self.shape[1]), self.dtype)]
+        for page in range(start // size, -(-end // size)):
+            parts.append(self._page(page)[max(start - page * size, 0) : end - page * size])
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+    def _page(self, page: int) -> np.ndarray:
+        last_read = self._last_read
+        if last_read[0] != page:
+            image = self.pages[page]
+            last_read = self._last_read = (page, image.T if self.time_axis == 1 else image)
+        return last_read[1]
+
+
+def _open_lines(path: Path, time_axis: int | None) -> _Lines:
+    if not is_image_file(path):
+        raise ValueError(f"source: {path} is neither a TIFF file, nor a folder of them, nor a .npy file.")
+    return _Lines(open_frames(path), time_axis, str(path))
 
 
 def _time_axis(num_pages: int, page_shape: Sequence[int], name: str) -> int:
@@ -156,3 +215,27 @@ def _pixels_of_segments(
             raise ValueError(f"{segment} starts before the end of the one before it; put them in order along the line.")
         after_last = after
     return pixels.tolist()
+
+
+def _read_means(
+    lines: _Lines, pixels: list[list[int]], start: int, end: int, channels: Sequence[int] | slice
+) -> np.ndarray:
+    """Return the mean of some lines over each dendritic segment, shape (T, N)."""
+    read = lines.read(start, end)  # T × X
+    means = [read[:, first:after].mean(axis=1, dtype=np.float64) for first, after in pixels]
+    return np.stack(means, axis=1).astype(mean_dtype(read.dtype))[:, channels]
+
+
+def _describe(
+    recording: BaseRecording, um_per_pixel: float, pixels: list[list[int]], description: dict[str, Any]
+) -> None:
+    first, after = np.array(pixels).T
+    along_um = (first + after) / 2 * um_per_pixel
+    describe_rois(
+        recording,
+        centroid=np.stack([along_um, np.zeros(len(pixels))], axis=1),
+        num_pixels=after - first,
+        pixel_size_um=float(um_per_pixel),
+        same_neuron=True,
+        **description,
+    )

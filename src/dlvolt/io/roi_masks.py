@@ -19,19 +19,23 @@ RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
 RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike]  # see `dlvolt.read_image_sequence`
 
 
-def roi_means(frames: Frames, pixels: list[np.ndarray]) -> np.ndarray:
-    """Return the mean over each ROI in each frame, shape (T, N), with one frame in memory at a time.
+class RoiMeans:
+    """The mean over N ROIs, of images of shape (H, W); `pixels` are the indices of each ROI in the flattened image."""
 
-    `pixels` are the indices of each ROI in the flattened image.
-    """
-    num_frames, height, width = frames.shape
-    num_pixels = np.array([len(indices) for indices in pixels])
-    indices, ends = np.concatenate(pixels), np.append(0, np.cumsum(num_pixels))
-    masks = scipy.sparse.csr_array((np.ones(len(indices)), indices, ends), shape=(len(pixels), height * width))
-    means = np.empty((num_frames, len(pixels)), mean_dtype(frames.dtype))
-    for index in range(num_frames):
-        means[index] = masks @ frames[index].reshape(-1) / num_pixels
-    return means
+    def __init__(self, pixels: list[np.ndarray], image_shape: tuple[int, int]) -> None:
+        self.num_pixels = np.array([len(indices) for indices in pixels])
+        indices, ends = np.concatenate(pixels), np.append(0, np.cumsum(self.num_pixels))
+        self.masks = scipy.sparse.csr_array(  # N × HW
+            (np.ones(len(indices)), indices, ends), shape=(len(pixels), image_shape[0] * image_shape[1])
+        )
+
+    def of(self, frames: Frames, start: int, end: int, channels: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return the means of some frames over some ROIs, shape (T, N), with one frame in memory at a time."""
+        masks, num_pixels = self.masks[channels], self.num_pixels[channels]
+        means = np.empty((end - start, len(num_pixels)), mean_dtype(frames.dtype))
+        for row, frame in enumerate(range(start, end)):
+            means[row] = masks @ frames[frame].reshape(-1) / num_pixels
+        return means
 
 
 def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
@@ -134,6 +138,18 @@ def _is_inside(kind: str, numbers: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
         if y1 != y2:  # a ray to the right of an inner point crosses an odd number of edges
             inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
     return inside
+
+
+def as_runs(indices: np.ndarray) -> list[int]:
+    """Return ascending indices as runs, [first, length, first, length, …], which are short as JSON."""
+    breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+    starts = np.append(0, breaks)
+    return np.stack([indices[starts], np.diff(np.append(starts, len(indices)))], axis=1).ravel().tolist()
+
+
+def from_runs(runs: list[int]) -> np.ndarray:
+    """Return the indices that `as_runs` was given."""
+    return np.concatenate([first + np.arange(length) for first, length in np.reshape(runs, (-1, 2))])
 
 
 def mean_dtype(dtype: np.dtype) -> np.dtype:
