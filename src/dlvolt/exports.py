@@ -31,11 +31,11 @@ def export_phy(
     ----------
     analyzer : SortingAnalyzer
         What `dlvolt.analysis.analyze` returned, with at least one unit. Phy knows one segment only, so several are
-        joined one after the other, and so are their spikes.
+        joined.
     folder : path
         A new folder.
     parameters : SorterParameters, optional
-        The parameters of the sorter, by which the units of joined segments are analyzed again.
+        The parameters of the sorter, by which joined segments are analyzed again.
     job_kwargs : dict, optional
         SpikeInterface's job keyword arguments.
 
@@ -79,7 +79,7 @@ def nothing_old_to_collect() -> Iterator[None]:
     """Exempt the objects that exist already from garbage collection.
 
     SpikeInterface collects garbage after each chunk that it writes, and to look at all objects of all imported modules
-    takes up to a second each time. Where objects are frozen already, nothing is done: one cannot unfreeze some of them.
+    takes up to a second each time.
     """
     if gc.get_freeze_count():
         yield
@@ -92,15 +92,7 @@ def nothing_old_to_collect() -> Iterator[None]:
 
 
 def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
-    """Return the same units and properties in one segment, in which the segments follow each other.
-
-    Parameters
-    ----------
-    sorting : BaseSorting
-        The K units.
-    lengths : list of int
-        Number of samples of each segment.
-    """
+    """Return the same units and properties in one segment, in which segments of these lengths follow each other."""
     vector = sorting.to_spike_vector().copy()
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     vector["sample_index"] += starts[vector["segment_index"]]
@@ -111,18 +103,17 @@ def join_segments(sorting: BaseSorting, lengths: list[int]) -> NumpySorting:
 
 
 def unit_table(analyzer: SortingAnalyzer | BaseSorting) -> pd.DataFrame:
-    """Return a table of what is known of each unit.
+    """Return a table of what is known of each of the K units.
 
     Parameters
     ----------
     analyzer : SortingAnalyzer or BaseSorting
-        Of K units.
 
     Returns
     -------
     DataFrame
-        A row for each unit with ``unit``, its properties of one value each, ``num_spikes``, and, if they were computed,
-        its quality metrics and its location ``x_um`` and ``y_um``.
+        K rows with ``unit``, its properties of one value each, ``num_spikes``, and, if they were computed, its quality
+        metrics and its location ``x_um`` and ``y_um``.
     """
     sorting = analyzer if isinstance(analyzer, BaseSorting) else analyzer.sorting
     columns: dict[str, Any] = {"unit": sorting.unit_ids}
@@ -150,11 +141,10 @@ def export_csv(analyzer: SortingAnalyzer | BaseSorting, folder: str | Path) -> P
     Parameters
     ----------
     analyzer : SortingAnalyzer or BaseSorting
-        Of K units.
     folder : path
-        A new folder. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in the segment), ``time_s`` (on the
-        recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs also have ``probability``,
-        ``label`` and ``crosstalk``.
+        A new folder. Units have the columns of `unit_table`. Spikes have ``unit``, ``segment``, ``sample`` (from 0 in
+        the segment), ``time_s`` (on the recording's clock) and, if it was computed, ``amplitude`` in µV; spikes of ROIs
+        also have ``probability``, ``label`` and ``crosstalk``.
 
     Returns
     -------
@@ -194,7 +184,7 @@ def export_npy(analyzer: SortingAnalyzer, folder: str | Path) -> Path:
     Parameters
     ----------
     analyzer : SortingAnalyzer
-        Of K units on N channels.
+        K units on N channels, with E spikes.
     folder : path
         A new folder for ``spike_times.npy`` (samples from 0 in the segment), ``spike_clusters.npy`` (index of the
         unit, 0 to K - 1) and ``spike_segments.npy``, each of shape (E,), ``unit_ids.npy`` (K,),

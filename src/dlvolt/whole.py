@@ -14,12 +14,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path for a file or folder, and move what was written there to `path` when it is whole.
 
     The temporary path is in a hidden folder beside `path`: on the same file system, and deleted with all its content
-    on failure.
-
-    Parameters
-    ----------
-    path : Path
-        Where the file or folder is to be, in a folder that exists. A file that is there is replaced.
+    on failure. A file that is at `path` is replaced.
     """
     with tempfile.TemporaryDirectory(prefix=".dlvolt-", dir=path.absolute().parent) as beside:
         made = Path(beside) / path.name

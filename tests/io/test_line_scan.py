@@ -1,4 +1,3 @@
-from datetime import datetime, timezone
 from itertools import pairwise
 
 import numpy as np
@@ -8,10 +7,6 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pynwb import NWBHDF5IO, NWBFile, TimeSeries
-from pynwb.base import Images
-from pynwb.image import GrayscaleImage
-from pynwb.ophys import OpticalChannel, TwoPhotonSeries
 
 from dlvolt.io import read_line_scan
 
@@ -20,40 +15,6 @@ T, X, UM = 120, 20, 0.5
 LINES = np.random.default_rng(0).integers(0, 60_000, (T, X)).astype("uint16")  # a line of 10 µm
 SEGMENTS = [(0.0, 2.5), (3.0, 4.0), (6.0, 10.0)]  # pixels 0 to 4, 6 to 7, 12 to 19
 MEANS = np.stack([LINES[:, a:b].mean(axis=1) for a, b in [(0, 5), (6, 8), (12, 20)]], axis=1).astype("float32")
-WITH_A_GAP = 2 + (np.arange(T) + 1000 * (np.arange(T) >= 50)) / RATE  # 1000 lines are missing
-
-
-def write_nwb(path, *names):
-    """Write line scans as `names` say, besides a series that is none."""
-    nwbfile = NWBFile("a mouse", "recording-1", datetime(2024, 5, 31, tzinfo=timezone.utc))
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        description="a dendrite",
-        device=nwbfile.create_device(name="microscope", description="a microscope"),
-        optical_channel=OpticalChannel(name="green", description="green light", emission_lambda=520.0),
-        excitation_lambda=920.0,
-        indicator="ASAP5",
-        location="CA1",
-    )
-    clock = dict(rate=RATE, starting_time=2.0)
-    nwbfile.add_acquisition(TimeSeries(name="wheel", data=np.zeros(50), unit="m/s", rate=500.0))
-    of_light = dict(unit="a.u.", imaging_plane=plane)
-    made = {
-        "two photons": lambda name: TwoPhotonSeries(name=name, data=LINES[:, :, None], **of_light, **clock),
-        "rows": lambda name: TwoPhotonSeries(name=name, data=LINES[:, None, :], **of_light, **clock),
-        "lines": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", **clock),
-        "transposed": lambda name: TimeSeries(name=name, data=LINES.T, unit="a.u.", **clock),
-        "stamped": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", timestamps=2 + np.arange(T) / RATE),
-        "with a gap": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", timestamps=WITH_A_GAP),
-        "scaled": lambda name: TimeSeries(name=name, data=LINES, unit="a.u.", conversion=0.5, offset=-3.0, **clock),
-        "images": lambda name: Images(name=name, images=[GrayscaleImage(name="scan", data=LINES.T)]),
-        "movie": lambda name: TwoPhotonSeries(name=name, data=np.zeros((9, 4, 5)), **of_light, **clock),
-    }
-    for name in names:
-        nwbfile.add_acquisition(made[name](name))
-    with NWBHDF5IO(str(path), "w") as io:
-        io.write(nwbfile)
-    return path
 
 
 PAGES = LINES.reshape(5, 24, X)
@@ -67,11 +28,6 @@ WRITERS = {  # and the time_axis to give
     "rows.npy": (lambda path: np.save(path, LINES), None),
     "columns.npy": (lambda path: np.save(path, np.asfortranarray(LINES.T)), None),
     "pages.npy": (lambda path: np.save(path, PAGES), 0),
-    "two photons.nwb": (lambda path: write_nwb(path, "two photons"), None),
-    "rows.nwb": (lambda path: write_nwb(path, "rows"), None),
-    "lines.nwb": (lambda path: write_nwb(path, "lines"), None),
-    "transposed.nwb": (lambda path: write_nwb(path, "transposed"), 1),
-    "images.nwb": (lambda path: write_nwb(path, "images"), None),
 }
 
 
@@ -114,37 +70,6 @@ def test_what_is_known_of_the_segments(tmp_path):
         for name, expected in (annotations | dict(pixel_size_um=UM)).items():
             assert recording.get_annotation(name) == expected
         assert recording.get_start_time() == 1.5
-
-
-def test_what_an_nwb_file_tells(tmp_path):
-    recording = read_line_scan(write_nwb(tmp_path / "a.nwb", "two photons", "movie"), None, UM, SEGMENTS)
-    assert (recording.sampling_frequency, recording.get_start_time()) == (RATE, 2.0)
-    assert recording.get_annotation("indicator") == "ASAP5"
-    assert recording.get_annotation("session_start_time") == "2024-05-31T00:00:00+00:00"
-    assert recording.get_annotation("nwb_identifier") == "recording-1"
-    recording = read_line_scan(write_nwb(tmp_path / "b.nwb", "stamped"), None, UM, SEGMENTS)
-    assert (recording.sampling_frequency, recording.get_start_time()) == (RATE, 2.0)
-    assert not recording.has_time_vector()
-    path = write_nwb(tmp_path / "c.nwb", "rows", "lines")
-    recording = read_line_scan(path, None, UM, SEGMENTS, series="/acquisition/lines")
-    np.testing.assert_array_equal(recording.get_traces(), MEANS)
-
-
-def test_a_gap_in_an_nwb_file_is_kept(tmp_path):
-    path = write_nwb(tmp_path / "a.nwb", "with a gap")
-    for line_rate_hz in (None, RATE):
-        recording = read_line_scan(path, line_rate_hz, UM, SEGMENTS)
-        assert recording.sampling_frequency == pytest.approx(RATE, rel=1e-3)
-        recording.dump_to_json(tmp_path / "recording.json")
-        for one in (recording, si.load(tmp_path / "recording.json")):
-            np.testing.assert_array_equal(one.get_times(), WITH_A_GAP)
-    assert not read_line_scan(path, RATE, UM, SEGMENTS, t_start=1.0).has_time_vector()
-
-
-def test_conversion_and_offset_are_applied(tmp_path):
-    recording = read_line_scan(write_nwb(tmp_path / "a.nwb", "scaled"), None, UM, SEGMENTS)
-    assert recording.get_dtype() == recording.get_traces().dtype == "float32"
-    np.testing.assert_allclose(recording.get_traces(), 0.5 * MEANS - 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -208,19 +133,7 @@ def test_ambiguous_axis(shape, listed):
         ({"source": np.zeros(5)}, "source: must be a path, or an array of numbers of shape"),
         ({"source": [[1, 2], [3, 4]]}, "source: must be a path, or an array of numbers of shape"),
         ({"source": np.array([["a"] * 2] * 9)}, "source: must be a path, or an array of numbers of shape"),
-        (
-            {"source": "movie.nwb", "line_rate_hz": None},
-            "source: .*movie.nwb has no line scan, that is, no TimeSeries, ",
-        ),
-        ({"source": "several.nwb"}, r"series: .*several.nwb has several .* 'acquisition/lines' \(120, 20\), 'acqu"),
-        ({"source": "several.nwb", "series": "rows"}, "series: there is no line scan 'rows' in .*; it has 'acq"),
-        (
-            {"source": "transposed.nwb"},
-            "time_axis: 'acquisition/transposed' .* has 20 lines of 120 pixels, so it may be",
-        ),
-        ({"source": "images.nwb", "line_rate_hz": None}, "line_rate_hz: the source does not tell"),
-        ({"series": "rows"}, "series: is for NWB files, which .*rows.tif is not"),
-        ({"line_rate_hz": None}, "line_rate_hz: the source does not tell how many lines"),
+        ({"line_rate_hz": None}, "line_rate_hz: must be positive, in Hz, not None"),
         ({"line_rate_hz": 0.0}, "line_rate_hz: must be positive, in Hz, not 0.0"),
         ({"um_per_pixel": None}, "um_per_pixel: must be positive, the length of a pixel along the line, not None"),
         ({"um_per_pixel": -1.0}, "um_per_pixel: must be positive"),
@@ -256,8 +169,4 @@ def folder(tmp_path_factory):
     tifffile.imwrite(folder / "rgb.tif", np.zeros((T, X, 3), "uint8"), photometric="rgb")
     (folder / "notes.txt").write_text("notes")
     (folder / "notes.tif").write_text("notes")
-    write_nwb(folder / "movie.nwb", "movie")
-    write_nwb(folder / "several.nwb", "two photons", "lines")
-    write_nwb(folder / "transposed.nwb", "transposed")
-    write_nwb(folder / "images.nwb", "images")
     return folder

@@ -10,7 +10,7 @@ import pytest
 import spikeinterface as si
 
 from dlvolt.io import hdf5, read_recording
-from dlvolt.io.rigs import READERS, choose_stream
+from dlvolt.io.rigs import READERS, choose_neural_stream
 
 T, N = 1024, 4
 RNG = np.random.default_rng(0)
@@ -184,9 +184,9 @@ def test_the_stream_of_electrodes_is_taken_and_others_can_be_asked_for(tmp_path)
         read_recording(source, stream_name="nidq")
     channels = np.array([(30000.0,)] * 2, [("sampling_rate", float)])
     with pytest.raises(ValueError, match=r"several streams; choose one of 'imec0.ap'.*'imec1.ap'"):
-        choose_stream({"imec0.ap": channels, "imec1.ap": channels}, None, source)
+        choose_neural_stream({"imec0.ap": channels, "imec1.ap": channels}, None, source)
     with pytest.raises(ValueError, match="no stream that is sure to be of electrodes; choose one of 'nidq'"):
-        choose_stream({"nidq": channels}, None, source)
+        choose_neural_stream({"nidq": channels}, None, source)
 
 
 def test_nothing_is_guessed(tmp_path):

@@ -118,7 +118,7 @@ def test_worker_processes(tmp_path, suffix):
 def test_variables_of_matlab(tmp_path, save):
     path = tmp_path / "session.mat"
     save(path, {"dff": TRACES, "rate": np.array([400.0])})
-    with pytest.raises(ValueError, match=r"stream_name: .* holds .*'dff' \(50, 3\).*; choose one"):
+    with pytest.raises(ValueError, match=r"stream_name: .* has several arrays; choose one of .*'dff' \(50, 3\)"):
         traces_to_recording(path, 400.0)
     np.testing.assert_array_equal(read_trace_file(path, 400.0, stream_name="dff").get_traces(), TRACES)
     save(path, {"channel": np.array([1.0, 0.0]), "time_s": np.array([0.5, 0.25])})
@@ -194,9 +194,9 @@ def test_a_missing_file_is_named_by_the_argument():
 
 def test_one_of_several_arrays(shared_data):
     path = shared_data / "voltage" / "volpy_l1_neuron.npz"
-    with pytest.raises(ValueError, match=r"stream_name: .*'trace' \(20000,\), 'volpy_spike_frames' .* choose one"):
+    with pytest.raises(ValueError, match=r"stream_name: .*choose one of 'trace' \(20000,\); 'volpy_spike_frames'"):
         read_traces(path, sampling_frequency=400.0)
-    with pytest.raises(ValueError, match=r"stream_name: there is no 'traces' .* it holds 'trace'"):
+    with pytest.raises(ValueError, match=r"stream_name: there is no 'traces' .* it has 'trace'"):
         read_traces(path, sampling_frequency=400.0, stream_name="traces")
     recording = read_traces(path, sampling_frequency=400.0, stream_name="trace")
     assert recording.get_traces().shape == (20_000, 1)
@@ -283,6 +283,7 @@ def folder(tmp_path, monkeypatch):
     np.save("words.npy", np.array(["a", "b"]))
     np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
     np.savez("none.npz")
+    np.savez("two.npz", a=np.zeros(3), b=np.zeros(3))
     np.save("nothing.npy", np.zeros((0, 3)))
     savemat("across.mat", {"traces": TRACES.T})
     save_mat_7_3("across_7_3.mat", traces=TRACES.T)
@@ -314,7 +315,7 @@ def folder(tmp_path, monkeypatch):
         ("cube.npy", {}, r"source: cube.npy must hold numbers of shape .* not float64 of shape \(3, 3, 3\)"),
         ("words.npy", {}, "source: words.npy must hold numbers"),
         ("objects.npy", {}, "source: objects.npy cannot be read as .npy: .*objects"),
-        ("none.npz", {}, "stream_name: none.npz holds nothing"),
+        ("none.npz", {}, "source: none.npz holds no arrays"),
         ("nothing.npy", {}, "source: nothing.npy "),
         ("across.mat", {}, "source: across.mat has 50 traces of 3 samples; transpose it"),
         ("across_7_3.mat", {}, "source: across_7_3.mat has 50 traces of 3 samples; transpose it"),
@@ -407,7 +408,8 @@ def test_label_arrays(tmp_path):
         ("words.csv", "labels: words.csv must hold the columns channel and time_s, or 0 and 1"),
         ("named.csv", "labels: named.csv has the columns roi, time_s; it must have channel and time_s, or 0 and 1"),
         ("broken.npz", "labels: broken.npz cannot be read"),
-        ("none.npz", "labels: none.npz holds nothing; leave one, or 'channel' and 'time_s'"),
+        ("none.npz", "labels: none.npz holds no arrays"),
+        ("two.npz", r"labels: two.npz holds 'a' \(3,\), 'b' \(3,\); leave one, or 'channel' and 'time_s'"),
     ],
 )
 def test_bad_labels(folder, name, error):

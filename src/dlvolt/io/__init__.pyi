@@ -1,16 +1,3 @@
-from . import frames as frames
-from . import image_sequence as image_sequence
-from . import line_scan as line_scan
-from . import nwb_files as nwb_files
-from . import nwb_session as nwb_session
-from . import nwb_units as nwb_units
-from . import open_ephys as open_ephys
-from . import probes as probes
-from . import roi_masks as roi_masks
-from . import rois as rois
-from . import sources as sources
-from . import trace_files as trace_files
-from . import voltage_imaging as voltage_imaging
 from .image_sequence import read_image_sequence as read_image_sequence
 from .line_scan import read_line_scan as read_line_scan
 from .nwb_units import write_nwb_units as write_nwb_units

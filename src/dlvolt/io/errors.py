@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
-
-from scipy.io.matlab import MatReadError
 
 MAX_CHARACTERS = 300  # of the reader's own words
-READING_ERRORS = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError)
-READING_ERRORS += (struct.error, zlib.error, BadZipFile, MatReadError)
 
 
 @contextmanager
 def unreadable(argument: str, path: str | Path, reader: str) -> Iterator[None]:
-    """Turn any error of another package's reader into a ValueError of one line.
+    """Turn any error of another package's `reader` into a ValueError of one line that names the caller's `argument`.
 
     Readers check only what they need, and a damaged file may make them raise anything: a KeyError, an AttributeError,
     an AssertionError without a text.
-
-    Parameters
-    ----------
-    argument : str
-        The argument of the caller that the error names: ``"source"``.
-    path : path
-        The file that is read, with the series where there is one.
-    reader : str
-        The package or function that reads it.
     """
     try:
         yield
@@ -45,8 +29,8 @@ def unreadable(argument: str, path: str | Path, reader: str) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path, argument: str = "source") -> Iterator[None]:
-    """Turn what NumPy, pandas, SciPy, tifffile and h5py raise for a bad file into a ValueError that names the file."""
+    """Turn any error of NumPy, pandas, SciPy or tifffile for a bad file into a ValueError that names the file."""
     try:
         yield
-    except READING_ERRORS as error:
+    except Exception as error:
         raise ValueError(f"{argument}: {path} cannot be read as {path.suffix or 'TIFF'}: {error}") from error

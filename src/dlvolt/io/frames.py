@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import tifffile
@@ -14,23 +14,6 @@ import tifffile
 from dlvolt.io.errors import reading
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
-MICROMETRES = {"um": 1.0, "µm": 1.0, "micron": 1.0, "microns": 1.0, r"\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3}
-
-
-class Frames(Protocol):
-    """T images of shape (H, W)."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """T, H and W."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of the numbers."""
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        """Return one image."""
 
 
 def is_image_file(path: Path) -> bool:
@@ -41,10 +24,7 @@ def is_image_file(path: Path) -> bool:
 def open_frames(path: Path) -> Frames:
     """Open the pages of a TIFF file, the one-page TIFF files of a folder, or an array in a ``.npy`` file.
 
-    Raises
-    ------
-    ValueError
-        If it cannot be read, has colours or more axes than time and the two of an image, or pages of several shapes.
+    Movies with colours, with more axes than time and the two of an image, or with images of several shapes are refused.
     """
     if path.is_dir():
         return _FileFrames(path)
@@ -54,20 +34,6 @@ def open_frames(path: Path) -> Frames:
         _check_axes(path, "QTYX"[-frames.ndim :], frames.shape)
         return frames.reshape(-1, *frames.shape[-2:])
     return _open_tiff(path)
-
-
-def read_metadata(path: Path) -> tuple[float | None, list[float] | None]:
-    """Return frames per second and µm per pixel (x, y) from the ImageJ or OME metadata of a TIFF file, else None."""
-    if path.is_dir() or path.suffix.lower() == ".npy":
-        return None, None
-    seconds, um_per_pixel = 0.0, list[float]()
-    with reading(path), tifffile.TiffFile(path) as tif:
-        if (xml := tif.ome_metadata) is not None:
-            seconds, um_per_pixel = _ome_metadata(xml)
-        elif tif.is_imagej:
-            seconds, um_per_pixel = _imagej_metadata(tif)
-    is_known = len(um_per_pixel) == 2 and min(um_per_pixel) > 0
-    return (1 / seconds if seconds > 0 else None), um_per_pixel if is_known else None
 
 
 class _TiffPages:
@@ -107,6 +73,9 @@ class _FileFrames:
         with reading(self.files[index]):
             image = tifffile.imread(self.files[index])
         return _check_shape(image, self.shape[1:], str(self.files[index]))
+
+
+Frames: TypeAlias = np.ndarray | _TiffPages | _FileFrames  # T images of shape (H, W)
 
 
 def _tiff_files(folder: Path) -> list[Path]:
@@ -160,26 +129,3 @@ def _check_shape(image: np.ndarray, shape: tuple[int, int], name: str) -> np.nda
             f"source: {name} has the shape {image.shape}, the first {tuple(shape)}; a movie has one shape."
         )
     return image
-
-
-def _imagej_metadata(tif: tifffile.TiffFile) -> tuple[float, list[float]]:
-    """Return the seconds between frames, 0 if not known, and the µm per pixel, empty if not known."""
-    metadata = tif.imagej_metadata or {}
-    seconds = metadata.get("finterval", 0) * SECONDS.get(metadata.get("tunit", "sec"), 0)
-    micrometres = MICROMETRES.get(str(metadata.get("unit")).lower())
-    tags = tif.pages.first.tags
-    if micrometres is None or "XResolution" not in tags or "YResolution" not in tags:
-        return seconds, []
-    pixels_per_unit = [np.divide(*tags[name].value) for name in ("XResolution", "YResolution")]
-    return seconds, [float(micrometres / number) for number in pixels_per_unit if number > 0]
-
-
-def _ome_metadata(xml: str) -> tuple[float, list[float]]:
-    """Return the seconds between frames and the µm per pixel, each 0 if not known."""
-    image = tifffile.xml2dict(xml)["OME"]["Image"]
-    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
-    seconds = pixels.get("TimeIncrement", 0) * SECONDS.get(pixels.get("TimeIncrementUnit", "s"), 0)
-    return seconds, [
-        float(pixels.get(f"PhysicalSize{axis}", 0) * MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0))
-        for axis in "XY"
-    ]

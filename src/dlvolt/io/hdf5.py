@@ -36,9 +36,8 @@ RAISED = 1  # Python's exit code after an exception
 def check_hdf5(path: Path) -> None:
     """Raise a ValueError if the HDF5 library hangs or crashes on the attributes or datasets of a file.
 
-    On some damaged files the library loops for ever, holding Python's lock, or crashes, and nothing within the process
-    can stop that. So another process reads all attributes and the first value of all datasets, in about a quarter of a
-    second. Exceptions there are ignored: the reader raises and explains them.
+    Nothing within the process can stop that. So another process reads all attributes and the first value of all
+    datasets, in about a quarter of a second; its exceptions are ignored, as the reader raises and explains them.
     """
     command = [sys.executable, "-c", LOOK, str(path)]
     environment = os.environ | {"DLVOLT_AUTOLOAD": "0"}  # the process needs nothing of dlvolt

@@ -10,17 +10,10 @@ from spikeinterface.core import BaseRecordingSegment
 
 
 class LazySegment(BaseRecordingSegment):
-    """A segment of T samples that a function reads.
+    """A segment of T samples, whose `clock` is ``sampling_frequency`` and ``t_start``, or ``time_vector``.
 
-    Parameters
-    ----------
-    num_samples : int
-        T.
-    read : callable
-        Takes the first sample, the one after the last, and the channels as indices or a slice; returns their traces,
-        shape (samples, channels).
-    **clock
-        ``sampling_frequency`` and ``t_start``, or ``time_vector``.
+    `read` takes the first sample, the one after the last, and the channels as indices or a slice; it returns their
+    traces, shape (samples, channels).
     """
 
     def __init__(self, num_samples: int, read: Callable[[int, int, Any], np.ndarray], **clock: Any) -> None:

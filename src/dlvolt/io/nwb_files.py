@@ -1,4 +1,4 @@
-"""What the readers of NWB files share: groups, links, texts, clocks and sessions, in HDF5 and in Zarr.
+"""What the readers of NWB files share: groups, links, texts and clocks, in HDF5 and in Zarr.
 
 They do without pynwb, which takes as long to open a small file as the detection of its spikes, and which refuses the
 whole file for a fault anywhere in it.
@@ -39,21 +39,8 @@ def opened(path: Path) -> Any:
     return h5py.File(path) if path.is_file() else nullcontext(zarr.open(path, mode="r"))
 
 
-def find_groups(file: Any, *neurodata_types: str) -> dict[str, Any]:
-    """Find all groups of some types in an NWB file, and datasets of these types, as which NWB keeps images.
-
-    Parameters
-    ----------
-    file : h5py.File or zarr.Group
-        An NWB file.
-    *neurodata_types : str
-        For example ``"RoiResponseSeries"``.
-
-    Returns
-    -------
-    dict of str to group or dataset
-        The path in the file of each, sorted, and the group or dataset.
-    """
+def find_groups(file: Any, neurodata_type: str) -> dict[str, Any]:
+    """Map the path in an NWB file of each group of a type to the group, in the order of the paths."""
     found, todo = {}, [("", file)]
     while todo:
         path, group = todo.pop()
@@ -64,8 +51,8 @@ def find_groups(file: Any, *neurodata_types: str) -> dict[str, Any]:
             item, item_path = group.get(name), f"{path}/{name}".lstrip("/")
             if hasattr(item, "keys"):
                 todo.append((item_path, item))
-            if text(getattr(item, "attrs", {}).get("neurodata_type", "")) in neurodata_types:
-                found[item_path] = item
+                if text(item.attrs.get("neurodata_type", "")) == neurodata_type:
+                    found[item_path] = item
     return dict(sorted(found.items()))
 
 
@@ -84,41 +71,11 @@ def text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def number(dataset: Any) -> float:
-    """Return the number in a dataset of one value."""
-    return float(np.ravel(dataset[()])[0])
-
-
-def read_conversion(data: Any) -> tuple[float, float]:
-    """Return the conversion and the offset of a TimeSeries: its values are data · conversion + offset."""
-    return float(data.attrs.get("conversion", 1.0)), float(data.attrs.get("offset", 0.0))
-
-
 def read_clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[float, float | None]:
-    """Return the sampling frequency of a TimeSeries, and the time of its first sample.
+    """Return the sampling frequency of a TimeSeries in Hz, and the time of its first sample in s.
 
-    Parameters
-    ----------
-    file : h5py.File or zarr.Group
-        The NWB file.
-    series : group
-        The TimeSeries.
-    num_samples : int
-        Its number of samples T.
-    where : str
-        The argument, series and file, for messages.
-
-    Returns
-    -------
-    sampling_frequency : float
-        Hz.
-    t_start : float or None
-        Time of the first sample, s; None if the timestamps are not those of a steady clock.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a rate nor timestamps that ascend and have a common interval.
+    The time is None if the timestamps are not those of a steady clock; they are then to be kept. `where` names the
+    argument, series and file, for errors.
     """
     start, timestamps = child(file, series, "starting_time"), child(file, series, "timestamps")
     if timestamps is None:
@@ -128,7 +85,7 @@ def read_clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[fl
                 f"{where} has neither timestamps nor a rate above 0; write one of them into the file, or give the "
                 "numbers alone, as an array."
             )
-        return rate, number(start)
+        return rate, float(np.ravel(start[()])[0])
 
     times = np.asarray(timestamps[:], dtype="float64")
     if len(times) != num_samples or num_samples < 2:
@@ -154,16 +111,3 @@ def read_clock(file: Any, series: Any, num_samples: int, where: str) -> tuple[fl
         )
     frames_passed = np.round(intervals / trim_mean(intervals, 0.1)).clip(1)  # more than 1 where some were dropped
     return float(frames_passed.sum() / intervals.sum()), None
-
-
-def read_session(file: Any) -> dict[str, str]:
-    """Return the annotations that tell the session of an NWB file."""
-    names = {name: name for name in ("session_start_time", "timestamps_reference_time")}
-    names |= {"nwb_identifier": "identifier"}
-    return {annotation: text(file[name]) for annotation, name in names.items() if name in file}
-
-
-def read_indicator(plane: Any) -> dict[str, str]:
-    """Return the annotation of an imaging plane's indicator, without an entry if there is no plane or it is unknown."""
-    indicator = "" if plane is None or "indicator" not in plane else text(plane["indicator"])
-    return {} if indicator.lower() in ("", "unknown") else {"indicator": indicator}

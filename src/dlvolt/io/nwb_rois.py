@@ -252,12 +252,11 @@ def check_traces(traces: dict[str, BaseRecording], sorting: BaseSorting, recordi
                 f"traces: '{name}' has {_timing(trace)}, and the recording of the sorting has {wanted}; give traces "
                 "computed from this recording."
             )
-        for channel_id in trace.channel_ids:
-            if str(channel_id) not in names:
-                raise ValueError(
-                    f"traces: channel '{channel_id}' of '{name}' is none of the {len(names)} ROIs of the recording; "
-                    "traces have the channel ids of the recording, which rename_channels(...) gives them."
-                )
+        if {str(channel_id) for channel_id in trace.channel_ids} != names:
+            raise ValueError(
+                f"traces: '{name}' has other channels than the {len(names)} ROIs of the recording; traces have the "
+                "channel ids of the recording, which rename_channels(...) gives them."
+            )
 
 
 def _timing(recording: BaseRecording) -> str:
@@ -270,31 +269,24 @@ def add_traces(nwbfile: NWBFile, traces: dict[str, BaseRecording], times: np.nda
 
     `times` (T,), s, are those of the samples of all segments. Without a table of ROIs the traces are plain TimeSeries.
     """
+    if not rois.names:
+        return
+    module = _module(nwbfile)
     for name, trace in traces.items():
         channel_ids = {str(channel_id): channel_id for channel_id in trace.channel_ids}
-        found = np.array([unit in channel_ids for unit in rois.names], dtype=bool)
-        if not found.any():
-            continue
+        trace = trace.select_channels([channel_ids[unit] for unit in rois.names])
         container, description = TRACES.get(name, (None, f"Trace '{name}' of each ROI."))
-        if found.all():
-            description += " Column n is of row n of the units table."
-        else:
-            missing = ", ".join(unit for unit, is_found in zip(rois.names, found, strict=True) if not is_found)
-            description += f" Columns are in the order of the units table, without the units {missing}."
-        trace = trace.select_channels([channel_ids[unit] for unit in rois.names if unit in channel_ids])
         series = {
             "name": name,
-            "description": description,
+            "description": f"{description} Column n is of row n of the units table.",
             "data": H5DataIO(_TraceChunks(trace), compression="gzip", shuffle=True),
             "unit": "n.a.",
             **_sampling(times, trace.sampling_frequency),
         }
-        module = _module(nwbfile)
-        if rois.table is None or rois.rows is None:
+        if rois.table is None:
             module.add(TimeSeries(**series))
             continue
-        region = rois._replace(rows=rois.rows[found]).region("the ROI of each column of the data")
-        series = RoiResponseSeries(rois=region, **series)
+        series = RoiResponseSeries(rois=rois.region("the ROI of each column of the data"), **series)
         if container is None:
             module.add(series)
         else:

@@ -47,7 +47,7 @@ METADATA = ("NWBFile", "Subject", "ElectrodeGroup")
 TIME_FIELDS = ("session_start_time", "timestamps_reference_time")
 
 
-def open_nwb(path: str | Path) -> HDMFIO:
+def open_source(path: str | Path) -> HDMFIO:
     """Open an NWB file to read, HDF5 or, where hdmf-zarr is installed, Zarr."""
     if not is_zarr(Path(path)):
         return NWBHDF5IO(str(path), "r")
@@ -175,21 +175,8 @@ def add_electrodes(
 ) -> np.ndarray | None:
     """Add electrode groups and electrodes to a file: those of the source, or else those of the channels' probe.
 
-    Parameters
-    ----------
-    nwbfile : NWBFile
-        The new file.
-    source_file : NWBFile or None
-        The file of the recording.
-    channels : BaseRecording, SortingAnalyzer or None
-        What knows the N channels.
-    group_metadata : dict
-        ``location`` and ``description`` of the electrode groups that are made from the probe.
-
-    Returns
-    -------
-    array of shape (N,) or None
-        The row of each channel in the electrodes table, or None if there are no channels or they have no probe.
+    The return value is the row of each of the N channels in the electrodes table, or None if there are no channels or
+    they have no probe.
     """
     if source_file is not None:
         _carry_electrodes(source_file, nwbfile)

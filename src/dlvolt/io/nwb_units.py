@@ -27,7 +27,7 @@ from dlvolt.io.nwb_rois import (
     optical_description,
     roi_columns,
 )
-from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_nwb
+from dlvolt.io.nwb_session import add_electrodes, carry_devices, check_session, new_file, open_source
 from dlvolt.sortings import add_empty_segments, spike_properties
 from dlvolt.whole import check_parent, written_whole
 
@@ -76,8 +76,8 @@ def write_nwb_units(
         imaging planes and tables of ROIs; its data are not.
     traces : dict of str to BaseRecording, optional
         Traces of the ROIs to write as well, by name, e.g. ``{"delta_f_over_f": ..., "spike_probability": ...,
-        "subthreshold": ...}``. They have the samples of the sorting's recording and its channel ids, or some of
-        them. They are computed and written chunk by chunk.
+        "subthreshold": ...}``. They have the samples and the channel ids of the sorting's recording. They are computed
+        and written chunk by chunk.
     metadata : dict, optional
         ``{"NWBFile": {...}, "Subject": {...}}``: arguments of `pynwb.NWBFile` and `pynwb.file.Subject`, which
         override what is known otherwise. Times may be ISO strings; without a UTC offset they are local. Also
@@ -97,26 +97,19 @@ def write_nwb_units(
         If `path` exists and `overwrite` is not set.
     FileNotFoundError
         If `source` or the folder of `path` does not exist.
-    ImportError
-        If `source` is Zarr and hdmf-zarr is not installed.
-    TypeError
-        If one of the `traces` is not a recording.
     ValueError
-        If `path` is the `source`; if the recording is of another NWB file than the `source`; if nobody knows the
-        session start time, that is, neither `metadata`, the `source`, nor a ``session_start_time`` annotation of
-        the recording; if `metadata` has other keys; if the electrodes or ROIs of `source` are not those of the
-        recording, or it is not known which they are; if an optical unit has not the name of an ROI; if `traces` are
-        not of the ROIs and samples of the recording; or if a sorting of several segments has no recording to tell
-        how long they are.
+        If nobody knows the session start time, that is, neither `metadata`, the `source`, nor a
+        ``session_start_time`` annotation of the recording; or if the `source` or the `traces` are not those of the
+        sorting's recording.
 
     Notes
     -----
     Spike times are in seconds on the recording's clock, so to read them back as sample indices of a recording
     which starts at ``t_start``, give it: ``read_nwb_sorting(path, t_start=recording.get_start_time())``. The
     segments of a recording share one time line in NWB: a segment which does not start after the end of the
-    one before it is placed right there.
-
-    Observation intervals are the segments, split where the recording's time vector has a step of more than 1.5 frames.
+    one before it is placed right there. Observation intervals are the segments, split where the recording's time
+    vector has a step of more than 1.5 frames. What the sorter set aside as artefacts (its annotation ``set_aside``)
+    is in ``invalid_times``, with its reason as tag.
 
     A unit property which is an array of one value for each spike of the unit, for every unit, becomes a column
     aligned with ``spike_times``.
@@ -128,17 +121,14 @@ def write_nwb_units(
 
     Without a `source`, the electrodes table is made from the recording's probe; the location of an electrode
     is the recording's ``brain_area`` property, else that of ``ElectrodeGroup`` in `metadata`, else "unknown". No
-    subject is made up: archives ask for one, so give it in `metadata`.
+    subject and no imaging plane is made up: archives ask for a subject, so give it in `metadata`.
 
     Units are optical where the recording (or the sorting) is annotated with ``modality="optical"``, as by
     `read_voltage_imaging`. They have no electrodes, whether there is a probe or not. Where the `source` has a
     table of ROIs (PlaneSegmentation), the column ``rois`` is the unit's row in it. The table is that of the
     series which the recording's annotation ``nwb_series`` names, or else the only one; the row is the channel
     property ``roi_row``. Without such a table, ``roi_x``, ``roi_y``, ``roi_num_pixels`` and ``roi_plane`` tell what
-    the recording knows of its ROIs. No imaging plane is made up.
-
-    What the sorter set aside as artefacts (its annotation ``set_aside``) is in ``invalid_times``, with its reason as
-    tag.
+    the recording knows of its ROIs.
 
     `traces` are in the processing module "ophys", a column for each unit: RoiResponseSeries of the unit's ROIs,
     with "delta_f_over_f" and "subthreshold" in "DfOverF", "fluorescence" in "Fluorescence" and others in the
@@ -160,7 +150,7 @@ def write_nwb_units(
     channels = recording if analyzer is None else analyzer
 
     with ExitStack() as stack:
-        source_file = None if source is None else stack.enter_context(open_nwb(source)).read()
+        source_file = None if source is None else stack.enter_context(open_source(source)).read()
         if source_file is not None and recording is not None:
             check_session(source_file, recording)
         nwbfile = new_file(source_file, recording, metadata or {})
@@ -172,7 +162,11 @@ def write_nwb_units(
         rois = add_rois(nwbfile, source_file, sorting, recording, channels) if optical else None
 
         time_line = _time_line(sorting, analyzer, recording)
-        description = optical_description(sorting) if optical else DESCRIPTION
+        description, descriptions = DESCRIPTION, {}
+        if optical:
+            description, descriptions = optical_description(sorting), UNIT_DESCRIPTIONS
+        elif "fdr" in sorting.get_property_keys():  # which only dlvolt's sorter gives
+            descriptions = SORTED_DESCRIPTIONS
         if source_file is not None:
             description += f" The recording is in the NWB file '{source_file.identifier}'."
         nwbfile.units = Units(
@@ -186,7 +180,7 @@ def write_nwb_units(
                 nwbfile.electrodes,
                 electrode_rows,
                 roi_columns(rois, channels),
-                UNIT_DESCRIPTIONS if optical else SORTED_DESCRIPTIONS if "fdr" in sorting.get_property_keys() else {},
+                descriptions,
             ),
         )
         _add_set_aside(nwbfile, sorting, time_line)
@@ -202,17 +196,7 @@ def write_nwb_units(
 def into_segments(units: BaseSorting, recording: BaseRecording) -> NumpySorting:
     """Cut units read from an NWB file, which has one time line, into the segments of their recording.
 
-    Parameters
-    ----------
-    units : BaseSorting
-        The units in one segment, with spike times as in the file.
-    recording : BaseRecording
-        Their recording; see `write_nwb_units` for where its segments are on the time line.
-
-    Returns
-    -------
-    NumpySorting
-        The units in all segments of the recording; spikes outside of the segments are left out.
+    Spikes outside of the segments are left out; see `write_nwb_units` for where these are on the time line.
     """
     time_line = _time_line(units, None, recording)
     rate = units.sampling_frequency

@@ -19,7 +19,7 @@ from spikeinterface.extractors.extractor_classes import (
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.probes import ProbeLike, attach_probe
-from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
+from dlvolt.io.streams import choose_stream, describe_streams, neo_reader, streams_of_header
 
 # Analog inputs, headstage accelerometers and sync lines, e.g. ADC1, A1_AUX2, AP_SYNC.
 _AUXILIARY = re.compile(r"(^|_)(ADC|AUX|SYNC)\d*$", re.IGNORECASE)
@@ -56,16 +56,12 @@ def read_open_ephys(
     FileNotFoundError
         If `folder` does not exist.
     ValueError
-        If `folder` is not an Open Ephys recording, cannot be read as one, or holds several recordings or experiments,
-        if there are several neural streams and no `stream_name`, if there is no such stream, or if the `probe` does
-        not fit.
+        If `folder` is not one Open Ephys recording that can be read, or if `stream_name` or `probe` does not fit.
     """
     extractor_class, folder = _locate(folder)
     _check_structure(folder)
     with unreadable("folder", folder, "Neo"):
-        reader = extractor_class.get_neo_io_reader(
-            extractor_class.NeoRawIOClass, **extractor_class.map_to_neo_kwargs(folder)
-        )
+        reader = neo_reader(extractor_class, folder)
     stream_name = _choose_stream(streams_of_header(reader.header), stream_name, folder)
 
     with unreadable("folder", folder, "Neo"):
@@ -83,6 +79,7 @@ def read_open_ephys(
     if start is not None:
         time_zero = start - timedelta(seconds=float(recording.get_start_time(segment_index=0)))
         recording.annotate(session_start_time=start.isoformat(), timestamps_reference_time=time_zero.isoformat())
+    recording.annotate(reader="read_open_ephys")
     attach_probe(recording, probe)
     return recording
 
@@ -197,22 +194,18 @@ def _quoted(items: list) -> str:
     return ", ".join(f"'{item}'" for item in items)
 
 
-def _is_neural(name: str, channels: np.ndarray) -> bool:
-    return "NI-DAQmx" not in name and not all(_AUXILIARY.search(channel) for channel in channels["name"])
-
-
 def _choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, folder: Path) -> str:
     """Return the full name of the stream that is asked for, else that of the only neural one."""
-    listed = describe_streams(streams)
-    if stream_name is not None:
-        return find_stream(stream_name, listed, folder)
-    neural = [name for name in listed if _is_neural(name, streams[name])]
-    if not neural:
-        all_streams = "; ".join(listed.values()) or "none"
+    described = describe_streams(streams)
+    neural = [name for name in described if _is_neural(name, streams[name])]
+    if stream_name is None and not neural:
+        all_streams = "; ".join(described.values()) or "none"
         raise ValueError(f"folder: {folder} has no stream of neural channels; its streams are {all_streams}.")
-    if len(neural) > 1:
-        raise SeveralStreams(f"stream_name: {folder} has several neural streams", [listed[name] for name in neural])
-    return neural[0]
+    return choose_stream(stream_name, described, folder, "several neural streams", likely=neural)
+
+
+def _is_neural(name: str, channels: np.ndarray) -> bool:
+    return "NI-DAQmx" not in name and not all(_AUXILIARY.search(channel) for channel in channels["name"])
 
 
 def _settings_file(reader: object, folder: Path, stream_name: str) -> Path:

@@ -26,11 +26,10 @@ def attach_probe(recording: BaseRecording, probe: ProbeLike | None = None) -> No
     recording : BaseRecording
         The recording, of N channels.
     probe : Probe, ProbeGroup, path or str, optional
-        A probe, the path of a probeinterface JSON, or the name of a generated layout with the channels in
-        file order: ``"linear"`` (vertical line, 20 µm apart), ``"linear:25"`` (25 µm apart) or
-        ``"tetrode"`` (groups of four). Contacts without ``device_channel_indices`` are taken in order.
-        By default the recording's own probe; if it has none with usable locations, ``"linear"`` is
-        assumed, and a warning says so.
+        A probe, the path of a probeinterface JSON, or a layout of the channels in file order: ``"linear"`` (vertical
+        line, 20 µm apart), ``"linear:25"`` (25 µm apart) or ``"tetrode"`` (groups of four). Contacts without
+        ``device_channel_indices`` are taken in order. By default the recording's own probe; if it has none with
+        usable locations, ``"linear"`` is assumed, with a warning.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from spikeinterface.extractors.extractor_classes import neo_recording_class_dict
 
 from dlvolt.io.errors import unreadable
 from dlvolt.io.hdf5 import check_hdf5
-from dlvolt.io.streams import SeveralStreams, describe_streams, find_stream, streams_of_header
+from dlvolt.io.streams import choose_stream, describe_streams, neo_reader, streams_of_header
 
 MIN_SAMPLING_FREQUENCY = 6000.0  # Hz; local field potentials, which are slower, are no stream to sort
 NOT_NEURAL = re.compile(
@@ -61,15 +61,7 @@ KNOWN = NEEDED | {"gain_to_uV", "offset_to_uV", "time_axis", "file_offset", "is_
 def find_readers(source: Path) -> list[Candidate]:
     """List the readers for a file or folder, by its ending or by the files right in it.
 
-    Parameters
-    ----------
-    source : Path
-        A file or folder that exists.
-
-    Returns
-    -------
-    list of Candidate
-        Empty if its kind is not known; more than one if there are files of several recordings.
+    There is none if its kind is not known, and more than one if there are files of several recordings.
     """
     if source.is_file():
         found = [_known(source)]
@@ -103,30 +95,10 @@ def _known(path: Path) -> Candidate | None:
 def read_rig(
     source: Path, candidates: list[Candidate], *, stream_name: str | None = None, reader: str | None = None
 ) -> BaseRecording:
-    """Read a recording with the one of SpikeInterface's readers that can read it.
+    """Read a recording with the one of the `candidates`, or with the `reader` that is asked for.
 
-    Parameters
-    ----------
-    source : Path
-        A file or folder.
-    candidates : list of Candidate
-        What `find_readers` found there.
-    stream_name : str, optional
-        The stream; needed only where there are several that can be sorted.
-    reader : str, optional
-        The reader to take, as in SpikeInterface's ``read_…``; needed only where several are possible.
-
-    Returns
-    -------
-    BaseRecording
-        Annotated with ``reader`` (and ``reader_stream`` where the format has streams), and with
-        ``session_start_time`` where the file tells.
-
-    Raises
-    ------
-    ValueError
-        If several recordings or streams are possible, if there is no such stream or reader, or if the reader cannot
-        read the files.
+    It is annotated with ``reader`` (and ``reader_stream`` where the format has streams), and with
+    ``session_start_time`` where the file tells.
     """
     if reader is not None:
         if reader not in READERS:
@@ -147,7 +119,7 @@ def read_rig(
     header, block = _read(source, candidate.reader, lambda: _header(extractor, candidate.path))
     if header["nb_block"] > 1:
         raise ValueError(f"source: {candidate.path} holds {header['nb_block']} recordings (blocks); give one of them.")
-    stream = choose_stream(streams_of_header(header), stream_name, source)
+    stream = choose_neural_stream(streams_of_header(header), stream_name, source)
     kwargs: dict[str, Any] = {} if candidate.reader == "mearec" else {"stream_name": stream}
     if candidate.reader == "maxwell":  # its decompressor is not to be fetched from the network unasked
         kwargs["install_maxwell_plugin"] = False
@@ -172,37 +144,23 @@ def _read(source: Path, reader: str, read: Callable[[], Any]) -> Any:
 
 def _header(extractor: type[BaseRecording], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return Neo's header of a recording, and its annotations."""
-    neo = extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
+    neo = neo_reader(extractor, path)
     return neo.header, neo.raw_annotations["blocks"][0]
 
 
-def choose_stream(streams: dict[str, np.ndarray], stream_name: str | None, source: Path) -> str:
-    """Return the full name of the stream that is asked for, else that of the only one of electrodes.
-
-    Parameters
-    ----------
-    streams : dict of str to array
-        The name of each stream, and its channels as in Neo's header.
-    stream_name : str or None
-        The stream that is asked for, or how its name ends.
-    source : Path
-        The file or folder, for the errors.
-    """
-    listed = describe_streams(streams)
-    if not listed:
+def choose_neural_stream(streams: dict[str, np.ndarray], stream_name: str | None, source: Path) -> str:
+    """Return the full name of the stream that is asked for, else that of the only one of electrodes."""
+    described = describe_streams(streams)
+    if not described:
         raise ValueError(f"source: {source} has no stream of signals; it may be damaged or not whole.")
-    if stream_name is not None:
-        return find_stream(stream_name, listed, source)
     neural = [
         name
-        for name in listed
+        for name in described
         if streams[name]["sampling_rate"][0] >= MIN_SAMPLING_FREQUENCY
         and not NOT_NEURAL.search(re.sub(r"[._]", " ", name))
     ]
-    if len(neural) != 1:
-        what = "several streams" if neural else "no stream that is sure to be of electrodes"
-        raise SeveralStreams(f"stream_name: {source} has {what}", [listed[name] for name in neural or listed])
-    return neural[0]
+    problem = "several streams" if neural else "no stream that is sure to be of electrodes"
+    return choose_stream(stream_name, described, source, problem, likely=neural)
 
 
 def _read_binary(path: Path) -> BaseRecording:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import neo
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
-import tifffile
 from neo.core.regionofinterest import RegionOfInterest
 
-from dlvolt.io.errors import reading
-from dlvolt.io.frames import TIFF_SUFFIXES, Frames
+from dlvolt.io.frames import Frames
 
 SHAPES = {"circle": "[x, y, radius]", "rectangle": "[x, y, width, height]", "polygon": "[[x, y], [x, y], …]"}
 
 RoiLike: TypeAlias = RegionOfInterest | dict[str, Sequence]
-RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike] | str | Path | None  # see `dlvolt.read_image_sequence`
+RoisLike: TypeAlias = np.ndarray | Sequence[RoiLike]  # see `dlvolt.read_image_sequence`
 
 
 class RoiMeans:
-    """The mean over N ROIs, of images of shape (H, W).
-
-    Parameters
-    ----------
-    pixels : list of np.ndarray
-        Of each ROI, the indices of its pixels in the flattened image.
-    image_shape : (int, int)
-    """
+    """The mean over N ROIs, of images of shape (H, W); `pixels` are the indices of each ROI in the flattened image."""
 
     def __init__(self, pixels: list[np.ndarray], image_shape: tuple[int, int]) -> None:
         self.num_pixels = np.array([len(indices) for indices in pixels])
@@ -50,34 +40,17 @@ class RoiMeans:
 
 def find_pixels(rois: RoisLike, image_shape: tuple[int, int]) -> tuple[list[np.ndarray], list[int]]:
     """Return the pixels of each ROI, as indices in the flattened image, and the ids of the ROIs."""
-    if rois is None:
-        raise ValueError(
-            "rois: a movie has no traces without them; give a label mask of the shape of its images, "
-            f"{image_shape}, or a list such as [{{'circle': [x, y, radius]}}]."
-        )
-    if isinstance(rois, (str, Path)):
-        rois = _load_mask(Path(rois))
     if isinstance(rois, np.ndarray):
         pixels = _pixels_of_masks(rois, image_shape)
     elif isinstance(rois, (list, tuple)):
         pixels = {index: _pixels_of_shape(index, roi, image_shape) for index, roi in enumerate(rois)}
     else:
-        raise ValueError(f"rois: must be a mask, a path or a list of ROIs, not {type(rois).__name__}.")
+        raise ValueError(f"rois: must be a mask or a list of ROIs, not {type(rois).__name__}.")
     if not pixels:
         raise ValueError("rois: there are none; give at least one.")
     if empty := [i for i, indices in pixels.items() if len(indices) == 0]:
         raise ValueError(f"rois: ROI {empty[0]} has no pixel; enlarge it or leave it out.")
     return list(pixels.values()), list(pixels)
-
-
-def _load_mask(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"rois: there is no file {path}.")
-    suffix = path.suffix.lower()
-    if suffix not in (".npy", *TIFF_SUFFIXES):
-        raise ValueError(f"rois: {path} must be a mask in a .npy or .tif file.")
-    with reading(path, "rois"):
-        return np.load(path) if suffix == ".npy" else tifffile.imread(path)
 
 
 def _pixels_of_masks(masks: np.ndarray, image_shape: tuple[int, int]) -> dict[int, np.ndarray]:

@@ -18,24 +18,14 @@ Value = Literal["fluorescence", "delta_f_over_f"]
 def describe_rois(
     recording: BaseRecording,
     *,
-    centroid: np.ndarray | None = None,
+    centroid: np.ndarray | None = None,  # (N, 2), x and y
     centroid_unit: Literal["um", "pixels"] = "um",
-    num_pixels: Sequence[int] | None = None,
+    num_pixels: Sequence[int] | None = None,  # (N,)
     **annotations: Any,
 ) -> None:
-    """Annotate a recording as one of N ROIs, with what is known of them; what is None is not known.
+    """Annotate a recording of N ROIs, in place, with what is known of them; what is None is not known.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        A channel for each ROI. It is changed in place.
-    centroid : array of shape (N, 2), optional
-        x and y of the centre of each ROI. If they are in µm, they also become the probe.
-    centroid_unit : {"um", "pixels"}
-    num_pixels : sequence of int, optional
-        The number of pixels of each ROI.
-    **annotations
-        Annotations of the recording, such as ``value`` and ``indicator``.
+    Centroids in µm also become the probe.
     """
     annotations = {name: item for name, item in annotations.items() if item is not None}
     recording.annotate(modality="optical", imaging_rate_hz=float(recording.sampling_frequency), **annotations)

@@ -18,7 +18,8 @@ from dlvolt.io.nwb_files import find_groups, is_nwb, opened
 from dlvolt.io.open_ephys import is_open_ephys, read_open_ephys
 from dlvolt.io.probes import ProbeLike, attach_probe
 from dlvolt.io.rigs import NEEDED, RAW_ENDINGS, find_readers, read_rig
-from dlvolt.io.streams import SeveralStreams, find_stream
+from dlvolt.io.rois import is_positive
+from dlvolt.io.streams import choose_stream
 from dlvolt.io.trace_files import TRACE_SUFFIXES, TraceFileRecording
 from dlvolt.io.voltage_imaging import read_voltage_imaging
 
@@ -38,8 +39,7 @@ def read_recording(
         ``time_axis``, ``file_offset``, ``is_filtered`` and ``channel_ids``, as `spikeinterface.core.read_binary`
         takes them.
     stream_name : str, optional
-        The continuous stream (Open Ephys and others) or the path of the ElectricalSeries (NWB, e.g.
-        ``"acquisition/ElectricalSeries"``) to read, or how it ends (``"ElectricalSeries"``); needed only where there
+        The stream, or the path of the ElectricalSeries (NWB), to read, or how its name ends; needed only where there
         are several.
     probe : Probe, ProbeGroup, path or str, optional
         The probe, see `dlvolt.io.attach_probe`. By default the source's own; where it has none with usable
@@ -57,8 +57,7 @@ def read_recording(
     FileNotFoundError
         If `source` does not exist.
     ValueError
-        If `source` is of no known kind or holds no recording, if there are several streams and no
-        `stream_name`, if there is no such stream, or if the `probe` does not fit.
+        If `source` is of no known kind or cannot be read, or if `stream_name`, `probe` or `reader` does not fit.
     """
     source = Path(source)
     if not source.exists():
@@ -67,9 +66,7 @@ def read_recording(
     if reader is not None:
         recording = read_rig(source, candidates, stream_name=stream_name, reader=reader)
     elif source.is_dir() and is_open_ephys(source.absolute()):
-        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
-        recording.annotate(reader="read_open_ephys")
-        return recording
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
     elif candidates:
         recording = read_rig(source, candidates, stream_name=stream_name)
     elif source.is_file() or is_nwb(source):
@@ -95,8 +92,8 @@ def read_traces(
         An NWB file with a RoiResponseSeries or an ElectricalSeries, an Open Ephys folder, a folder saved by
         SpikeInterface, or a plain file, see `dlvolt.io.read_trace_file`.
     stream_name : str, optional
-        The path of the series (NWB, e.g. ``"processing/ophys/Fluorescence/RoiResponseSeries"``), the stream (Open
-        Ephys) or the array (``.npz``) to read; needed only where there are several.
+        The series (NWB), stream (Open Ephys) or array (``.npz``, ``.mat``) to read, or how its name ends; needed only
+        where there are several.
     sampling_frequency : float, optional
         Samples per second; needed for plain files, which do not tell it, and for no others.
     probe : Probe, ProbeGroup, path or str, optional
@@ -113,9 +110,8 @@ def read_traces(
     FileNotFoundError
         If `source` does not exist.
     ValueError
-        If `source` is of no known kind or holds no traces, if there are several streams and no `stream_name`, if
-        there is no such stream, if the sampling frequency is missing or given where the source tells it, or if the
-        `probe` does not fit.
+        If `source` is of no known kind or cannot be read, if `stream_name` or `probe` does not fit, or if the
+        sampling frequency is missing, or given where the source tells it.
     """
     source = Path(source)
     if not source.exists():
@@ -128,9 +124,7 @@ def read_traces(
     elif source.is_file() or is_nwb(source):
         recording = _read_nwb_traces(source, stream_name)
     elif is_open_ephys(source.absolute()):
-        recording = read_open_ephys(source, stream_name=stream_name, probe=probe)
-        recording.annotate(reader="read_open_ephys")
-        return recording
+        return read_open_ephys(source, stream_name=stream_name, probe=probe)
     else:
         recording = _load_spikeinterface(source, stream_name)
     if probe is not None:
@@ -147,25 +141,14 @@ def _read_nwb_traces(path: Path, stream_name: str | None) -> BaseRecording:
         electrical = list(find_groups(file, "ElectricalSeries"))
     if not optical + electrical:
         raise ValueError(f"source: {path} has neither a RoiResponseSeries nor an ElectricalSeries.")
-    stream_name = _choose_series(stream_name, optical + electrical, path, "series")
+    listed = {name: f"'{name}'" for name in optical + electrical}
+    stream_name = choose_stream(stream_name, listed, path, "several series")
     if stream_name in electrical:
         return _read_nwb(path, stream_name)
     try:
-        recording = read_voltage_imaging(path, stream_name)
+        return read_voltage_imaging(path, stream_name)
     except ValueError as error:  # which calls it path
         raise ValueError(re.sub("^path:", "source:", str(error))) from error
-    recording.annotate(reader="read_voltage_imaging")
-    return recording
-
-
-def _choose_series(wanted: str | None, series: list[str], path: Path, kind: str) -> str:
-    """Return the path of the series that is asked for, else of the only one of its kind."""
-    listed = {name: f"'{name}'" for name in series}
-    if wanted is not None:
-        return find_stream(wanted, listed, path)
-    if len(series) > 1:
-        raise SeveralStreams(f"stream_name: {path} has several {kind}", listed.values())
-    return series[0]
 
 
 def _load_spikeinterface(folder: Path, stream_name: str | None) -> BaseRecording:
@@ -203,8 +186,9 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
             f"source: {path} has no ElectricalSeries, so there is no recording of electrodes in it; for those of ROIs "
             "see read_voltage_imaging, or dlvolt detect."
         )
-    stream_name = _choose_series(stream_name, series, path, "ElectricalSeries")
-    check_electrical_series(path, stream_name)
+    listed = {name: f"'{name}'" for name in series}
+    stream_name = choose_stream(stream_name, listed, path, "several ElectricalSeries")
+    _check_electrical_series(path, stream_name)
 
     with unreadable("source", f"'{stream_name}' in {path}", "SpikeInterface"):
         if _locations_repeat(path, stream_name):
@@ -218,12 +202,8 @@ def _read_nwb(path: Path, stream_name: str | None) -> BaseRecording:
     return recording
 
 
-def check_electrical_series(path: Path, name: str) -> None:
-    """Raise a ValueError that names an ElectricalSeries of an NWB file if it is not as NWB has it.
-
-    That is, if its data are missing or no numbers of shape (time, electrode), if it has neither a rate above 0 nor
-    timestamps, or if its electrodes are not those of its data or not in the electrodes table.
-    """
+def _check_electrical_series(path: Path, name: str) -> None:
+    """Raise an error that names an ElectricalSeries of an NWB file if it is not as NWB has it."""
     where = f"source: '{name}' in {path}"
     with unreadable("source", f"'{name}' in {path}", "HDF5 or Zarr"), opened(path) as file:
         series = file[name]
@@ -244,8 +224,7 @@ def check_electrical_series(path: Path, name: str) -> None:
         raise ValueError(
             f"{where} has {num_columns} columns of data for {len(rows)} electrodes; its data may be transposed."
         )
-    is_positive = isinstance(rate, np.number | float | int) and 0 < rate < np.inf
-    if start is not None and not is_positive:
+    if start is not None and not is_positive(rate):
         raise ValueError(f"{where} has a rate which is no positive number, {rate!r:.60}; mend the file.")
     if start is None and num_times != shape[0]:
         raise ValueError(

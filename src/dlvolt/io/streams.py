@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from spikeinterface.core import BaseRecording
 
 
 class SeveralStreams(ValueError):
-    """A source has several streams or series, and none was chosen.
-
-    Parameters
-    ----------
-    problem : str
-        The argument that chooses, and what is wrong: ``"stream_name: session.nwb has several series"``.
-    streams : iterable of str
-        The streams to choose from, the name of each in quotes and what else is known of it; kept as an attribute.
-    """
+    """A source has several streams or series, and none was chosen; `streams` has the name of each, in quotes, first."""
 
     def __init__(self, problem: str, streams: Iterable[str]) -> None:
         self.streams = list(streams)
         super().__init__(f"{problem}; choose one of {'; '.join(self.streams)}.")
+
+
+def neo_reader(extractor: type[BaseRecording], path: Path) -> Any:
+    """Return Neo's reader of the files that one of SpikeInterface's readers takes, after it has read their header."""
+    return extractor.get_neo_io_reader(extractor.NeoRawIOClass, **extractor.map_to_neo_kwargs(path))
 
 
 def streams_of_header(header: dict) -> dict[str, np.ndarray]:
@@ -39,27 +38,30 @@ def describe_streams(streams: Mapping[str, np.ndarray]) -> dict[str, str]:
     }
 
 
-def find_stream(wanted: str, streams: Mapping[str, str], path: Path) -> str:
-    """Return the full name of the stream with a name, or with a name that ends so after a ``/`` or ``#``.
+def choose_stream(
+    wanted: str | None,
+    streams: Mapping[str, str],
+    path: Path,
+    problem: str,
+    *,
+    likely: Sequence[str] | None = None,
+    argument: str = "stream_name",
+) -> str:
+    """Return the full name of the stream that is wanted, else of the only likely one; by default all are likely.
 
-    Parameters
-    ----------
-    wanted : str
-        The name or its end: ``"B"`` for ``"acquisition/B"``.
-    streams : mapping of str to str
-        The name of each stream, and its description for the error.
-    path : Path
-        The file or folder, for the error.
-
-    Raises
-    ------
-    ValueError
-        If no stream or more than one is meant.
+    `wanted` is a name or how it ends after a ``/`` or ``#``: ``"B"`` for ``"acquisition/B"``. `streams` maps each name
+    to its description, and `problem` says what the file or folder has where it is not one likely stream.
     """
+    if wanted is None:
+        likely = list(streams) if likely is None else likely
+        if len(likely) != 1:
+            raise SeveralStreams(f"{argument}: {path} has {problem}", [streams[name] for name in likely or streams])
+        return likely[0]
+    wanted = wanted.strip("/")
     if wanted in streams:
         return wanted
     meant = [name for name in streams if name.endswith((f"/{wanted}", f"#{wanted}"))]
     if len(meant) != 1:
-        listed = ", ".join(streams.values()) or "none"
-        raise ValueError(f"stream_name: there is no '{wanted}' in {path}; it has {listed}.")
+        told = f"{len(meant)} end with" if meant else "there is no"
+        raise ValueError(f"{argument}: {told} '{wanted}' in {path}; it has {', '.join(streams.values()) or 'none'}.")
     return meant[0]

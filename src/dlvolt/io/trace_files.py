@@ -18,6 +18,7 @@ from spikeinterface.core import BaseRecording, NumpyRecording
 from dlvolt.io.errors import reading
 from dlvolt.io.lazy import LazySegment
 from dlvolt.io.rois import Value, check_roi_ids, check_sampling_frequency, check_value, describe_rois
+from dlvolt.io.streams import choose_stream
 
 TRACE_SUFFIXES = (".npy", ".npz", ".csv", ".mat")
 TIME_NAMES = ("time", "times", "timestamp", "timestamps", "t", "s", "sec", "second", "seconds", "ms", "milliseconds")
@@ -48,7 +49,7 @@ def traces_to_recording(
     roi_ids : sequence of int or str, optional
         The names of the N ROIs. By default as the columns of the file are named, else 0, 1, …
     positions_um : array of shape (N, 2), optional
-        Where the ROIs are: x and y of their centroids, µm.
+        x and y of the centroids of the ROIs, µm.
     value : {"fluorescence", "delta_f_over_f"}, optional
         What the numbers are.
     indicator : str, optional
@@ -59,17 +60,17 @@ def traces_to_recording(
     Returns
     -------
     BaseRecording
-        A channel for each ROI, in the number type of the traces. Traces of a file are read when they are asked for;
-        such a recording can be saved as JSON. The annotations are ``modality="optical"``, ``imaging_rate_hz``, and
-        ``value`` and ``indicator`` where given. Positions become the property ``centroid`` and the probe.
+        A channel for each ROI, in the number type of the traces. That of a file can be saved as JSON. The annotations
+        are ``modality="optical"``, ``imaging_rate_hz``, and ``value`` and ``indicator`` where given. Positions become
+        the property ``centroid`` and the probe.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the traces are no numbers, of another shape, empty or transposed, if a table begins with a column of times,
-        or if another argument does not fit.
+        If the traces are no numbers, of another shape, empty or transposed, or if a table begins with a column of
+        times.
 
     Examples
     --------
@@ -103,9 +104,8 @@ def read_trace_file(
     Parameters
     ----------
     path : path
-        A ``.npy`` or ``.npz`` file with an array of shape (T,) or (T, N), a ``.csv`` file with a column for each
-        trace, with or without a first line of names (it holds names if none of its cells is a number), or a ``.mat``
-        file of any version with a matrix of a column for each trace, or a vector.
+        A ``.npy``, ``.npz`` or ``.mat`` file (of any version) with an array of shape (T,) or (T, N), or a ``.csv``
+        file with a column for each trace, with or without a first line of names.
     sampling_frequency : float
         Samples per second, which such files do not tell.
     stream_name : str, optional
@@ -114,16 +114,15 @@ def read_trace_file(
     Returns
     -------
     TraceFileRecording
-        N channels, named as the columns of the file are, else 0, 1, … The traces of ``.npy`` files and of ``.mat``
-        files of version 7.3 are read when they are asked for; other files are held in memory.
+        N channels, named as the columns of the file are, else 0, 1, … The traces of ``.npy`` files are read when they
+        are asked for; other files are held in memory.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, holds no traces or several arrays, or begins with a column of times; or if
-        `sampling_frequency` is not positive.
+        If it cannot be read, holds no traces or several arrays, or begins with a column of times.
 
     See Also
     --------
@@ -135,18 +134,8 @@ def read_trace_file(
 class TraceFileRecording(BaseRecording):
     """Traces in a plain file, see `read_trace_file` and `traces_to_recording`.
 
-    Parameters
-    ----------
-    file_path : path
-    sampling_frequency : float
-    stream_name : str, optional
-    t_start : float, optional
-        Time of the first sample, s.
-    rois : dict, optional
-        Where the traces are of ROIs, what is known of these: the arguments ``roi_ids``, ``positions_um``, ``value``
-        and ``indicator`` of `traces_to_recording`.
-    argument : str, default: "path"
-        The argument that gave the file, for errors.
+    Of ROIs, `rois` are the arguments ``roi_ids``, ``positions_um``, ``value`` and ``indicator`` of
+    `traces_to_recording`. Errors name the `argument` that gave the file.
     """
 
     def __init__(
@@ -165,10 +154,11 @@ class TraceFileRecording(BaseRecording):
             )
         check_sampling_frequency(sampling_frequency)
         table = _load(path, argument)
-        if stream_name is not None and not isinstance(table, dict):
+        if isinstance(table, dict):
+            table = table[choose_stream(stream_name, _listed(table), path, "several arrays")]
+        elif stream_name is not None:
             raise ValueError(f"stream_name: {path} holds one array; leave it out.")
-        picked = _pick(table, path, stream_name) if isinstance(table, dict) else table
-        traces, channel_ids = _traces_and_ids(picked, f"{argument}: {path}", (rois or {}).get("roi_ids"))
+        traces, channel_ids = _traces_and_ids(table, f"{argument}: {path}", (rois or {}).get("roi_ids"))
 
         BaseRecording.__init__(self, sampling_frequency, channel_ids, traces.dtype.newbyteorder("="))
         read = partial(_read_rows, traces)
@@ -187,7 +177,7 @@ class TraceFileRecording(BaseRecording):
         )
 
 
-def _read_rows(traces: np.ndarray | _MatlabMatrix, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
+def _read_rows(traces: np.ndarray, start: int, end: int, channels: Sequence[int] | slice) -> np.ndarray:
     """Return some samples of some traces, in the byte order of this machine."""
     rows = traces[start:end]
     return np.asarray(rows, dtype=rows.dtype.newbyteorder("="))[:, channels]
@@ -209,8 +199,8 @@ def _plain(item: Any) -> Any:
 
 
 def _traces_and_ids(
-    table: pd.DataFrame | np.ndarray | _MatlabMatrix, where: str, roi_ids: Sequence[int | str] | None
-) -> tuple[np.ndarray | _MatlabMatrix, Sequence[int | str]]:
+    table: pd.DataFrame | np.ndarray, where: str, roi_ids: Sequence[int | str] | None
+) -> tuple[np.ndarray, Sequence[int | str]]:
     """Return traces of shape (T, N), without reading them if they lie in a file, and the ids of their channels."""
     names = roi_ids
     if isinstance(table, pd.DataFrame):
@@ -219,7 +209,7 @@ def _traces_and_ids(
         if is_named_time and values.dtype.kind in "iuf" and np.all(np.diff(values) > 0):
             raise ValueError(f"{where} has the column '{first}', which is no trace; leave it out.")
         names = list(table.columns) if roi_ids is None else roi_ids
-    traces: Any = table if isinstance(table, _MatlabMatrix) else np.asanyarray(table)  # memory maps stay maps
+    traces = np.asanyarray(table)  # memory maps stay maps
     if traces.dtype.kind not in "iuf" or traces.ndim not in (1, 2) or 0 in traces.shape:
         raise ValueError(f"{where} must hold numbers of shape (T,) or (T, N), not {_described(traces)}.")
     if traces.ndim == 1:
@@ -236,9 +226,9 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
     Parameters
     ----------
     path : path
-        Either a table of spikes: a ``.csv`` file with the columns ``channel`` (0 is the first trace) and ``time_s``,
-        or an ``.npz`` or ``.mat`` file with these two arrays. Or an array in any of the files that hold traces: 0/1
-        traces of the shape of the traces, or the spike times of a single trace, s.
+        Either a ``.csv``, ``.npz`` or ``.mat`` file with the columns or arrays ``channel`` (0 is the first trace) and
+        ``time_s`` of spikes; or, in any of the files that hold traces, an array of 0 and 1 of the shape of the traces,
+        or the spike times of a single trace, s.
     num_traces : int
         The number of traces N.
 
@@ -265,7 +255,12 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
                 f"labels: {path} has spikes on channel {unknown[0]}; the traces are 0 to {num_traces - 1}."
             )
         return [np.sort(time_s[channel == index]) for index in range(num_traces)]
-    labels = np.asarray(_pick(table, path, None, "labels") if isinstance(table, dict) else table)
+    if isinstance(table, dict):
+        if len(table) != 1:
+            listed = ", ".join(_listed(table).values())
+            raise ValueError(f"labels: {path} holds {listed}; leave one, or 'channel' and 'time_s'.")
+        [table] = table.values()
+    labels = np.asarray(table)
     if labels.dtype.kind not in "biuf":
         raise ValueError(
             f"labels: {path} must hold the columns channel and time_s, or 0 and 1 for each sample, "
@@ -279,7 +274,7 @@ def read_label_file(path: str | Path, num_traces: int) -> np.ndarray | list[np.n
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _MatlabMatrix] | pd.DataFrame:
+def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray] | pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{argument}: there is no file {path}.")
     suffix = path.suffix.lower()
@@ -288,13 +283,16 @@ def _load(path: Path, argument: str) -> np.ndarray | dict[str, np.ndarray | _Mat
     with reading(path, argument):
         if suffix == ".csv":
             return _read_csv(path)
+        if suffix == ".npy":
+            return np.load(path, mmap_mode="r")
         if suffix == ".mat":
-            return _read_mat(path)
-        loaded = np.load(path, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return dict(loaded)
+            arrays = _read_mat(path)
+        else:
+            with np.load(path) as loaded:
+                arrays = dict(loaded)
+    if not arrays:
+        raise ValueError(f"{argument}: {path} holds no arrays of one or two axes.")
+    return arrays
 
 
 def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
@@ -313,55 +311,25 @@ def _read_csv(path: Path) -> pd.DataFrame | np.ndarray:
     return table
 
 
-def _read_mat(path: Path) -> dict[str, np.ndarray | _MatlabMatrix]:
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
     """Return the variables of a MATLAB file; vectors, which MATLAB keeps as one row or column, have one axis."""
     if not h5py.is_hdf5(path):  # up to version 7.2
         variables = {name: item for name, item in loadmat(path).items() if isinstance(item, np.ndarray)}
-        return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
-    with h5py.File(path) as file:
-        return {
-            name: _matlab_array(path, name, item)
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") not in (b"char", b"cell")
-        }
+    else:  # HDF5, with the axes in reverse order; a movie of three axes would not be traces, and is not read
+        with h5py.File(path) as file:
+            variables = {
+                # Of an empty array the dataset holds the shape.
+                name: np.empty(tuple(item)) if "MATLAB_empty" in item.attrs else item[()].T
+                for name, item in file.items()
+                if isinstance(item, h5py.Dataset)
+                and item.ndim <= 2
+                and item.attrs.get("MATLAB_class") not in (b"char", b"cell")
+            }
+    return {name: item.ravel() if 1 in item.shape else item for name, item in variables.items()}
 
 
-def _matlab_array(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray | _MatlabMatrix:
-    if "MATLAB_empty" in dataset.attrs:  # then the dataset holds the shape
-        return np.empty(tuple(dataset))
-    is_vector = dataset.ndim == 1 or 1 in dataset.shape
-    return dataset[()].ravel() if is_vector else _MatlabMatrix(path, name, dataset)
-
-
-class _MatlabMatrix:
-    """A matrix in a MATLAB file of version 7.3 (HDF5, axes in reverse order), whose rows are read when asked for."""
-
-    def __init__(self, path: Path, name: str, dataset: h5py.Dataset) -> None:
-        self.path, self.name = path, name
-        self.shape = dataset.shape[::-1]
-        self.dtype, self.ndim = dataset.dtype, len(self.shape)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        with h5py.File(self.path) as file:  # not held open, so that processes and threads do not share it
-            return file[self.name][..., rows].T
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
-
-def _pick(
-    arrays: dict[str, np.ndarray | _MatlabMatrix], path: Path, name: str | None, argument: str = "stream_name"
-) -> np.ndarray | _MatlabMatrix:
-    """Return the array of a name, or the only one if no name is given."""
-    listed = ", ".join(f"'{key}' {array.shape}" for key, array in arrays.items()) or "nothing"
-    if name is None and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if name is None:
-        mend = "choose one" if argument == "stream_name" else "leave one, or 'channel' and 'time_s'"
-        raise ValueError(f"{argument}: {path} holds {listed}; {mend}.")
-    if name not in arrays:
-        raise ValueError(f"{argument}: there is no '{name}' in {path}; it holds {listed}.")
-    return arrays[name]
+def _listed(arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: f"'{name}' {array.shape}" for name, array in arrays.items()}
 
 
 def _described(array: np.ndarray) -> str:
