@@ -12,7 +12,8 @@ from scipy.signal import resample_poly
 
 from dlvolt.networks import save, trace_probability
 from dlvolt.preprocessing import SpikeProbabilityRecording, infer_polarity, spike_probability
-from dlvolt.preprocessing.spike_probability import load_model, rate_ratio, resampling_filter
+from dlvolt.preprocessing.models import load_model, rate_ratio
+from dlvolt.preprocessing.resampling import resampling_filter
 
 module = sys.modules["dlvolt.preprocessing.spike_probability"]  # the package's attribute is the function
 SPIKES_S = np.arange(0.1, 3.9, 0.29)

@@ -11,7 +11,8 @@ from spikeinterface.preprocessing.pipeline import apply_preprocessing_pipeline
 
 from dlvolt.networks import create, load, save, trace_rate
 from dlvolt.preprocessing import SpikeRateRecording, fill_nan, spike_probability, spike_rate
-from dlvolt.preprocessing.spike_probability import rate_ratio, resampling_filter
+from dlvolt.preprocessing.models import rate_ratio
+from dlvolt.preprocessing.resampling import resampling_filter
 
 DURATION_S = 30.0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from spikeinterface.core import BaseRecording
 
-from dlvolt.preprocessing.spike_probability import draw_pieces
+from dlvolt.preprocessing.random_chunks import draw_pieces
 from dlvolt.threads import map_in_threads
 
 from .shadowing import shadow

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from spikeinterface.core import BaseRecording
 
-from dlvolt.preprocessing.spike_probability import load_classifier, spike_probability
+from dlvolt.preprocessing.models import load_classifier
+from dlvolt.preprocessing.spike_probability import spike_probability
 from dlvolt.rois.decided import DecidedSpikes
 from dlvolt.rois.refinement import reach
 

@@ -12,7 +12,7 @@ from spikeinterface.core import BaseRecording, get_noise_levels
 from spikeinterface.core.node_pipeline import PeakRetriever, PipelineNode, run_node_pipeline
 
 from dlvolt.networks.snippets import SnippetNetwork, outlines
-from dlvolt.preprocessing.spike_probability import load_model, locate_model, rate_ratio
+from dlvolt.preprocessing.models import load_model, locate_model, rate_ratio
 
 SUPPORT = 4  # samples on either side of a snippet from which it is interpolated, too
 

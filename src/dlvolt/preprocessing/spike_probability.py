@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache, partial
-from itertools import count
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from spikeinterface.core import BaseRecording, BaseRecordingSegment
@@ -19,13 +17,10 @@ from spikeinterface.preprocessing.resample import get_polyphase_resampled_traces
 from dlvolt.threads import map_in_threads
 
 from .finite import POLARITIES, check_polarity, drop_units, finite_segments
+from .models import load_classifier, load_model, locate_model, rate_ratio
+from .random_chunks import draw_pieces
+from .resampling import resampling_filter
 
-if TYPE_CHECKING:
-    from dlvolt.networks import MelSVM, Oasis, SnippetNetwork, TraceNetwork
-
-RATE_TOLERANCE = 0.01  # error of a sampling frequency that does no harm, so that the ratio is simple and fast
-SLOWEST = 1 / 5  # models that do not say whom they serve serve recordings from this part of their own rate on
-SAMPLE_S, PIECE_S = 24.0, 8.0  # how much of a recording polarity is inferred from, and in pieces of which length
 IMPORTED_IN = os.getpid()
 ENOUGH = 64  # channels whose polarity, if they agree, is taken for that of all
 DECISIVE = 20.0  # excess of the log odds of one polarity over twice those of the other that decides
@@ -226,20 +221,6 @@ def infer_polarity(
     return np.where(positive >= negative, *POLARITIES).tolist()
 
 
-def draw_pieces(
-    recording: BaseRecording, seed: int, sample_s: float = SAMPLE_S, piece_s: float = PIECE_S
-) -> list[tuple[int, int, int]]:
-    """Draw a sample of `sample_s` seconds from a recording, in pieces: a list of (segment, start, end)."""
-    length = max(1, round(piece_s * recording.sampling_frequency))
-    pieces = []
-    for segment in range(recording.get_num_segments()):
-        num_samples = recording.get_num_samples(segment)
-        starts = range(0, num_samples, length)
-        pieces += [(segment, start, min(start + length, num_samples)) for start in starts]
-    drawn = np.random.default_rng(seed).permutation(len(pieces))[: round(sample_s / piece_s)]
-    return [pieces[index] for index in sorted(drawn)]
-
-
 def confidence(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Return how sure a network is that there are spikes, from its probabilities (T, N), shape (N,).
 
@@ -255,91 +236,3 @@ def peak_mask(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndar
     """Return where a probability (T, N) reaches a threshold and has a local maximum, or the first sample of one."""
     around = np.pad(probability, ((1, 1), (0, 0)), constant_values=-np.inf)
     return (probability > around[:-2]) & (probability >= around[2:]) & (probability >= threshold)
-
-
-def locate_model(model: str | Path) -> str:
-    """Return a packaged model's name, or else the absolute path of its folder, as workers may be elsewhere."""
-    if not isinstance(model, str | Path):
-        raise ValueError(
-            f"model must be the name of weights or the folder of a saved model, not a {type(model).__name__}; "
-            "save it first: dlvolt.networks.save(model, folder)"
-        )
-    from dlvolt.networks import Oasis, available
-
-    return str(model) if str(model) in (*available(), Oasis.name) else str(Path(model).absolute())
-
-
-def locate_models(model: str | Path) -> list[str]:
-    """Return what `locate_model` does for each of the models that a "+" joins."""
-    if "+" not in str(model) or Path(model).is_dir():
-        return [locate_model(model)]
-    return [locate_model(one) for one in str(model).split("+")]
-
-
-def load_model(model: str, device: str) -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
-    """Load a model, once in each process, and again if its folder has changed."""
-    config = Path(model) / "config.json"
-    return _load(model, device, config.stat().st_mtime_ns if config.is_file() else 0)
-
-
-@lru_cache(maxsize=8)
-def _load(model: str, device: str, modified: int) -> TraceNetwork | SnippetNetwork | MelSVM | Oasis:
-    from dlvolt.networks import load  # here, because SpikeInterface imports this module with its own preprocessors
-
-    return load(model, device)
-
-
-def load_classifier(model: str, device: str) -> TraceNetwork | MelSVM:
-    """Load a model that gives the probability of a spike at every sample, and refuse those of snippets and of rates."""
-    from dlvolt.networks import Oasis, RateNetwork, SnippetNetwork
-    from dlvolt.networks.inference import hop_and_kept
-
-    network = load_model(model, device)
-    hop_and_kept(network)  # that it is for traces
-    assert not isinstance(network, SnippetNetwork)
-    if isinstance(network, RateNetwork | Oasis):
-        raise ValueError(f"model: {network.name!r} gives rates, not probabilities; take spike_rate for it")
-    return network
-
-
-def rate_ratio(sampling_frequency: float, network: TraceNetwork | SnippetNetwork | MelSVM | Oasis) -> Fraction:
-    """Return `resampling_ratio` for a model and a recording, if the model serves that sampling frequency."""
-    rate = network.sampling_frequency
-    if rate is None:
-        raise ValueError(f"model: {network.name!r} does not know its sampling frequency; fit it with one")
-    lowest, highest = network.rate_range_hz or (SLOWEST * rate, np.inf)
-    if not lowest <= sampling_frequency <= highest:
-        raise ValueError(
-            f"recording: model {network.name!r} serves sampling frequencies from {lowest:g} to {highest:g} Hz, not "
-            f"{sampling_frequency:g} Hz; take other weights (of calcium, 'calcium+s2s' from 7 Hz on), or train some at "
-            "this rate (dlvolt.training.fit)"
-        )
-    return resampling_ratio(rate, sampling_frequency)
-
-
-def resampling_ratio(wanted_hz: float, sampling_frequency: float) -> Fraction:
-    """Return the simplest ratio of a wanted sampling frequency to a present one, within one percent."""
-    wanted = wanted_hz / sampling_frequency
-    return next(
-        Fraction(round(wanted * down), down)
-        for down in count(1)
-        if abs(round(wanted * down) / down / wanted - 1) <= RATE_TOLERANCE
-    )
-
-
-def resampling_filter(up: int, down: int) -> tuple[np.ndarray, int]:
-    """Return the taps (2 L + 1,) of the filter for resampling by up / down, and its reach in samples of the trace.
-
-    It is SciPy's (`scipy.signal.resample_poly`), but each of its `up` phases passes a constant unchanged. Otherwise the
-    brightness of a trace, a hundred times its noise or more, comes through as a ripple. The reach is a multiple of
-    `down`.
-    """
-    from scipy.signal import firwin  # slow, and SpikeInterface imports this module with its own
-
-    if up == down:
-        return np.ones(1), 0
-    half_length = 10 * max(up, down)
-    taps = firwin(2 * half_length + 1, 1 / max(up, down), window=("kaiser", 5.0))
-    for phase in range(up):
-        taps[phase::up] /= up * taps[phase::up].sum()
-    return taps, -(-half_length // (up * down)) * down

@@ -12,7 +12,8 @@ from spikeinterface.core.core_tools import define_function_handling_dict_from_cl
 from spikeinterface.preprocessing.basepreprocessor import BasePreprocessor
 
 from .finite import drop_units, finite_segments
-from .spike_probability import SpikeProbabilitySegment, load_model, locate_models, rate_ratio
+from .models import load_model, locate_models, rate_ratio
+from .spike_probability import SpikeProbabilitySegment
 
 MODEL = "calcium+s2s"  # both together are better on cells of an indicator or a laboratory that they do not know
 BLOCK_S, MARGIN_S = 300.0, 10.0  # length of the stretches that are refined as one, and how much is read beside them

@@ -9,7 +9,7 @@ from spikeinterface.core import BaseRecording
 
 from dlvolt.detection.expected_f1 import CANDIDATE, LOWEST, best_expected_f1
 from dlvolt.networks.inference import mirror
-from dlvolt.preprocessing.spike_probability import draw_pieces
+from dlvolt.preprocessing.random_chunks import draw_pieces
 from dlvolt.threads import map_in_threads
 
 from .refinement import Found, Models, TraceModel, find_spikes, learn, local_maxima, margin

@@ -13,7 +13,7 @@ from dlvolt.networks import RateNetwork
 from dlvolt.parameters import ROI_TRACES, SorterParameters
 from dlvolt.preprocessing import spike_probability, subthreshold
 from dlvolt.preprocessing.finite import check_polarity
-from dlvolt.preprocessing.spike_probability import load_classifier, load_model, locate_models, rate_ratio
+from dlvolt.preprocessing.models import load_classifier, load_model, locate_models, rate_ratio
 from dlvolt.preprocessing.spike_rate import MODEL as CALCIUM_MODEL
 from dlvolt.preprocessing.spike_rate import spike_rate
 from dlvolt.rois import stages

@@ -15,13 +15,9 @@ from dlvolt.detection import NetworkPeakDetector
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import delta_f_over_f, fill_nan
 from dlvolt.preprocessing.finite import check_polarity, drop_units
-from dlvolt.preprocessing.spike_probability import (
-    draw_pieces,
-    infer_polarity,
-    load_classifier,
-    load_model,
-    locate_model,
-)
+from dlvolt.preprocessing.models import load_classifier, load_model, locate_model
+from dlvolt.preprocessing.random_chunks import draw_pieces
+from dlvolt.preprocessing.spike_probability import infer_polarity
 from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.rois.crosstalk import flag_crosstalk
 from dlvolt.rois.decided import BLOCK_S

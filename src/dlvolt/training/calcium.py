@@ -23,7 +23,7 @@ from dlvolt.evaluation import rate_scores
 from dlvolt.evaluation.rates import CHALLENGE_BIN
 from dlvolt.networks import RateNetwork, create, save, trace_rate
 from dlvolt.networks.store import packaged_weights
-from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
+from dlvolt.preprocessing.resampling import resampling_filter, resampling_ratio
 
 from .fit import over_trace
 from .packaged import model_card, one_cycle, script_parser

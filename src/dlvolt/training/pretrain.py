@@ -19,7 +19,7 @@ from dlvolt.detection import shadow
 from dlvolt.evaluation import EventScores, best_threshold, event_scores, threshold_sweep
 from dlvolt.networks import TraceNetwork, create, save
 from dlvolt.networks.store import packaged_weights
-from dlvolt.preprocessing.spike_probability import resampling_filter, resampling_ratio
+from dlvolt.preprocessing.resampling import resampling_filter, resampling_ratio
 from dlvolt.simulation import (
     VoltageSettings,
     extracellular_scores,
