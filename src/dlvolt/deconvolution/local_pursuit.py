@@ -79,21 +79,10 @@ class LocalPursuit:
     Time is cut into bins of D samples, the first and the last of them empty. A cell is a unit in a bin. It offers its
     largest doubtful event to be maximised or, if it has none, its best new event to be taken. It has its turn when no
     rival offers more in the same bin or the two beside it. All cells that have their turn in a round have it together.
+    In a bin, a unit and those that share channels with it have at most `most_turns`, all together.
 
-    Parameters
-    ----------
-    mu : np.ndarray, shape (K, bins · D)
-        Scores; sample t of the recording is t + D here. Overwritten by the scores of what is left.
-    prior : Prior
-        Prior of the K units.
-    correlations : Correlations
-        Correlations of their templates.
-    num_times : int
-        Number of samples, from D on, at which events may begin.
-    separation : int
-        Events of one unit lie at least so many samples apart.
-    most_turns : int
-        How often a unit and those that share channels with it may have their turn in a bin, all together.
+    Sample t of the recording is t + D in the scores, shape (K, bins · D). Events may begin at `num_times` samples from
+    there on, and those of one unit lie at least `separation` samples apart.
     """
 
     def __init__(
@@ -107,7 +96,7 @@ class LocalPursuit:
     ) -> None:
         width = (correlations.bank.shape[2] + 1) // 2
         cells = mu.shape[1] // width, len(mu)  # bins×K
-        self.mu, self.prior, self.correlations, self.width = mu, prior, correlations, width
+        self.mu, self.prior, self.correlations, self.width = mu, prior, correlations, width  # scores are overwritten
         self.separation, self.most_turns = separation, most_turns
         self.blocked = np.ones(mu.shape, dtype=bool)  # where no new event may be
         self.blocked[:, width : width + num_times] = False
@@ -444,7 +433,7 @@ def _maximum(values: np.ndarray, start: int, width: int) -> float:
 
 @compiled
 def _comes_first(offers: np.ndarray, rivals: np.ndarray, time_bin: int, unit: int) -> bool:
-    """Return whether a cell comes before its rivals in the same bin and those beside it, in the order of `_winners`."""
+    """Return whether a cell comes before its rivals in the same bin and those beside it; of equals, the first does."""
     own = offers[time_bin, unit]
     for index in range(rivals.shape[1]):
         rival = rivals[unit, index]
