@@ -126,19 +126,8 @@ def learn_units(
 def in_few_places(places: list[int], share: float) -> list[int]:
     """Return the indices of about a share of the chunks, in as few places as possible.
 
-    Each place needs decoys of its own, and so the places where the tissue is most often are taken.
-
-    Parameters
-    ----------
-    places : list of int
-        Where the tissue is in each chunk.
-    share : float
-        Share of the chunks; 1 or more for all of them.
-
-    Returns
-    -------
-    list of int
-        At least one index; ascending, and evenly spread over the chunks in the places that are taken.
+    Each place needs decoys of its own, and so the places where the tissue is most often are taken. The indices, at
+    least one, are ascending, and evenly spread over the chunks in these places.
     """
     wanted = max(1, min(1.0, share) * len(places))
     chosen: list[int] = []
