@@ -8,7 +8,6 @@ tissue; ``units`` the units, K; ``job_kwargs`` SpikeInterface's.
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from itertools import compress
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
 from spikeinterface.core.base import base_peak_dtype
-from spikeinterface.core.job_tools import divide_time_series_into_chunks
 from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -39,24 +37,20 @@ from dlvolt.electrodes.left_over import LeftOverRecording
 from dlvolt.electrodes.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.electrodes.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.electrodes.refractory import contamination, same_neuron, without_doubles
+from dlvolt.electrodes.slices import Slice, adjacent, join, read_slices, seconds_left, spread_slices
 from dlvolt.memory import release_memory
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
 from dlvolt.preprocessing.steady_noise import usual_levels
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.sortings import as_sorting
-from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # the median over fewer channels contains spikes
 MIN_SPIKES = 10  # units with fewer spikes are dropped, as their waveform is not known
-CHUNK_S = 1.0  # length of the slices that a sample is made of
 SPIKE_BAND_HZ = (300.0, 8000.0)  # band of the snippets that the networks for `peak_model` were trained on
-CHUNK_SIZE = 4_000_000  # values that are processed at a time: fewer take more time, more take more memory
 FEW_CHUNKS = 5  # the first sweeps of learning take a part of the sample each, which has at least so many chunks,
 MOST_PARTS = 3  # and there are at most so many parts
 FOOTPRINT = 1.5  # reach of templates around their main channel, in radii of the snippets that are clustered
-
-Slice = tuple[int, int, int]  # segment, first sample, and end of a part of the recording
 
 
 class Finite(NamedTuple):
@@ -130,110 +124,11 @@ def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> Bas
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
-def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[Slice]:
-    """Return one-second slices, evenly spread over the recording, of at most `duration_s` in all.
-
-    Slices of which artefacts leave less than half of what they leave of the best slice are not taken.
-    """
-    slices = divide_time_series_into_chunks(recording, round(CHUNK_S * recording.sampling_frequency))
-    if len(artefacts.periods):
-        left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
-        slices = list(compress(slices, left >= left.max() / 2))
-    wanted = max(1, round(duration_s / CHUNK_S))
-    if len(slices) <= wanted:
-        return slices
-    return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
-
-
-def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[Slice]) -> float:
-    """Return the duration of some slices, without artefacts, in s."""
-    num_samples = sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices)
-    return num_samples / recording.sampling_frequency
-
-
 def take_sample(
     recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
 ) -> list[np.ndarray]:
-    """Return a sample of the recording, chunks of shape (T, N), as float16, which is precise to a thousandth.
-
-    All chunks are views of one array, whose memory goes back to the system as a whole.
-    """
-    slices = spread_slices(recording, artefacts, duration_s)
-    num_channels = recording.get_num_channels()
-    ends = np.cumsum([0] + [(end - start) * num_channels for _, start, end in slices])
-    values = np.empty(ends[-1], dtype="float16")
-    by_channel = [values[first:last].reshape(num_channels, -1) for first, last in itertools.pairwise(ends)]  # N×T
-    sample = dict(zip(slices, by_channel, strict=True))
-    largest = np.finfo("float16").max
-
-    def load(run: list[Slice]) -> None:
-        """Read a run of slices into the sample."""
-        (segment, first, _), (_, _, last) = run[0], run[-1]
-        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
-        for piece in run:
-            own = traces[:, piece[1] - first : piece[2] - first]
-            np.clip(own, -largest, largest, out=sample[piece], casting="same_kind")
-
-    map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])
-    return [piece.T for piece in by_channel]
-
-
-def adjacent(recording: BaseRecording, slices: list[Slice]) -> list[list[Slice]]:
-    """Return slices grouped into runs that follow each other without a gap, at most as long as a chunk.
-
-    When a run is read as a whole, filters need the samples around it only once.
-    """
-    longest = chunk_duration(recording) * recording.sampling_frequency
-    runs: list[list[Slice]] = []
-    for segment, start, end in slices:
-        if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
-            runs[-1].append((segment, start, end))
-        else:
-            runs.append([(segment, start, end)])
-    return runs
-
-
-def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
-    """Join pieces of a sample to chunks of about `CHUNK_SIZE` values, in each of which the tissue is in one place.
-
-    Parameters
-    ----------
-    pieces : list of np.ndarray, shape (T, N)
-        The pieces; each is dropped from the list when it is copied, so that memory holds it once.
-    places : np.ndarray, int
-        Where the tissue is in each piece.
-    gap : int
-        Samples between the pieces of a chunk, which are zero.
-
-    Returns
-    -------
-    chunks : list of Tensor, shape (N, T')
-        The chunks, in order of places.
-    of_chunks : list of int
-        Where the tissue is in each chunk.
-    """
-    size, groups, of_chunks = 0, list[list[int]](), list[int]()
-    for index in np.argsort(places, kind="stable"):
-        place = int(places[index])
-        if not groups or place != of_chunks[-1] or size + pieces[index].size > CHUNK_SIZE:
-            size, groups, of_chunks = 0, [*groups, []], [*of_chunks, place]
-        groups[-1].append(index)
-        size += pieces[index].size
-    chunks, nothing = [], np.zeros((0, 0))
-    for group in groups:
-        parts = []
-        for index in group:
-            piece, pieces[index] = pieces[index], nothing
-            parts += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
-        chunks.append(torch.from_numpy(np.concatenate(parts[:-1], axis=1) if len(group) > 1 else parts[0]))
-    pieces.clear()
-    return chunks, of_chunks
-
-
-def chunk_duration(recording: BaseRecording) -> float:
-    """Return the duration of chunks of about `CHUNK_SIZE` values, in s, between 1 and 10."""
-    per_second = recording.get_num_channels() * recording.sampling_frequency
-    return float(np.clip(CHUNK_SIZE / per_second, 1.0, 10.0))
+    """Return a sample of the recording, see `spread_slices` and `read_slices`."""
+    return read_slices(recording, spread_slices(recording, artefacts, duration_s), job_kwargs["n_jobs"])
 
 
 def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
