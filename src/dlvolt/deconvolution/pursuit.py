@@ -50,29 +50,14 @@ def cross_correlations(templates: LowRankTemplates) -> Tensor:
 
 
 class PreparedTemplates(NamedTuple):
-    """What a pursuit needs to know of the templates, whatever the recording.
+    """What a pursuit needs to know of the templates, whatever the recording; `of` computes it."""
 
-    Attributes
-    ----------
-    near, pairs : Tensor, shape (K, P), int64
-        The units that share channels with each unit, and the numbers of these pairs, see `padded`.
-    rivals : Tensor, shape (K, P'), int64
-        Those of them that compete with the unit for an event. The unit itself is among them, and fills up rows.
-    correlations : Tensor, shape (J, Q + 1, 2 D - 1)
-        `cross_correlations` of the templates at every sub-sample shift. Those of number Q, which fills up rows of
-        `pairs`, are zero.
-    own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
-        The correlations of each unit with itself, at the lags at which scores are looked at to maximise an event.
-    spectra : Spectra
-        `template_spectra` of the templates.
-    """
-
-    near: Tensor
-    pairs: Tensor
-    rivals: Tensor
-    correlations: Tensor
-    own: Tensor
-    spectra: Spectra
+    near: Tensor  # K×P, the units that share channels with each unit,
+    pairs: Tensor  # K×P, and the numbers of these pairs, see `padded`
+    rivals: Tensor  # K×P', units that compete with the unit for an event; it is one of them itself, and fills up rows
+    correlations: Tensor  # J×(Q+1)×(2D-1), `cross_correlations` at every shift; those of number Q, a filler, are zero
+    own: Tensor  # J×K×(2 (REACH + HALF_WIDTH) + 1), of each unit with itself, at the lags at which events are maximised
+    spectra: Spectra  # `template_spectra`
 
     @classmethod
     def of(cls, templates: LowRankTemplates) -> PreparedTemplates:
@@ -104,8 +89,8 @@ def pursue(
     """Return the events of a recording, found best first.
 
     Starting from A = 0, the coordinate a[k, t] with the largest gain in log joint is set to its maximiser, at the
-    sub-sample shift of the template that scores highest. The event is explained away, that is, what it adds to the
-    scores is subtracted from them. This goes on until no event gains.
+    sub-sample shift of the template that scores highest, and what the event adds to the scores is subtracted from them.
+    This goes on until no event gains.
 
     When an event is taken, those beside it become doubtful, and so does the event if there are such. Doubtful events
     are maximised once more, in amplitude, time and shift, the largest first, before another one is taken there. So two
@@ -113,8 +98,7 @@ def pursue(
 
     Events that cannot influence each other are treated in the same round. Time is cut into bins of D samples. A unit
     has its turn in a bin when no unit that competes with it for events comes before it in this bin or the two beside
-    it. What is not neural may be no sum of a few events, so the number of turns in a bin, counted over units that share
-    channels, is bounded. So is the work per second of recording.
+    it. The number of turns in a bin is bounded, as what is not neural may be no sum of a few events.
 
     Parameters
     ----------
