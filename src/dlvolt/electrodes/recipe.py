@@ -44,6 +44,9 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
     whitened = stages.preprocess(finite, p, job_kwargs["n_jobs"])
     sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
+    if shape is None:
+        say("dlvolt: nothing exceeds the threshold")
+        return stages.collect_nothing(whitened, artefacts, p)
     peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
     peaks = stages.drop_noise(finite.recording, peaks, p, job_kwargs)
     say(f"dlvolt: {len(peaks.peaks)} peaks")

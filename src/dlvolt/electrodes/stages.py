@@ -2,8 +2,8 @@
 
 What they take by the same name is the same: ``recording`` is the whitened recording, of N channels, unless stated
 otherwise; ``p`` the parameters of the sorter; ``artefacts`` what is set aside; ``sample`` chunks of the recording, of
-shape (T, N); ``shape`` what spikes look like, None if there are none; ``found`` the peaks; ``drift`` the motion of the
-tissue; ``units`` the units, K; ``job_kwargs`` SpikeInterface's.
+shape (T, N); ``shape`` what spikes look like; ``found`` the peaks; ``drift`` the motion of the tissue; ``units`` the
+units, K; ``job_kwargs`` SpikeInterface's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import base_peak_dtype
 from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -74,12 +73,10 @@ def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[st
 
 def remarks(finite: Finite) -> list[str]:
     """Return a line on the hum and one on the artefacts that were found, if there are any."""
-    found = []
-    if finite.hum:
-        found.append(
-            f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out"
-        )
-    if reasons := finite.artefacts.reasons:
+    found, hum, reasons = [], finite.hum, finite.artefacts.reasons
+    if hum:
+        found.append(f"mains hum at {hum['freq']:.2f} Hz and {len(hum['harmonics'])} harmonics is taken out")
+    if reasons:
         seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
         kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
         found.append(f"set aside as artefacts: {seconds:.2f} s in {len(reasons)} places ({kinds})")
@@ -165,18 +162,14 @@ class Peaks(NamedTuple):
 def detect(
     recording: BaseRecording,
     artefacts: Artefacts,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
     slices: list[Slice] | None = None,
 ) -> Peaks:
     """Return the peaks in slices of the recording, by default in those from which peaks are clustered."""
     slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
-    seconds = seconds_left(recording, artefacts, slices)
-    slices = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
-    if shape is None:
-        nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
-        return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
+    runs = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
     num_before, num_after = template_extent(recording, p)
     detector = MatchedFilterPeakDetector(
         recording,
@@ -187,9 +180,9 @@ def detect(
         radius_um=p.detection_radius_um,
     )
     found = detect_and_project(
-        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
+        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=runs
     )
-    return Peaks(*found, seconds)
+    return Peaks(*found, seconds_left(recording, artefacts, slices))
 
 
 def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
@@ -219,7 +212,7 @@ def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> D
 def cluster(
     recording: BaseRecording,
     found: Peaks,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     drift: Drift,
     p: SorterParameters,
     places: np.ndarray | None = None,
@@ -228,8 +221,6 @@ def cluster(
 
     `places`, shape (P,), tells where the tissue is at each peak; if it is None, it is looked up in `drift`.
     """
-    if shape is None:
-        return torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p)))
     neighbours = found.neighbours
     if places is None:
         places = drift.places(recording, found.peaks["sample_index"])
@@ -259,7 +250,7 @@ def learn(
     recording: BaseRecording,
     artefacts: Artefacts,
     sample: list[np.ndarray],
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     waveforms: Tensor,
     drift: Drift,
     p: SorterParameters,
@@ -315,7 +306,7 @@ def learn(
 def find_missed(
     recording: BaseRecording,
     residual: LeftOverRecording,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     drift: Drift,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
@@ -371,30 +362,36 @@ def collect(
 
     `spikes` are those that `deconvolve` returns.
     """
-    waveforms, fdr = units.waveforms, units.false_discovery_rates.numpy()
-    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
+    waveforms, fdr, fs = units.waveforms, units.false_discovery_rates.numpy(), recording.sampling_frequency
     lengths = [segment.get_num_samples() for segment in recording.segments]
-    owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
-    spikes["cluster_index"] = owner[spikes["cluster_index"]]
-    spikes = without_doubles(spikes, round(p.refractory_ms / 1000 * recording.sampling_frequency))
+    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
+    spikes["cluster_index"] = same_neuron(waveforms, spikes, fs, lengths)[spikes["cluster_index"]]
+    spikes = without_doubles(spikes, round(p.refractory_ms / 1000 * fs))
+
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
-    peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
-    by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
+    contaminated = contamination(spikes, len(waveforms), fs, lengths, p.refractory_ms)
+    is_single = (fdr <= SINGLE) & (contaminated <= SINGLE)
+    main_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
+    by_depth = np.lexsort(recording.get_channel_locations()[main_channels].T)
     whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
     fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
     kept = by_depth[(counts[by_depth] >= fewest) & (fdr[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
+
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
-
     unit_indices = index_of[spikes["cluster_index"]]
     of_kept = unit_indices >= 0
     sorting = as_sorting(spikes[of_kept], unit_indices[of_kept], recording, np.arange(len(kept)))
-    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
+    sorting.set_property("main_channel_id", recording.channel_ids[main_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
-    contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
-    is_single = (fdr[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
     sorting.set_property("fdr", fdr[kept].astype("float32"))
-    sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
-    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
+    sorting.set_property("label", np.where(is_single[kept], "good", "mua").astype("<U4"))
+    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(fs))
     return sorting
+
+
+def collect_nothing(recording: BaseRecording, artefacts: Artefacts, p: SorterParameters) -> NumpySorting:
+    """Return the sorting of a recording without units."""
+    no_units = Units.new(torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p))))
+    return collect(recording, artefacts, no_units, np.zeros(0, dtype=_base_matching_dtype), p)
