@@ -266,11 +266,11 @@ def learn(
     slices = spread_slices(recording, artefacts, p.learning_duration_s)  # those of the sample
     middles = np.array([(start + end) // 2 for _, start, end in slices])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
-    places = drift.places(recording, middles)[long_enough]
     elsewhere = another_place(recording, sample)
     sample[:] = compress(sample, long_enough)
-    chunks, places = join(sample, places, num_before + num_after)
+    chunks, places = join(sample, drift.places(recording, middles)[long_enough], num_before + num_after)
     by_kriging = torch.from_numpy(kernels(recording, drift))
+
     settings = LearningSettings(
         rank=p.rank,
         num_before=num_before,
@@ -288,17 +288,15 @@ def learn(
         kernels=by_kriging,
         elsewhere=elsewhere,
     )
+
     every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
+    first_part, last_part = slice(0, None, every), slice(every - 1, None, every)
     units = Units.new(waveforms, by_kriging)
-    units = improve(chunks[::every], units, num_sweeps=p.num_sweeps - 1, places=places[::every])
-    residual = LeftOverRecording(
-        recording,
-        chunks[every - 1 :: every],
-        places[every - 1 :: every],
-        Matchers(units, settings, p.device) if len(units.moved) else None,
-    )
+    units = improve(chunks[first_part], units, num_sweeps=p.num_sweeps - 1, places=places[first_part])
+    matchers = Matchers(units, settings, p.device) if len(units.moved) else None
+    residual = LeftOverRecording(recording, chunks[last_part], places[last_part], matchers)
     missed = find_missed(recording, residual, shape, drift, p, job_kwargs)
-    del residual  # which keeps what is known of all pairs of units
+    del residual, matchers  # which keep what is known of all pairs of units
     units = units.and_also(Units.new(missed, by_kriging))
     return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1, every=every)
 

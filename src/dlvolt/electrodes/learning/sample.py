@@ -96,8 +96,8 @@ def collect(
 ) -> CleanSample:
     """Find the events of all units in a sample, and project and sum their clean snippets.
 
-    The arguments are those of `learn_units`, and the matchers of the units, decoys of some of them, and the indices of
-    the chunks in which decoys are counted.
+    The arguments are those of `learn_units`, the matchers of the units, decoys of some of them, and the indices of the
+    chunks in which decoys are counted.
     """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
