@@ -115,7 +115,9 @@ def learn_units(
         if len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             refractory = RefractoryPeriod(settings.separation, refractory_samples, num_samples)
-            units, snippets = split(units, snippets, sample.basis, kernels, settings.rank, refractory, not is_last)
+            units, snippets = split(
+                units, snippets, sample.basis, kernels, settings.rank, refractory, by_shape=not is_last
+            )
             if not is_last:
                 units, snippets = merge(units, snippets, sample.basis, refractory)
                 units = joined(units, snippets)

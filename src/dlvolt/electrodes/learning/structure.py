@@ -38,7 +38,7 @@ def split(
     kernels: Tensor,
     rank: int,
     refractory: RefractoryPeriod,
-    by_shape: bool = True,
+    by_shape: bool,
 ) -> tuple[Units, list[Snippets]]:
     """Split the units whose clean snippets have several modes, or which are two neurons by the times of their events.
 
