@@ -1,4 +1,4 @@
-"""SpikeInterface's sortings: made from spikes, and what they know of each spike."""
+"""SpikeInterface's sortings: made from spikes, and what they know of each spike; and pairs of spikes in two trains."""
 
 from __future__ import annotations
 
@@ -11,18 +11,10 @@ from spikeinterface.core.numpyextractors import SpikeVectorSortingSegment
 def as_sorting(
     spikes: np.ndarray, unit_indices: np.ndarray, recording: BaseRecording, unit_ids: np.ndarray
 ) -> NumpySorting:
-    """Return spikes as a sorting, in order of time, with all segments of the recording.
+    """Return spikes, shape (E,), as a sorting, in order of time, with all segments of the recording.
 
-    Parameters
-    ----------
-    spikes : array of shape (E,)
-        With fields ``sample_index`` and ``segment_index``, in any order.
-    unit_indices : array of shape (E,), int
-        The unit of each spike, as an index into `unit_ids`.
-    recording : BaseRecording
-        The recording in which they were found.
-    unit_ids : array of shape (K,)
-        The identifiers of the units.
+    Of the fields of the spikes, ``sample_index`` and ``segment_index`` are used. `unit_indices`, shape (E,), tell the
+    unit of each as an index into `unit_ids`.
     """
     vector = np.zeros(len(spikes), dtype=minimum_spike_dtype)
     vector["sample_index"], vector["segment_index"] = spikes["sample_index"], spikes["segment_index"]
@@ -38,6 +30,11 @@ def add_empty_segments(sorting: NumpySorting, num_segments: int) -> None:
     vector = sorting.to_spike_vector()
     for segment in range(sorting.get_num_segments(), num_segments):
         sorting.add_sorting_segment(SpikeVectorSortingSegment(vector, segment, sorting.unit_ids))
+
+
+def count_pairs(a: np.ndarray, b: np.ndarray, reach: int) -> int:
+    """Return how many pairs of a spike of one ascending train and one of another are at most `reach` samples apart."""
+    return int((np.searchsorted(b, a + reach, side="right") - np.searchsorted(b, a - reach)).sum())
 
 
 def spike_properties(sorting: BaseSorting) -> dict[str, np.ndarray]:

@@ -18,16 +18,10 @@ CHUNK_KEYS = ("chunk_size", "chunk_memory", "total_memory", "chunk_duration")
 def job_kwargs_for_threads(
     given: dict[str, Any] | None, verbose: bool, default_chunks: Callable[[int], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return SpikeInterface's job_kwargs for work in threads.
+    """Return SpikeInterface's job_kwargs for work in threads, from those that the user has given.
 
-    Parameters
-    ----------
-    given : dict or None
-        The job_kwargs of the user.
-    verbose : bool
-        Whether progress bars may be shown.
-    default_chunks : callable
-        Returns the job_kwargs for the length of chunks, given the number of threads; used if the user gives none.
+    If the user has not chosen the length of chunks, `default_chunks` does, given the number of threads. Progress bars
+    are shown only if `verbose`.
     """
     job_kwargs = fix_job_kwargs(given)
     job_kwargs["pool_engine"] = "thread"  # torch, scipy and numpy let go of the interpreter lock
@@ -38,22 +32,7 @@ def job_kwargs_for_threads(
 
 
 def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:
-    """Call a function in threads that do not start threads of their own.
-
-    Parameters
-    ----------
-    function : callable
-        Of one argument; lets go of the interpreter lock most of the time.
-    arguments : iterable
-        One for each call.
-    num_workers : int
-        Threads.
-
-    Returns
-    -------
-    list
-        What the calls return, in order.
-    """
+    """Return what a function returns for each argument, in order, called in threads that start none of their own."""
     # OpenMP's limit is each thread's own, so it is set in every worker; the limits outside are put back at the end.
     with threadpool_limits(1), ThreadPoolExecutor(num_workers, initializer=threadpool_limits, initargs=(1,)) as pool:
         return list(pool.map(function, arguments))

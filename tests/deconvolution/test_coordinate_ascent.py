@@ -30,15 +30,15 @@ def test_log_joint_never_decreases(seed, num_units, num_channels, width, rank, r
     truth = random_templates(rng, num_units, num_channels, width, rank)
     num_samples = width + int(rng.integers(0, 6 * width + 10))
     num_times = num_samples - width + 1
-    recording = synthesize(random_events(rng, num_units, num_times, width), compose(truth), num_samples)
+    recording = synthesize(random_events(rng, num_units, num_times, width), truth, num_samples)
     recording = recording + tensor(rng.normal(size=recording.shape))
 
     templates = random_templates(rng, num_units, num_channels, width, rank)
     events = random_events(rng, num_units, num_times, separation=width)
-    reached = log_joint(recording, events, compose(templates), prior)
+    reached = log_joint(recording, events, templates, prior)
     for _ in range(4):
         events, templates = sweep(recording, events, templates, prior)
-        before, reached = reached, log_joint(recording, events, compose(templates), prior)
+        before, reached = reached, log_joint(recording, events, templates, prior)
         assert reached >= before - 1e-9 * abs(before)
 
         assert smallest_distance(events) >= width
@@ -55,7 +55,7 @@ def test_sweeps_find_templates_and_events():
     times = torch.tensor([0, 30, 80, 130, 10, 60, 88, 145])
     units = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     true_events = Events(times, units, tensor([9, 12, 10, 11, 10, 8, 9, 12]))  # two pairs overlap
-    recording = synthesize(true_events, compose(truth), 160) + 0.05 * tensor(rng.normal(size=(4, 160)))
+    recording = synthesize(true_events, truth, 160) + 0.05 * tensor(rng.normal(size=(4, 160)))
     templates = low_rank(compose(truth) + 0.1 * tensor(rng.normal(size=(2, 4, 15))), 2)
     nothing = Events(times[:0], units[:0], true_events.amplitudes[:0])
     events, found = nothing, templates
@@ -72,7 +72,7 @@ def test_a_silent_unit_keeps_its_template_and_the_input_is_left_alone():
     templates = random_templates(rng, 2, 3, 8)
     original = [part.clone() for part in templates]
     event = Events(torch.tensor([5]), torch.tensor([1]), tensor([7.0]))
-    recording = synthesize(event, compose(templates), 30) + 0.05 * tensor(rng.normal(size=(3, 30)))
+    recording = synthesize(event, templates, 30) + 0.05 * tensor(rng.normal(size=(3, 30)))
     events, swept = sweep(recording, event, templates, AmplitudePrior(event_cost=12.0))
     assert (events.times.tolist(), events.units.tolist()) == ([5], [1])
     for part, before, after in zip(templates, original, swept, strict=True):

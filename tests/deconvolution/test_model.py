@@ -6,8 +6,10 @@ import torch
 from problems import local_templates, random_events, random_templates, tensor
 
 from dlvolt.deconvolution import (
+    NUM_SHIFTS,
     AmplitudePrior,
     Events,
+    LowRankTemplates,
     compose,
     dense_scores,
     event_waveforms,
@@ -50,63 +52,52 @@ def test_synthesize_is_the_double_sum(events, templates):
     for k in range(NUM_UNITS):
         for n in range(NUM_CHANNELS):
             expected[n] += np.convolve(a[k], w[k, n])
-    np.testing.assert_allclose(synthesize(events, compose(templates), NUM_SAMPLES), expected, atol=1e-12)
+    np.testing.assert_allclose(synthesize(events, templates, NUM_SAMPLES), expected, atol=1e-12)
 
 
 def test_synthesize_adds_events_of_the_same_time_and_unit():
     events = Events(torch.tensor([1, 1]), torch.tensor([0, 0]), tensor([2.0, 3.0]))
-    np.testing.assert_array_equal(synthesize(events, tensor([[[1.0, -1.0]]]), 4), [[0, 5, -5, 0]])
+    templates = LowRankTemplates(tensor([[[1.0]]]), tensor([[1.0]]), tensor([[[1.0, -1.0]]]))
+    np.testing.assert_array_equal(synthesize(events, templates, 4), [[0, 5, -5, 0]])
 
 
 def test_no_events(recording, templates):
     nothing = Events(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), tensor([]))
-    assert not synthesize(nothing, compose(templates), NUM_SAMPLES).any()
-    torch.testing.assert_close(residual(recording, nothing, compose(templates)), recording)
+    assert not synthesize(nothing, templates, NUM_SAMPLES).any()
+    torch.testing.assert_close(residual(recording, nothing, templates), recording)
     expected = -recording.square().sum() / 2
-    torch.testing.assert_close(log_joint(recording, nothing, compose(templates), AmplitudePrior()), expected)
+    torch.testing.assert_close(log_joint(recording, nothing, templates, AmplitudePrior()), expected)
 
 
 def test_residual(recording, events, templates):
-    made = synthesize(events, compose(templates), NUM_SAMPLES)
-    torch.testing.assert_close(residual(recording, events, compose(templates)) + made, recording)
-    assert not residual(made, events, compose(templates)).any()
+    made = synthesize(events, templates, NUM_SAMPLES)
+    torch.testing.assert_close(residual(recording, events, templates) + made, recording)
+    torch.testing.assert_close(residual(made, events, templates), torch.zeros_like(made), rtol=0, atol=1e-14)
 
 
-def test_events_in_bank(events, templates):
-    rng = np.random.default_rng(1)
-    events = events._replace(shifts=torch.from_numpy(rng.integers(0, 7, len(events.times))))
-    bank = shift_bank(compose(templates))  # J×K×N×D
-    expected = np.zeros((NUM_CHANNELS, NUM_SAMPLES))
-    for time, unit, amplitude, shift in zip(*events, strict=True):
-        expected[:, time : time + WIDTH] += amplitude.numpy() * bank[shift, unit].numpy()
-    in_bank = events.in_bank(NUM_UNITS)
-    np.testing.assert_allclose(synthesize(in_bank, bank.flatten(0, 1), NUM_SAMPLES), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("num_shifts", [1, 7])
-def test_low_rank_templates_make_what_full_ones_make(rng, num_shifts):
+def test_events_between_samples(rng):
     templates = local_templates(rng, 6, 9, 21)
     events = random_events(rng, 6, 300 - 21 + 1, separation=5)
-    events = events._replace(shifts=torch.from_numpy(rng.integers(0, num_shifts, len(events.times))))
-    bank = shift_bank(compose(templates), num_shifts).flatten(0, 1)
-    made = synthesize(events, templates, 300, num_shifts)
-    torch.testing.assert_close(made, synthesize(events.in_bank(6), bank, 300))
-
-    whole = events._replace(shifts=None)
-    torch.testing.assert_close(synthesize(whole, templates, 300), synthesize(whole, compose(templates), 300))
+    events = events._replace(shifts=torch.from_numpy(rng.integers(0, NUM_SHIFTS, len(events.times))))
+    bank = shift_bank(compose(templates))  # J×K×N×D
+    expected = torch.zeros(9, 300, dtype=torch.float64)
+    for time, unit, amplitude, shift in zip(*events, strict=True):
+        expected[:, time : time + 21] += amplitude * bank[shift, unit]
+    made = synthesize(events, templates, 300)
+    torch.testing.assert_close(made, expected)
 
     recording = tensor(rng.normal(size=(300, 9))).T  # not contiguous
     before = recording.clone()
-    torch.testing.assert_close(residual(recording, events, templates, num_shifts), recording - made)
+    torch.testing.assert_close(residual(recording, events, templates), recording - made)
     assert torch.equal(recording, before)
 
 
-@pytest.mark.parametrize("num_shifts", [None, 15])
-def test_loops_add_what_tensor_operations_do(rng, num_shifts, monkeypatch):
+@pytest.mark.parametrize("on_whole_samples", [True, False])
+def test_loops_add_what_tensor_operations_do(rng, on_whole_samples, monkeypatch):
     templates = local_templates(rng, 5, 12, 20)
     events = random_events(rng, 5, 200, separation=5)
-    if num_shifts:
-        events = events._replace(shifts=torch.from_numpy(rng.integers(num_shifts, size=len(events.times))))
+    if not on_whole_samples:
+        events = events._replace(shifts=torch.from_numpy(rng.integers(NUM_SHIFTS, size=len(events.times))))
     recording = tensor(rng.normal(size=(12, 219)))
     before, in_loops = recording.clone(), residual(recording, events, templates)
     monkeypatch.setattr("dlvolt.deconvolution.loops.runs_in_loops", lambda device: False)
@@ -137,13 +128,13 @@ def test_log_joint(recording, events, templates):
     for time, unit, amplitude in zip(*(field.numpy() for field in events[:3]), strict=True):
         error[:, time : time + WIDTH] -= amplitude * w[unit]
     expected = -(error**2).sum() / (2 * 1.6) - 0.7 * events.amplitudes.sum() - 2.5 * len(events.times)
-    assert float(log_joint(recording, events, compose(templates), prior)) == pytest.approx(float(expected))
+    assert float(log_joint(recording, events, templates, prior)) == pytest.approx(float(expected))
 
 
 def test_log_joint_with_a_cost_of_each_unit(recording, events, templates):
     costs = tensor([1.0, 2.0, 4.0])
-    free = log_joint(recording, events, compose(templates), AmplitudePrior())
-    with_costs = log_joint(recording, events, compose(templates), AmplitudePrior(event_cost=costs))
+    free = log_joint(recording, events, templates, AmplitudePrior())
+    with_costs = log_joint(recording, events, templates, AmplitudePrior(event_cost=costs))
     torch.testing.assert_close(free - with_costs, costs[events.units].sum())
 
 
@@ -151,7 +142,7 @@ def test_an_event_raises_the_log_joint_by_its_gain(recording, templates):
     prior = AmplitudePrior(0.3, 1.6, 2.5, typical=tensor([2.0, 3.0, 4.0]), precision=tensor([0.5, 1.0, 2.0]))
     one = Events(torch.tensor([2]), torch.tensor([1]), tensor([2.2]))
     silence = one.select(torch.zeros(1, dtype=torch.bool))
-    before, after = (log_joint(recording, events, compose(templates), prior) for events in (silence, one))
+    before, after = (log_joint(recording, events, templates, prior) for events in (silence, one))
     score = dense_scores(recording, compose(templates))[one.units, one.times]
     torch.testing.assert_close(after - before, map_gain(score, one.amplitudes, prior.select(one.units))[0])
 
@@ -160,10 +151,10 @@ def test_an_event_raises_the_log_joint_by_its_gain(recording, templates):
 def test_log_joint_outside_the_bounds(recording, templates, amplitude):
     prior = AmplitudePrior(minimum=tensor([0.0, 1.0, 0.0]), maximum=tensor([5.0, 3.0, 5.0]))
     one = Events(torch.tensor([2]), torch.tensor([1]), tensor([amplitude]))
-    assert log_joint(recording, one, compose(templates), prior) == -math.inf
+    assert log_joint(recording, one, templates, prior) == -math.inf
     for inside in (1.0, 3.0):
         one = one._replace(amplitudes=tensor([inside]))
-        assert torch.isfinite(log_joint(recording, one, compose(templates), prior))
+        assert torch.isfinite(log_joint(recording, one, templates, prior))
 
 
 def test_dense_scores(recording, templates):

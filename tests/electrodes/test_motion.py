@@ -62,20 +62,24 @@ def simulated(tmp_path_factory):
     return static, drifting, sorting, truth["displacement_vectors"][:, 1, 0]
 
 
-def find_drift(recording, **parameters):
-    p = SorterParameters(**parameters)
-    job_kwargs = fix_job_kwargs({})
+def find_peaks(recording):
+    """The whitened recording, and the peaks in it."""
+    p, job_kwargs = SorterParameters(), fix_job_kwargs({})
     finite = stages.set_aside(recording, p, job_kwargs)
     whitened = stages.preprocess(finite, p)
     sample = stages.take_sample(whitened, finite.artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
-    found = stages.detect(whitened, finite.artefacts, shape, p, job_kwargs)
-    return stages.find_drift(whitened, found, p)
+    return whitened, stages.detect(whitened, finite.artefacts, shape, p, job_kwargs)
 
 
-def test_finds_the_displacement(simulated):
+@pytest.fixture(scope="module")
+def drifting(simulated):
+    return find_peaks(simulated[1])
+
+
+def test_finds_the_displacement(simulated, drifting):
     _, recording, _, true = simulated
-    drift = find_drift(recording)
+    drift = stages.find_drift(*drifting, SorterParameters())
     times = np.arange(1.0, DURATION - 1, 1.0)
     found = drift.displacements[drift.places(recording, (times * RATE).astype(int))]
     error = found - true[(times * STEPS_PER_S).astype(int)]
@@ -85,19 +89,19 @@ def test_finds_the_displacement(simulated):
 
 
 def test_stays_off_where_nothing_moves(simulated):
-    drift = find_drift(simulated[0])
+    drift = stages.find_drift(*find_peaks(simulated[0]), SorterParameters())
     assert drift.motion is None
     assert "µm only" in drift.remark
 
 
-def test_can_be_turned_off(simulated):
-    assert find_drift(simulated[1], motion_correction=False).motion is None
+def test_can_be_turned_off(drifting):
+    assert stages.find_drift(*drifting, SorterParameters(motion_correction=False)).motion is None
 
 
-def test_too_few_peaks_show_no_motion(simulated):
-    quiet = si.generate_recording(num_channels=32, durations=[DURATION], sampling_frequency=RATE, seed=0)
-    quiet.set_probe(simulated[0].get_probe())
-    drift = find_drift(quiet)
+def test_too_few_peaks_show_no_motion(drifting):
+    recording, found = drifting
+    few = found._replace(peaks=found.peaks[::20], features=found.features[::20])
+    drift = stages.find_drift(recording, few, SorterParameters())
     assert drift.motion is None
     assert "too few peaks" in drift.remark
 
@@ -112,12 +116,12 @@ def test_too_few_peaks_show_no_motion(simulated):
         (lambda recording: with_locations(recording, 10.0), "gaps"),
     ],
 )
-def test_recordings_in_which_motion_is_not_looked_for(simulated, tmp_path, change, reason):
+def test_recordings_in_which_motion_is_not_looked_for(simulated, drifting, tmp_path, change, reason):
     recording = change(simulated[1])
     assert reason in why_not(recording)
-    assert (
-        find_drift(recording.frame_slice(0, int(2 * RATE)) if reason in ("shorter", "gaps") else recording) is not None
-    )
+    drift = stages.find_drift(recording, drifting[1], SorterParameters())
+    assert drift.motion is None
+    assert reason in drift.remark
     with pytest.raises(ValueError, match=f"motion_correction.*{reason}"):
         si.run_sorter("dlvolt", recording, folder=tmp_path / "sorted", motion_correction=True)
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlvolt.electrodes.learning.timing import count_pairs
+from dlvolt.electrodes.learning.timing import RefractoryPeriod
 from dlvolt.electrodes.refractory import contamination, same_neuron, without_doubles
 
 FS = 30000.0
@@ -43,7 +43,7 @@ def independent(rng, like):
 def test_pairs_are_counted(a, b, low):
     a, b = np.sort(np.array(a, dtype=int)), np.sort(np.array(b, dtype=int))
     gaps = np.abs(a[:, None] - b[None])
-    assert count_pairs(a, b, low, low + 10) == np.sum((gaps > low) & (gaps <= low + 10))
+    assert RefractoryPeriod(low, low + 10, 1).pairs(a, b) == np.sum((gaps > low) & (gaps <= low + 10))
 
 
 def test_a_spike_that_two_units_of_one_neuron_explain_counts_once():

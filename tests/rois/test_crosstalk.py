@@ -7,8 +7,8 @@ from spikeinterface.core.base import base_peak_dtype
 
 from dlvolt.detection import gaussian_threshold
 from dlvolt.rois import flag_crosstalk, neighbouring_pairs
-from dlvolt.rois.crosstalk import count_pairs
 from dlvolt.simulation.voltage_traces import coloured_noise, low_pass, transients
+from dlvolt.sortings import count_pairs
 
 DURATION_S = 60.0
 

@@ -20,7 +20,7 @@ class Events(NamedTuple):
     amplitudes : Tensor, shape (E,)
         a[unit, time], in units of the noise when the recording is whitened.
     shifts : Tensor or None, shape (E,), int64
-        Index of the sub-sample shift of the template, see `shifts`; None where events sit on whole samples.
+        Index of the sub-sample shift of the template, see `fractions`; None where events sit on whole samples.
     """
 
     times: Tensor
@@ -40,10 +40,3 @@ class Events(NamedTuple):
     def and_also(self, others: Events) -> Events:
         """Return these events and then others; all have shifts."""
         return Events(*(torch.cat(fields) for fields in zip(self, others, strict=True)))
-
-    def in_bank(self, num_units: int) -> Events:
-        """Return the same events on whole samples, as those of the J·K templates of ``shift_bank(templates)``.
-
-        The bank has the shape (J, K, N, D); flatten its first two axes to have the templates in this order.
-        """
-        return Events(self.times, self.shifts * num_units + self.units, self.amplitudes)

@@ -45,41 +45,20 @@ ITERATIONS, PRECISION = 40, 1e-4  # most steps of conjugate gradients, and the r
 
 
 class Kinetics(NamedTuple):
-    """How light follows spikes in a trace, and its noise.
-
-    Attributes
-    ----------
-    rise_s, decay_s : float
-        Time constants, s.
-    response : np.ndarray, shape (F,), complex
-        Fourier transform of what a spike adds to the trace, a h, at the frequencies of `padded` bins.
-    noise : np.ndarray, shape (F,)
-        Spectrum S: the variance of a bin's noise at each frequency.
-    """
+    """How light follows spikes in a trace, and its noise, at the F frequencies of `padded` bins."""
 
     rise_s: float
     decay_s: float
-    response: np.ndarray
-    noise: np.ndarray
+    response: np.ndarray  # F, complex; Fourier transform of what a spike adds to the trace, a h
+    noise: np.ndarray  # F; spectrum S: the variance of a bin's noise at each frequency
 
 
 def refined_rate(trace: np.ndarray, rates: np.ndarray, sampling_frequency: float) -> np.ndarray:
-    """Return the rate that networks estimate of the spikes in a trace of calcium, refined by the trace itself.
+    """Return the rate that networks estimate of the spikes in a trace of calcium, refined by the trace itself, in Hz.
 
-    Parameters
-    ----------
-    trace : np.ndarray, shape (T,)
-        Fluorescence or ΔF/F.
-    rates : np.ndarray, shape (M, T)
-        Spikes per second, by M networks. Their mean is the prior; the posterior mean is pooled with the first.
-    sampling_frequency : float
-        Sampling frequency of both, Hz.
-
-    Returns
-    -------
-    np.ndarray, shape (T,), float32
-        Spikes per second, as many in all as by the first network. It is the rate of the first network if the trace is
-        constant, shorter than ten seconds, or has less than three spikes.
+    The trace, shape (T,), is fluorescence or ΔF/F; the rates are those of M networks, Hz, shape (M, T). Their mean is
+    the prior, and the posterior mean is pooled with the first of them. The result, shape (T,), has as many spikes as
+    the first, and is the first if the trace is constant, shorter than ten seconds, or has less than three spikes.
     """
     first, size = rates[0], max(1, round(BIN_S * sampling_frequency))
     num_bins = len(trace) // size
@@ -112,19 +91,8 @@ def padded(num_bins: int, bin_s: float) -> int:
 def fit_kinetics(y: np.ndarray, rate: np.ndarray, bin_s: float) -> Kinetics:
     """Return the kinetics and the noise with which spikes explain most of a trace, by generalised least squares.
 
-    Parameters
-    ----------
-    y : np.ndarray, shape (T,)
-        The trace in bins, `levelled`.
-    rate : np.ndarray, shape (T,)
-        Expected spikes in each bin.
-    bin_s : float
-        Duration of a bin, s.
-
-    Returns
-    -------
-    Kinetics
-        The best of all pairs of `RISES_S` and `DECAYS_S`; the height is not negative.
+    The trace y (T,) is in bins and `levelled`, and `rate` (T,) is the number of spikes expected in each bin. The time
+    constants are the best pair of `RISES_S` and `DECAYS_S`, and the height is not negative.
     """
     length = padded(len(y), bin_s)
     constants, responses = transients(length, bin_s)
@@ -172,19 +140,7 @@ def posterior_mean(y: np.ndarray, rate: np.ndarray, kinetics: Kinetics, bin_s: f
     Let H be the convolution with a h, N the covariance of the noise and the model's error, and V = diag(r + ε). With
     s = r + V^(1/2) u, the equations are (1 + V^(1/2) Hᵀ N⁻¹ H V^(1/2)) u = V^(1/2) Hᵀ N⁻¹ (y - H r). Conjugate
     gradients solve them in some tens of steps. N⁻¹ is C S⁻¹ C, where C is the certainty of each bin: 1 if no light is
-    expected there, and less the more the model's error exceeds the noise.
-
-    Parameters
-    ----------
-    y, rate, bin_s
-        As for `fit_kinetics`.
-    kinetics : Kinetics
-        Kinetics of the trace.
-
-    Returns
-    -------
-    np.ndarray, shape (T,)
-        Spikes in each bin.
+    expected there, and less the more the model's error exceeds the noise. Arguments are as for `fit_kinetics`.
     """
     length, num_bins = padded(len(y), bin_s), len(y)
     response, deviation = kinetics.response, np.sqrt(rate + QUIET)

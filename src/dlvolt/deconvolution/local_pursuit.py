@@ -19,7 +19,7 @@ NEGLIGIBLE_CHANGE = 0.1  # noise standard deviations; an event whose amplitude a
 FEW = 1024  # events for which there is room at first
 
 
-# Numba's cache on disk refers to the next three classes by name, so it fails to load if one is renamed or removed.
+# Numba's cache on disk refers to the next classes by name, so it fails to load if one is renamed or removed.
 
 
 class Prior(NamedTuple):
@@ -73,27 +73,37 @@ class EventTable(NamedTuple):
         return EventTable(*(np.concatenate([each, np.zeros(num_events, each.dtype)]) for each in self))
 
 
+class Scores(NamedTuple):
+    """The scores of what is left, shape (K, bins · D), and where events may be. Sample t of the recording is t + D."""
+
+    mu: np.ndarray
+    blocked: np.ndarray  # bool, where no new event may be
+    occupied: np.ndarray  # 1 where no event may begin, elsewhere the unit's events nearer than the separation
+
+
+class Cells(NamedTuple):
+    """What is known of each cell, shape (bins, K)."""
+
+    touched: np.ndarray  # bins, whether something has changed in this round
+    turns: np.ndarray  # turns that the unit and those near it have had
+    gains: np.ndarray  # of the best new event,
+    samples: np.ndarray  # and where it is
+    rescored: np.ndarray  # whether scores have changed since it was looked for
+    offers: np.ndarray  # how much the cell offers,
+    offered: np.ndarray  # and which event; -1 for a new one
+    first: np.ndarray  # index of the first event, where the chain of the cell begins; -1 if there is none
+
+
 class LocalPursuit:
     """The state of a pursuit: the scores of what is left, the events, and what each cell offers.
 
     Time is cut into bins of D samples, the first and the last of them empty. A cell is a unit in a bin. It offers its
     largest doubtful event to be maximised or, if it has none, its best new event to be taken. It has its turn when no
     rival offers more in the same bin or the two beside it. All cells that have their turn in a round have it together.
+    In a bin, a unit and those that share channels with it have at most `most_turns`, all together.
 
-    Parameters
-    ----------
-    mu : np.ndarray, shape (K, bins · D)
-        Scores; sample t of the recording is t + D here. Overwritten by the scores of what is left.
-    prior : Prior
-        Prior of the K units.
-    correlations : Correlations
-        Correlations of their templates.
-    num_times : int
-        Number of samples, from D on, at which events may begin.
-    separation : int
-        Events of one unit lie at least so many samples apart.
-    most_turns : int
-        How often a unit and those that share channels with it may have their turn in a bin, all together.
+    The scores `mu` are overwritten. Events may begin at `num_times` samples from D on, and those of one unit lie at
+    least `separation` samples apart.
     """
 
     def __init__(
@@ -106,45 +116,48 @@ class LocalPursuit:
         most_turns: int,
     ) -> None:
         width = (correlations.bank.shape[2] + 1) // 2
-        cells = mu.shape[1] // width, len(mu)  # bins×K
-        self.mu, self.prior, self.correlations, self.width = mu, prior, correlations, width
+        shape = mu.shape[1] // width, len(mu)  # bins×K
+        self.prior, self.correlations, self.width = prior, correlations, width
         self.separation, self.most_turns = separation, most_turns
-        self.blocked = np.ones(mu.shape, dtype=bool)  # where no new event may be
-        self.blocked[:, width : width + num_times] = False
-        self.occupied = self.blocked.astype("int8")  # there 1, elsewhere the unit's events nearer than the separation
-        self.turns = np.zeros(cells, dtype="int64")  # turns that the unit and those near it have had
-        self.gains, self.samples = np.zeros(cells, mu.dtype), np.zeros(cells, dtype="int64")  # of the best new events
-        self.rescored = np.ones(cells, dtype=bool)  # whether scores have changed since these were looked for
-        self.offers, self.offered = np.zeros(cells), np.full(cells, -1)  # how much, and which event; -1 for a new one
-        self.touched = np.ones(len(self.turns), dtype=bool)  # bins in which something has changed in this round
+        blocked = np.ones(mu.shape, dtype=bool)
+        blocked[:, width : width + num_times] = False
+        self.scores = Scores(mu, blocked, occupied=blocked.astype("int8"))
+        self.cells = Cells(
+            touched=np.ones(shape[0], dtype=bool),
+            turns=np.zeros(shape, dtype="int64"),
+            gains=np.zeros(shape, mu.dtype),
+            samples=np.zeros(shape, dtype="int64"),
+            rescored=np.ones(shape, dtype=bool),
+            offers=np.zeros(shape),
+            offered=np.full(shape, -1),
+            first=np.full(shape, -1),
+        )
         self.events, self.num_events = EventTable.room(FEW, mu.dtype), 0
-        self.first = np.full(cells, -1)  # index of the first event of each cell, where its chain begins
         self.won = np.zeros((mu.size // width, 2), dtype="int64")  # room for the cells (bin, unit) that have their turn
 
     def next_round(self) -> bool:
         """Give their turn to all cells that come first among their rivals; return whether there were any."""
-        turns = (self.touched, self.turns, self.most_turns)
-        look(*turns, self.rescored, self.mu, self.blocked, self.prior, self.gains, self.samples)
-        offer(*turns, self.first, self.events, self.gains, self.offers, self.offered)
-        num_won = choose(self.touched, self.offers, self.correlations.rivals, self.won)
-        self.touched[:] = False
+        cells = self.cells
+        look(cells, self.scores, self.prior, self.most_turns)
+        offer(cells, self.events, self.most_turns)
+        num_won = choose(cells, self.correlations.rivals, self.won)
+        cells.touched[:] = False
         if num_won == 0:
             return False
         bins, units = self.won[:num_won].T
-        self.touched[bins] = True
-        count_turns(bins, units, self.correlations, self.turns)
-        offered = self.offered[bins, units]
+        cells.touched[bins] = True
+        count_turns(bins, units, self.correlations, cells)
+        offered = cells.offered[bins, units]
         moved = self._maximise(offered[offered >= 0])
-        taken = self._take(units[offered < 0], self.samples[bins, units][offered < 0])
-        marks = (self.gains, self.rescored, self.touched)
+        taken = self._take(units[offered < 0], cells.samples[bins, units][offered < 0])
         for before, after in (moved, taken):
-            explain_away(before, after, self.mu, self.prior.least, self.correlations, *marks)
+            explain_away(before, after, cells, self.scores, self.prior, self.correlations)
         return True
 
     def doubt_all(self) -> None:
         """Have every event maximised once more."""
         self.events.in_doubt[:] = True
-        self.touched[:] = True
+        self.cells.touched[:] = True
 
     def found(self) -> Events:
         """Return the events, at samples of the scores."""
@@ -157,13 +170,13 @@ class LocalPursuit:
         All events that have their turn in a round are maximised before any is moved.
         """
         old, new = self.events.select(which), self.events.select(which)
-        maximise(new, self.mu, self.occupied, self.prior, self.correlations, self.separation)
+        maximise(new, self.scores, self.prior, self.correlations, self.separation)
         self.events.in_doubt[which] = False
         changed = (new.times != old.times) | (new.shifts != old.shifts) | (new.amplitudes == 0)
         changed |= np.abs(new.amplitudes - old.amplitudes) > NEGLIGIBLE_CHANGE
         which, old, new = which[changed], old.select(changed), new.select(changed)
-        move(which, new, self.events, self.first, self.occupied, self.separation, self.width)
-        self.touched[new.times // self.width] = True
+        move(which, new, self.events, self.cells, self.scores, self.separation)
+        self.cells.touched[new.times // self.width] = True
         return old, new
 
     def _take(self, units: np.ndarray, times: np.ndarray) -> tuple[EventTable, EventTable]:
@@ -172,83 +185,63 @@ class LocalPursuit:
         self.events = self.events.with_room(new.stop)
         self.num_events = new.stop
         self.events.units[new], self.events.times[new] = units, times
-        places = (self.first, self.touched, self.blocked, self.occupied)
-        take(new.start, new.stop, self.events, *places, self.mu, self.prior, self.correlations, self.separation)
+        take(new.start, new.stop, self.events, self.cells, self.scores, self.prior, self.correlations, self.separation)
         taken = self.events.select(new)
         return taken._replace(amplitudes=np.zeros_like(taken.amplitudes)), taken
 
 
 @compiled
-def look(
-    touched: np.ndarray,
-    turns: np.ndarray,
-    most_turns: int,
-    rescored: np.ndarray,
-    mu: np.ndarray,
-    blocked: np.ndarray,
-    prior: Prior,
-    gains: np.ndarray,
-    samples: np.ndarray,
-) -> None:
+def look(cells: Cells, scores: Scores, prior: Prior, most_turns: int) -> None:
     """Find the best new event of each cell whose scores have changed: its gain, 0 if there is none, and its sample."""
-    width = mu.shape[1] // len(touched)
-    for time_bin in range(len(touched)):
-        if touched[time_bin]:
+    mu, width = scores.mu, scores.mu.shape[1] // len(cells.touched)
+    for time_bin in range(len(cells.touched)):
+        if cells.touched[time_bin]:
             for unit in range(len(mu)):
-                if rescored[time_bin, unit]:
-                    rescored[time_bin, unit] = False
-                    gains[time_bin, unit] = 0
-                    if turns[time_bin, unit] < most_turns:
-                        sample = _highest(mu[unit], blocked[unit], time_bin * width, width, prior.least[unit])
+                if cells.rescored[time_bin, unit]:
+                    cells.rescored[time_bin, unit] = False
+                    cells.gains[time_bin, unit] = 0
+                    if cells.turns[time_bin, unit] < most_turns:
+                        sample = _highest(mu[unit], scores.blocked[unit], time_bin * width, width, prior.least[unit])
                         if sample >= 0:
                             score = np.float64(mu[unit, sample])  # so that _amplitude is compiled for one type
-                            gains[time_bin, unit] = _gain(score, _amplitude(score, unit, prior), unit, prior)
-                            samples[time_bin, unit] = sample
+                            cells.gains[time_bin, unit] = _gain(score, _amplitude(score, unit, prior), unit, prior)
+                            cells.samples[time_bin, unit] = sample
 
 
 @compiled
-def offer(
-    touched: np.ndarray,
-    turns: np.ndarray,
-    most_turns: int,
-    first: np.ndarray,
-    events: EventTable,
-    gains: np.ndarray,
-    offers: np.ndarray,
-    offered: np.ndarray,
-) -> None:
+def offer(cells: Cells, events: EventTable, most_turns: int) -> None:
     """Find what the cells in touched bins offer: their largest doubtful event or else their best new one.
 
     Offers rise with the amplitude of a doubtful event, from 1 to 2, or with the gain of a new one, from 0 to 1. So all
     doubtful events come before all new ones. Events of a cell that has had `most_turns` are no longer doubtful.
     """
-    for time_bin in range(len(touched)):
-        if touched[time_bin]:
-            for unit in range(turns.shape[1]):
-                doubtful, event = -1, first[time_bin, unit]
+    for time_bin in range(len(cells.touched)):
+        if cells.touched[time_bin]:
+            for unit in range(cells.turns.shape[1]):
+                doubtful, event = -1, cells.first[time_bin, unit]
                 while event >= 0:
-                    events.in_doubt[event] &= turns[time_bin, unit] < most_turns
+                    events.in_doubt[event] &= cells.turns[time_bin, unit] < most_turns
                     if events.in_doubt[event] and (
                         doubtful < 0 or events.amplitudes[event] > events.amplitudes[doubtful]
                     ):
                         doubtful = event
                     event = events.following[event]
-                offered[time_bin, unit] = doubtful
+                cells.offered[time_bin, unit] = doubtful
                 if doubtful >= 0:
                     amplitude = events.amplitudes[doubtful]
-                    offers[time_bin, unit] = 1 + amplitude / (1 + amplitude)
+                    cells.offers[time_bin, unit] = 1 + amplitude / (1 + amplitude)
                 else:
-                    gain = max(gains[time_bin, unit], 0)
-                    offers[time_bin, unit] = gain / (1 + gain)
+                    gain = max(cells.gains[time_bin, unit], 0)
+                    cells.offers[time_bin, unit] = gain / (1 + gain)
 
 
 @compiled
-def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.ndarray) -> int:
+def choose(cells: Cells, rivals: np.ndarray, won: np.ndarray) -> int:
     """Find the cells (bin, unit) that come first among their rivals; return how many there are.
 
     It is enough to look in touched bins and beside them: elsewhere no cell came first before, and nothing has changed.
     """
-    num_won = 0
+    num_won, touched, offers = 0, cells.touched, cells.offers
     for time_bin in range(1, len(touched) - 1):
         if touched[time_bin - 1] or touched[time_bin] or touched[time_bin + 1]:
             for unit in range(offers.shape[1]):
@@ -259,31 +252,24 @@ def choose(touched: np.ndarray, offers: np.ndarray, rivals: np.ndarray, won: np.
 
 
 @compiled
-def count_turns(bins: np.ndarray, units: np.ndarray, correlations: Correlations, turns: np.ndarray) -> None:
+def count_turns(bins: np.ndarray, units: np.ndarray, correlations: Correlations, cells: Cells) -> None:
     """Count the turns of cells for all units near the units of these cells."""
     no_pair = correlations.bank.shape[1] - 1
     for index in range(len(bins)):
         for place in range(correlations.near.shape[1]):
             if correlations.pairs[units[index], place] == no_pair:
                 break
-            turns[bins[index], correlations.near[units[index], place]] += 1
+            cells.turns[bins[index], correlations.near[units[index], place]] += 1
 
 
 @compiled
-def maximise(
-    events: EventTable,
-    mu: np.ndarray,
-    occupied: np.ndarray,
-    prior: Prior,
-    correlations: Correlations,
-    separation: int,
-) -> None:
+def maximise(events: EventTable, scores: Scores, prior: Prior, correlations: Correlations, separation: int) -> None:
     """Give each event the time, shift and amplitude at which it gains most, all others held; 0 if it gains nothing.
 
     Another event of the unit may come as far towards this one in the same round. So an event moves by a step only if at
     twice the step it would keep the separation from others.
     """
-    kernels, own = correlations.kernels, correlations.own
+    mu, kernels, own = scores.mu, correlations.kernels, correlations.own
     half_width = kernels.shape[1] // 2
     without = np.empty(own.shape[2], mu.dtype)
     for index in range(len(events.times)):
@@ -293,7 +279,7 @@ def maximise(
             without[sample] += events.amplitudes[index] * own[shift, unit, sample]
         best = -np.inf
         for step in range(-REACH, REACH + 1):
-            others = occupied[unit, time + 2 * step] - (2 * abs(step) < separation)  # less the event itself
+            others = scores.occupied[unit, time + 2 * step] - (2 * abs(step) < separation)  # less the event itself
             if step == 0 or others <= 0:
                 score, where = _best_shift(without, step + REACH + half_width, kernels)
                 if score > best:
@@ -303,16 +289,9 @@ def maximise(
 
 
 @compiled
-def move(
-    which: np.ndarray,
-    new: EventTable,
-    events: EventTable,
-    first: np.ndarray,
-    occupied: np.ndarray,
-    separation: int,
-    width: int,
-) -> None:
+def move(which: np.ndarray, new: EventTable, events: EventTable, cells: Cells, scores: Scores, separation: int) -> None:
     """Put new events in the place of old ones, and take those of amplitude 0 out of the chains of their cells."""
+    occupied, first, width = scores.occupied, cells.first, scores.mu.shape[1] // len(cells.touched)
     for index in range(len(which)):
         event, unit, time = which[index], new.units[index], new.times[index]
         _occupy(occupied, unit, events.times[event], separation, -1)
@@ -330,30 +309,27 @@ def take(
     start: int,
     stop: int,
     events: EventTable,
-    first: np.ndarray,
-    touched: np.ndarray,
-    blocked: np.ndarray,
-    occupied: np.ndarray,
-    mu: np.ndarray,
+    cells: Cells,
+    scores: Scores,
     prior: Prior,
     correlations: Correlations,
     separation: int,
 ) -> None:
     """Give new events their shift and amplitude; doubt events of rivals beside them, and them if there are such."""
-    width = mu.shape[1] // len(touched)
+    first, width = cells.first, scores.mu.shape[1] // len(cells.touched)
     for new in range(start, stop):
         time, unit = events.times[new], events.units[new]
-        score, events.shifts[new] = _best_shift(mu[unit], time, correlations.kernels)
+        score, events.shifts[new] = _best_shift(scores.mu[unit], time, correlations.kernels)
         events.amplitudes[new] = _amplitude(score, unit, prior)
         for sample in range(time - separation + 1, time + separation):
-            blocked[unit, sample] = True
-        _occupy(occupied, unit, time, separation, 1)
+            scores.blocked[unit, sample] = True
+        _occupy(scores.occupied, unit, time, separation, 1)
         time_bin = time // width
         for rival in correlations.rivals[unit]:
             for beside in range(time_bin - 1, time_bin + 2):
                 event = first[beside, rival]
                 while event >= 0:
-                    events.in_doubt[event], events.in_doubt[new], touched[beside] = True, True, True
+                    events.in_doubt[event], events.in_doubt[new], cells.touched[beside] = True, True, True
                     event = events.following[event]
         events.following[new] = first[time_bin, unit]
         first[time_bin, unit] = new
@@ -361,14 +337,7 @@ def take(
 
 @compiled
 def explain_away(
-    before: EventTable,
-    after: EventTable,
-    mu: np.ndarray,
-    least: np.ndarray,
-    correlations: Correlations,
-    gains: np.ndarray,
-    rescored: np.ndarray,
-    touched: np.ndarray,
+    before: EventTable, after: EventTable, cells: Cells, scores: Scores, prior: Prior, correlations: Correlations
 ) -> None:
     """Subtract what events add to the scores of units near theirs after a change, and put back what they added before.
 
@@ -376,7 +345,7 @@ def explain_away(
     those about its new time, then those about its old one. Cells in which a new event gained before or gains now are
     marked, to be looked at again. Most cells are not.
     """
-    near, pairs, bank = correlations.near, correlations.pairs, correlations.bank
+    mu, near, pairs, bank = scores.mu, correlations.near, correlations.pairs, correlations.bank
     no_pair, width, nothing = bank.shape[1] - 1, (bank.shape[2] + 1) // 2, mu.dtype.type(0)
     for index in range(len(after.times)):
         unit, time = after.units[index], after.times[index]
@@ -394,8 +363,8 @@ def explain_away(
                     start, stop = max(time_bin * width, middle - width + 1), min((time_bin + 1) * width, middle + width)
                     lags = slice(start - middle + width - 1, stop - middle + width - 1)
                     highest = _subtract(added, new[lags], removed, old[lags], mu[other, start:stop])
-                    if highest > least[other] or gains[time_bin, other] > 0:
-                        rescored[time_bin, other] = touched[time_bin] = True
+                    if highest > prior.least[other] or cells.gains[time_bin, other] > 0:
+                        cells.rescored[time_bin, other] = cells.touched[time_bin] = True
 
 
 @compiled
@@ -444,7 +413,7 @@ def _maximum(values: np.ndarray, start: int, width: int) -> float:
 
 @compiled
 def _comes_first(offers: np.ndarray, rivals: np.ndarray, time_bin: int, unit: int) -> bool:
-    """Return whether a cell comes before its rivals in the same bin and those beside it, in the order of `_winners`."""
+    """Return whether a cell comes before its rivals in the same bin and those beside it; of equals, the first does."""
     own = offers[time_bin, unit]
     for index in range(rivals.shape[1]):
         rival = rivals[unit, index]

@@ -24,19 +24,10 @@ def neighbours(uses: Tensor) -> list[Tensor]:
 
 
 def padded(near: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return neighbours as a table and the numbers of the pairs of a row and its neighbour.
+    """Return `neighbours` as a table, and the numbers of the pairs of a row and its neighbour, both of shape (K, P).
 
-    Parameters
-    ----------
-    near : list of Tensor
-        `neighbours` of each of K rows.
-
-    Returns
-    -------
-    table : Tensor, shape (K, P), int64
-        Neighbours; rows that have fewer than P are filled up with the row itself.
-    pairs : Tensor, shape (K, P), int64
-        Numbers from 0 to Q - 1, row by row, and Q where the table is filled up.
+    Rows that have fewer than P neighbours are filled up with the row itself. The Q pairs are numbered row by row; where
+    the table is filled up, the number is Q.
     """
     table = pad_sequence(near, batch_first=True, padding_value=-1)
     is_pair = table >= 0
@@ -46,19 +37,9 @@ def padded(near: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def blocks(uses: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Return rows in blocks, chosen so that the rows of a block use few columns together.
+    """Return the rows of each block and the columns that any of them uses, given a mask of shape (K, N).
 
-    Parameters
-    ----------
-    uses : Tensor, shape (K, N), bool
-        Which rows use which columns.
-    size : int
-        Number of rows of a block; the last one may have fewer.
-
-    Returns
-    -------
-    list of (Tensor, Tensor)
-        Rows of each block, and the columns that any of them uses.
+    Blocks are of `size` rows, but the last one may have fewer, and are chosen so that each uses few columns.
     """
     on_cpu = uses.cpu().numpy()
     order = reverse_cuthill_mckee(_shared(on_cpu), symmetric_mode=True).astype("int64")  # puts neighbours close

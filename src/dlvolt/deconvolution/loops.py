@@ -21,14 +21,8 @@ def sum_products(
 ) -> None:
     """Multiply spectra of pieces of a residual by those of templates, and sum over the channels that see each unit.
 
-    Parameters
-    ----------
-    pieces : np.ndarray, shape (N, pieces, F), complex
-        Spectrum of each piece on each channel.
-    starts, channels, spectrum : np.ndarray, shapes (K + 1,), (Q,) and (Q, F)
-        See `Spectra`.
-    products : np.ndarray, shape (K, pieces, F), complex
-        Overwritten by the sums.
+    `pieces`, shape (N, pieces, F), are the spectra on each channel; the next three are those of `Spectra`; and
+    `products`, shape (K, pieces, F), are overwritten by the sums.
     """
     for unit in range(len(starts) - 1):
         for piece in range(pieces.shape[1]):
@@ -50,18 +44,10 @@ def add_events(
     spatial: np.ndarray,
     profiles: np.ndarray,
 ) -> None:
-    """Add what events look like to a recording.
+    """Add what E events look like to a recording, shape (N, T), in place.
 
-    Parameters
-    ----------
-    recording : np.ndarray, shape (N, T)
-        Traces; changed in place.
-    times, units, amplitudes, shifts : np.ndarray, shape (E,)
-        Events.
-    spatial : np.ndarray, shape (K, N, R)
-        Footprints.
-    profiles : np.ndarray, shape (J, K, R, D)
-        Temporal components at every sub-sample shift, times their singular values.
+    Footprints are of shape (K, N, R), and `profiles`, the temporal components at every sub-sample shift times their
+    singular values, of shape (J, K, R, D).
     """
     width = profiles.shape[3]
     for event in range(len(times)):

@@ -11,13 +11,11 @@ from . import loops
 from .amplitudes import AmplitudePrior
 from .events import Events
 from .locality import local_columns
-from .shifts import NUM_SHIFTS, shift_bank
+from .shifts import shift_bank
 from .templates import LowRankTemplates
 
 
-def event_waveforms(
-    events: Events, templates: LowRankTemplates, channels: Tensor, num_shifts: int = NUM_SHIFTS
-) -> Tensor:
+def event_waveforms(events: Events, templates: LowRankTemplates, channels: Tensor) -> Tensor:
     """Return what each event adds to some channels.
 
     Parameters
@@ -28,20 +26,18 @@ def event_waveforms(
         Template of each unit.
     channels : Tensor, shape (E, C), int64
         Channels of each event.
-    num_shifts : int
-        J sub-sample positions.
 
     Returns
     -------
     Tensor, shape (E, C, D)
         a w[k, n, d − δ].
     """
-    profiles, shifts = _shifted_profiles(events, templates, num_shifts)
+    profiles, shifts = _shifted_profiles(events, templates)
     of_event = profiles[shifts, events.units]  # E×R×D
     return templates.spatial[events.units[:, None], channels] @ (events.amplitudes[:, None, None] * of_event)
 
 
-def _shifted_profiles(events: Events, templates: LowRankTemplates, num_shifts: int) -> tuple[Tensor, Tensor]:
+def _shifted_profiles(events: Events, templates: LowRankTemplates) -> tuple[Tensor, Tensor]:
     """Return the temporal components times their singular values at every shift, (J, K, R, D), and each event's shift.
 
     Where events sit on whole samples, J is 1.
@@ -49,52 +45,37 @@ def _shifted_profiles(events: Events, templates: LowRankTemplates, num_shifts: i
     profiles = templates.singular_values[:, :, None] * templates.temporal
     if events.on_whole_samples:
         return profiles[None], torch.zeros_like(events.times)
-    return shift_bank(profiles, num_shifts), events.shifts
+    return shift_bank(profiles), events.shifts
 
 
-def synthesize(
-    events: Events, templates: LowRankTemplates | Tensor, num_samples: int, num_shifts: int = NUM_SHIFTS
-) -> Tensor:
+def synthesize(events: Events, templates: LowRankTemplates, num_samples: int) -> Tensor:
     """Return the noiseless recording A ⊛ W that events and templates make.
 
     Parameters
     ----------
     events : Events
         Times must lie in ``[0, T - D]``.
-    templates : LowRankTemplates or Tensor, shape (K, N, D)
-        Template of each unit. Low-rank templates are added only on the channels that see the unit. Full templates are
-        added on whole samples; `Events.in_bank` turns events with shifts into such.
+    templates : LowRankTemplates
+        Template of each unit, which is added only on the channels that see the unit.
     num_samples : int
         Length T of the recording.
-    num_shifts : int
-        J sub-sample positions.
 
     Returns
     -------
     Tensor, shape (N, T)
         Σ_k Σ_d a[k, t - d] w[k, n, d].
     """
-    if isinstance(templates, LowRankTemplates):
-        recording = templates.spatial.new_zeros(templates.spatial.shape[1], num_samples)
-        return _add(recording, events, templates, 1, num_shifts)
-    num_channels, num_template_samples = templates.shape[1:]
-    recording = templates.new_zeros(num_samples, num_channels)
-    window = torch.arange(num_template_samples, device=templates.device)
-    samples = (events.times[:, None] + window).reshape(-1)  # E·D
-    waveforms = (events.amplitudes[:, None, None] * templates[events.units]).transpose(1, 2)  # E×D×N
-    return recording.index_add(0, samples, waveforms.reshape(-1, num_channels)).T
+    return _add(templates.spatial.new_zeros(templates.spatial.shape[1], num_samples), events, templates, 1)
 
 
-def residual(
-    recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, num_shifts: int = NUM_SHIFTS
-) -> Tensor:
+def residual(recording: Tensor, events: Events, templates: LowRankTemplates) -> Tensor:
     """Return the residual X − A ⊛ W, what events leave of a recording.
 
     Parameters
     ----------
     recording : Tensor, shape (N, T)
         Traces X; left as they are.
-    events, templates, num_shifts
+    events, templates
         As for `synthesize`.
 
     Returns
@@ -102,33 +83,31 @@ def residual(
     Tensor, shape (N, T)
         A new tensor; `subtract` overwrites the recording instead.
     """
-    if isinstance(templates, LowRankTemplates):
-        return subtract(recording.clone(memory_format=torch.contiguous_format), events, templates, num_shifts)
-    return recording - synthesize(events, templates, recording.shape[1])
+    return subtract(recording.clone(memory_format=torch.contiguous_format), events, templates)
 
 
-def subtract(recording: Tensor, events: Events, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> Tensor:
-    """Subtract events from a contiguous recording, in place, and return it; otherwise as `residual`."""
-    return _add(recording, events, templates, -1, num_shifts)
+def subtract(recording: Tensor, events: Events, templates: LowRankTemplates) -> Tensor:
+    """Subtract events from a contiguous recording, shape (N, T), in place, and return it; otherwise as `residual`."""
+    return _add(recording, events, templates, -1)
 
 
-def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int, num_shifts: int) -> Tensor:
+def _add(recording: Tensor, events: Events, templates: LowRankTemplates, sign: int) -> Tensor:
     """Add events times a sign to a contiguous recording, in place, on the channels that see them; return it."""
     if loops.runs_in_loops(recording.device):
-        profiles, shifts = _shifted_profiles(events, templates, num_shifts)
+        profiles, shifts = _shifted_profiles(events, templates)
         of_events = (events.times, events.units, sign * events.amplitudes, shifts)
         arrays = (recording, *of_events, templates.spatial, profiles)
         loops.add_events(*(x.contiguous().numpy() for x in arrays))
         return recording
     channels = local_columns(templates.support)[0][events.units]  # E×C
-    waveforms = event_waveforms(events, templates, channels, num_shifts)
+    waveforms = event_waveforms(events, templates, channels)
     window = torch.arange(waveforms.shape[2], device=recording.device)
     samples = (channels * recording.shape[1] + events.times[:, None])[:, :, None] + window  # in the flattened recording
     recording.view(-1).index_add_(0, samples.flatten(), waveforms.flatten(), alpha=sign)
     return recording
 
 
-def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | Tensor, prior: AmplitudePrior) -> Tensor:
+def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates, prior: AmplitudePrior) -> Tensor:
     """Return log p(X, A | W) up to a constant.
 
     It is the Gaussian log likelihood plus the log prior, in which every event costs ``prior.event_cost`` nats, λ per
@@ -140,8 +119,8 @@ def log_joint(recording: Tensor, events: Events, templates: LowRankTemplates | T
         Whitened traces X.
     events : Events
         The non-zero entries of A.
-    templates : LowRankTemplates or Tensor, shape (K, N, D)
-        Template of each unit; see `synthesize`.
+    templates : LowRankTemplates
+        Template of each unit.
     prior : AmplitudePrior
         Prior and noise.
 

@@ -16,7 +16,7 @@ from .events import Events
 from .local_pursuit import NEGLIGIBLE_CHANGE, REACH, Correlations, LocalPursuit, Prior
 from .locality import neighbours, padded
 from .scores import Spectra, scores, template_spectra
-from .shifts import HALF_WIDTH, NUM_SHIFTS, interpolation_kernels, shift_bank
+from .shifts import HALF_WIDTH, interpolation_kernels, shift_bank
 from .templates import LowRankTemplates
 
 MOST_TURNS = 100  # in a bin, of units that share channels: neurons take a few, what is no sum of templates never ends
@@ -50,37 +50,22 @@ def cross_correlations(templates: LowRankTemplates) -> Tensor:
 
 
 class PreparedTemplates(NamedTuple):
-    """What a pursuit needs to know of the templates, whatever the recording.
+    """What a pursuit needs to know of the templates, whatever the recording; `of` computes it."""
 
-    Attributes
-    ----------
-    near, pairs : Tensor, shape (K, P), int64
-        The units that share channels with each unit, and the numbers of these pairs, see `padded`.
-    rivals : Tensor, shape (K, P'), int64
-        Those of them that compete with the unit for an event. The unit itself is among them, and fills up rows.
-    correlations : Tensor, shape (J, Q + 1, 2 D - 1)
-        `cross_correlations` of the templates at every sub-sample shift. Those of number Q, which fills up rows of
-        `pairs`, are zero.
-    own : Tensor, shape (J, K, 2 (REACH + HALF_WIDTH) + 1)
-        The correlations of each unit with itself, at the lags at which scores are looked at to maximise an event.
-    spectra : Spectra
-        `template_spectra` of the templates.
-    """
-
-    near: Tensor
-    pairs: Tensor
-    rivals: Tensor
-    correlations: Tensor
-    own: Tensor
-    spectra: Spectra
+    near: Tensor  # K×P, the units that share channels with each unit,
+    pairs: Tensor  # K×P, and the numbers of these pairs, see `padded`
+    rivals: Tensor  # K×P', units that compete with the unit for an event; it is one of them itself, and fills up rows
+    correlations: Tensor  # J×(Q+1)×(2D-1), `cross_correlations` at every shift; those of number Q, a filler, are zero
+    own: Tensor  # J×K×(2 (REACH + HALF_WIDTH) + 1), of each unit with itself, at the lags at which events are maximised
+    spectra: Spectra  # `template_spectra`
 
     @classmethod
-    def of(cls, templates: LowRankTemplates, num_shifts: int = NUM_SHIFTS) -> PreparedTemplates:
-        """Prepare K templates for pursuits at J = `num_shifts` sub-sample positions."""
+    def of(cls, templates: LowRankTemplates) -> PreparedTemplates:
+        """Prepare K templates for pursuits."""
         width = templates.temporal.shape[2]
         near, pairs = padded(neighbours(templates.support))
         correlations = pad(cross_correlations(templates), (0, 0, 0, 1))
-        bank = shift_bank(correlations, num_shifts)
+        bank = shift_bank(correlations)
         is_itself = near == torch.arange(len(near), device=near.device)[:, None]
         own = bank[:, pairs[is_itself & (pairs < len(correlations) - 1)]]  # J×K×(2D-1)
         own = pad(own, (REACH, REACH))[..., width - 1 - HALF_WIDTH : width + 2 * REACH + HALF_WIDTH]
@@ -99,15 +84,13 @@ def pursue(
     templates: LowRankTemplates,
     prior: AmplitudePrior,
     separation: int,
-    num_shifts: int = NUM_SHIFTS,
     prepared: PreparedTemplates | None = None,
-    most_turns: int = MOST_TURNS,
 ) -> Events:
     """Return the events of a recording, found best first.
 
     Starting from A = 0, the coordinate a[k, t] with the largest gain in log joint is set to its maximiser, at the
-    sub-sample shift of the template that scores highest. The event is explained away, that is, what it adds to the
-    scores is subtracted from them. This goes on until no event gains.
+    sub-sample shift of the template that scores highest, and what the event adds to the scores is subtracted from them.
+    This goes on until no event gains.
 
     When an event is taken, those beside it become doubtful, and so does the event if there are such. Doubtful events
     are maximised once more, in amplitude, time and shift, the largest first, before another one is taken there. So two
@@ -115,8 +98,7 @@ def pursue(
 
     Events that cannot influence each other are treated in the same round. Time is cut into bins of D samples. A unit
     has its turn in a bin when no unit that competes with it for events comes before it in this bin or the two beside
-    it. What is not neural may be no sum of a few events, so the number of turns in a bin, counted over units that share
-    channels, is bounded. So is the work per second of recording.
+    it. The number of turns in a bin is bounded, as what is not neural may be no sum of a few events.
 
     Parameters
     ----------
@@ -128,12 +110,8 @@ def pursue(
         Prior and noise.
     separation : int
         Events of one unit lie at least so many samples apart; 1 to D.
-    num_shifts : int
-        J sub-sample positions; 1 for whole samples only.
     prepared : PreparedTemplates, optional
-        ``PreparedTemplates.of(templates, num_shifts)``, to compute it once for many recordings.
-    most_turns : int
-        How often a unit and those that share channels with it may take or maximise an event in a bin, all together.
+        ``PreparedTemplates.of(templates)``, to compute it once for many recordings.
 
     Returns
     -------
@@ -156,12 +134,12 @@ def pursue(
     [100, 400, 700]
     """
     if prepared is None:
-        prepared = PreparedTemplates.of(templates, num_shifts)
+        prepared = PreparedTemplates.of(templates)
     mu, num_times = _spaced_scores(recording, templates, prepared)
     if loops.runs_in_loops(recording.device):
-        pursuit = LocalPursuit(mu.numpy(), *_as_arrays(mu, prior, prepared), num_times, separation, most_turns)
+        pursuit = LocalPursuit(mu.numpy(), *_as_arrays(mu, prior, prepared), num_times, separation, MOST_TURNS)
     else:
-        pursuit = _Pursuit(mu, prior, prepared, num_times, separation, most_turns)
+        pursuit = _Pursuit(mu, prior, prepared, num_times, separation)
     while pursuit.next_round():
         pass
     pursuit.doubt_all()
@@ -189,7 +167,7 @@ def _as_arrays(mu: Tensor, prior: AmplitudePrior, prepared: PreparedTemplates) -
         rivals=prepared.rivals.numpy(),
         bank=prepared.correlations.numpy(),
         own=prepared.own.numpy(),
-        kernels=interpolation_kernels(mu, len(prepared.correlations)).numpy(),
+        kernels=interpolation_kernels(mu).numpy(),
     )
 
 
@@ -214,20 +192,14 @@ class _Pursuit:
     """
 
     def __init__(
-        self,
-        mu: Tensor,
-        prior: AmplitudePrior,
-        prepared: PreparedTemplates,
-        num_times: int,
-        separation: int,
-        most_turns: int,
+        self, mu: Tensor, prior: AmplitudePrior, prepared: PreparedTemplates, num_times: int, separation: int
     ) -> None:
         self.near, self.pairs, self.rivals, self.bank, self.own, _ = prepared
         width = (self.bank.shape[2] + 1) // 2
         self.mu, self.num_samples, self.num_bins = mu, mu.shape[1], mu.shape[1] // width
-        self.prior, self.width, self.separation, self.most_turns = prior, width, separation, most_turns
+        self.prior, self.width, self.separation = prior, width, separation
         self.is_near = self.pairs < self.bank.shape[1] - 1  # the other entries of `near` only fill up its rows
-        self.kernels = interpolation_kernels(mu, len(self.bank))  # J×(2·HALF_WIDTH+1)
+        self.kernels = interpolation_kernels(mu)  # J×(2·HALF_WIDTH+1)
 
         def offsets(reach: int) -> Tensor:
             return torch.arange(-reach, reach + 1, device=mu.device)
@@ -254,7 +226,7 @@ class _Pursuit:
 
     def next_round(self) -> bool:
         """Maximise and take events that cannot influence each other; return whether there were any."""
-        self.in_doubt &= self.turns.view(-1)[self._cells(self.events)] < self.most_turns
+        self.in_doubt &= self.turns.view(-1)[self._cells(self.events)] < MOST_TURNS
         doubtful = torch.nonzero(self.in_doubt)[:, 0]
         doubtful = doubtful[torch.argsort(self.events.amplitudes[doubtful], stable=True)]
         cells = self._cells(self.events.select(doubtful))
@@ -347,7 +319,7 @@ class _Pursuit:
     def _look(self, which: Tensor) -> None:
         """Find the best new event in the cells that are marked in which, shape (K, bins)."""
         self.best[which] = 0
-        cells = torch.nonzero((which & (self.turns < self.most_turns)).flatten())[:, 0]
+        cells = torch.nonzero((which & (self.turns < MOST_TURNS)).flatten())[:, 0]
         in_cells = self.mu.view(-1, self.width).index_select(0, cells)
         may_gain = in_cells.amax(dim=1) > self.least[cells // self.num_bins]  # in few cells
         cells, in_cells = cells[may_gain], in_cells[may_gain]

@@ -18,21 +18,11 @@ PIECES, OF_CHANNELS = 8, 256
 
 
 class Spectra(NamedTuple):
-    """Conjugate spectra of templates, one for each pair of a unit and a channel that sees it.
+    """Conjugate spectra of templates, one for each of Q pairs of a unit and a channel that sees it."""
 
-    Attributes
-    ----------
-    starts : Tensor, shape (K + 1,), int64
-        The pairs of unit k are ``starts[k]`` to ``starts[k + 1] - 1``.
-    channels : Tensor, shape (Q,), int64
-        Channel of each pair.
-    spectrum : Tensor, shape (Q, F), complex
-        Conjugate Fourier transform of the unit's template on this channel.
-    """
-
-    starts: Tensor
-    channels: Tensor
-    spectrum: Tensor
+    starts: Tensor  # K+1; the pairs of unit k are ``starts[k]`` to ``starts[k + 1] - 1``
+    channels: Tensor  # Q
+    spectrum: Tensor  # Q×F, complex
 
 
 def dense_scores(residual: Tensor, templates: Tensor) -> Tensor:

@@ -13,21 +13,10 @@ def without_trend(x: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def noise_spectrum(x: np.ndarray, num_samples: int, *, centred: bool) -> np.ndarray:
-    """Return the power spectrum of noise by Welch's method; it is 1 everywhere if noise is white with variance 1.
+    """Return the power spectrum of noise x (T,) by Welch's method; it is 1 everywhere if noise is white, variance 1.
 
-    Parameters
-    ----------
-    x : np.ndarray, shape (T,)
-        Noise, T ≥ `num_samples`.
-    num_samples : int
-        Length of the segments, even; they overlap by half.
-    centred : bool
-        Whether the mean of each segment is subtracted.
-
-    Returns
-    -------
-    np.ndarray, shape (num_samples / 2 + 1,)
-        Variance per sample at each frequency.
+    Segments have `num_samples`, an even number of at most T, and overlap by half. If `centred`, the mean of each is
+    subtracted.
     """
     window = np.hanning(num_samples + 1)[:-1]
     segments = sliding_window_view(x, num_samples)[:: num_samples // 2]

@@ -130,27 +130,14 @@ def find_artefacts(recording: BaseRecording, job_kwargs: dict[str, Any], hum_per
 
 
 class _Measure(NamedTuple):
-    """How blocks are measured.
+    """How blocks are measured."""
 
-    Attributes
-    ----------
-    block, lag, hum_period : int
-        Length of a block, lag of a change, and period of mains hum (0 if there is none), in samples.
-    typical : np.ndarray, shape (N + 1,)
-        Largest change in a typical block of each channel, and of the median over channels: the median of blocks that
-        change at all.
-    is_alive : np.ndarray, shape (N,), bool
-        Which channels change at all; the others are left out.
-    coarse : bool
-        Whether typical blocks change by a single step of the digitiser.
-    """
-
-    block: int
-    lag: int
-    hum_period: int
-    typical: np.ndarray
-    is_alive: np.ndarray
-    coarse: bool
+    block: int  # length of a block, in samples,
+    lag: int  # lag of a change,
+    hum_period: int  # and period of mains hum; 0 if there is none
+    typical: np.ndarray  # N+1; largest change in a typical block of each channel, and of the median over channels
+    is_alive: np.ndarray  # N, bool; which channels change at all; the others are left out
+    coarse: bool  # whether typical blocks change by a single step of the digitiser
 
     @classmethod
     def of(cls, recording: BaseRecording, hum_period: int) -> _Measure:
@@ -269,18 +256,7 @@ def _runs(marked: np.ndarray) -> np.ndarray:
 
 
 class BridgedRecording(BasePreprocessor):
-    """Replace the traces in some periods by a straight line from what is before to what is after.
-
-    Filters then do not ring from what was in the periods. They would if the periods were set to zero, as
-    ``silence_periods`` of SpikeInterface does, which is a step if traces have an offset.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Traces of any type; they become float32.
-    periods : np.ndarray, SpikeInterface's base_period_dtype
-        Periods, ascending in each segment, that do not overlap.
-    """
+    """Traces with a straight line in some periods, see `bridge_periods`."""
 
     def __init__(self, recording: BaseRecording, periods: np.ndarray) -> None:
         BasePreprocessor.__init__(self, recording, dtype="float32")
@@ -324,5 +300,21 @@ class BridgedSegment(BasePreprocessorSegment):
 
 
 def bridge_periods(recording: BaseRecording, periods: np.ndarray) -> BaseRecording:
-    """Return the recording with some periods bridged; see `BridgedRecording`."""
+    """Return a recording with the traces in some periods replaced by a straight line from what is before to after.
+
+    Filters then do not ring from what was in the periods. They would if the periods were set to zero, as
+    ``silence_periods`` of SpikeInterface does, which is a step if traces have an offset.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        Traces of any type.
+    periods : np.ndarray, SpikeInterface's base_period_dtype
+        Periods, ascending in each segment, that do not overlap.
+
+    Returns
+    -------
+    BaseRecording
+        Traces as float32; the recording itself if there are no periods.
+    """
     return BridgedRecording(recording, periods) if len(periods) else recording

@@ -39,11 +39,6 @@ class SpikeProbabilityOfPeaks(PipelineNode):
     return_output : bool or (bool, bool), default: True
         Whether the pipeline returns the probabilities. A second value tells the same of the outlines of the snippets
         (`dlvolt.networks.snippets.outlines`), which are then computed, too.
-
-    Raises
-    ------
-    ValueError
-        If the model is for traces or cannot serve the recording's sampling frequency.
     """
 
     def __init__(
@@ -96,8 +91,8 @@ def classify_peaks(
 ) -> np.ndarray:
     """Return which peaks are spikes; ``peaks[labels == 1]`` drops the noise.
 
-    Peaks are scored chunk by chunk, so no more snippets are in memory than those of a chunk. ``threshold="predict"``
-    keeps the outlines of all snippets, which take a third of their memory.
+    Peaks are scored chunk by chunk, so no more snippets are in memory than those of a chunk, or, with
+    ``threshold="predict"``, a third of all.
 
     Parameters
     ----------

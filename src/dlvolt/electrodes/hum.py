@@ -17,6 +17,7 @@ from dlvolt.preprocessing.random_chunks import random_chunks
 from dlvolt.robust import GAUSSIAN_MAD
 
 MAINS_HZ = (50.0, 60.0)
+FREQ_MAX = 6000.0  # upper end of the band of spikes, Hz
 TOLERANCE = 0.005  # relative deviation from the nominal frequency; mains drift by a few parts in a thousand
 CHUNK_S, NUM_CHUNKS, MOST_CHANNELS = 4.0, 3, 8  # parts of the recording, and channels, that are looked at
 BESIDE_HZ = (4.0, 20.0)  # distances from a line between which the noise beside it is measured
@@ -30,15 +31,15 @@ LARGE = 4.0  # noise standard deviations: larger samples are those of spikes
 HARMFUL = 0.05  # hum with less power, relative to the noise in the band, stays, as notches distort spikes a little
 
 
-def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float = 6000.0) -> dict | None:
+def find_hum(recording: BaseRecording, freq_min: float = 300.0) -> dict | None:
     """Return the arguments with which `notch_comb` takes mains hum out of a recording, or None if it has none.
 
     Parameters
     ----------
     recording : BaseRecording
         Raw traces, finite.
-    freq_min, freq_max : float
-        Band of spikes, Hz.
+    freq_min : float
+        Lower end of the band of spikes, Hz; the upper end is 6000 Hz.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float 
         traces = recording.get_traces(longest, start, start + size, channel_ids=channels).astype("float64")
         spectra.append(np.abs(np.fft.rfft(window * (traces - traces.mean(axis=0)), axis=0)) ** 2)
     power = np.median(spectra, axis=0)  # F×N; an artefact is in few of the chunks, hum in all of them
-    found = [_lines(power, fs / size, mains, freq_min, min(freq_max, 0.95 * fs / 2)) for mains in MAINS_HZ]
+    found = [_lines(power, fs / size, mains, freq_min, min(FREQ_MAX, 0.95 * fs / 2)) for mains in MAINS_HZ]
     share, freq, harmonics = max(found, key=lambda each: each[0])
     return {"freq": freq, "harmonics": harmonics} if share > HARMFUL else None
 
@@ -66,25 +67,10 @@ def find_hum(recording: BaseRecording, freq_min: float = 300.0, freq_max: float 
 def _lines(
     power: np.ndarray, resolution: float, mains: float, freq_min: float, freq_max: float
 ) -> tuple[float, float, list[int]]:
-    """Return what there is of hum at the frequency of some mains.
+    """Return the share, the exact frequency and the harmonics of hum at the nominal frequency of some mains.
 
-    Parameters
-    ----------
-    power : np.ndarray, shape (F, N)
-        Power spectrum of each channel.
-    resolution : float
-        Width of its bins, Hz.
-    mains, freq_min, freq_max : float
-        Nominal frequency, and band of spikes, Hz.
-
-    Returns
-    -------
-    share : float
-        Power of the lines in the band relative to that of the noise there; 0 if there are too few lines for hum.
-    freq : float
-        Exact frequency, Hz.
-    harmonics : list of int
-        Multiples of the frequency at which there is a line.
+    The share is the power of the lines in the band of spikes relative to that of the noise there, and 0 if there are
+    too few lines for hum. `power` is the spectrum of each channel, shape (F, N), in bins as wide as `resolution`, Hz.
     """
     floor = np.median(power[round(freq_min / resolution) : round(freq_max / resolution)], axis=0)  # N
     floor = np.where(floor > 0, floor, np.inf)  # dead channels have no hum
@@ -114,14 +100,7 @@ def _lines(
 def _refined(power: np.ndarray, resolution: float, freq: float, multiples: np.ndarray) -> float:
     """Return the fundamental frequency of the strongest lines, each of them located between bins by a parabola.
 
-    Parameters
-    ----------
-    power : np.ndarray, shape (F,)
-        Power spectrum, mean of the channels.
-    resolution, freq : float
-        Width of its bins, and a first estimate of the frequency, Hz.
-    multiples : np.ndarray
-        Harmonics to look at.
+    `power`, shape (F,), is the mean spectrum of the channels, and `freq` a first estimate of the frequency, Hz.
     """
     around = np.round(multiples * freq / resolution).astype(int)[:, None] + np.arange(-2, 3)
     peaks = around[np.arange(len(around)), power[around].argmax(axis=1)]
@@ -136,16 +115,8 @@ def _refined(power: np.ndarray, resolution: float, freq: float, multiples: np.nd
 class WithoutEchoesRecording(BasePreprocessor):
     """Take out the echoes that `notch_comb` has left of large spikes.
 
-    The notches N are linear, so what they have taken from the large samples s is s − N s, and is added again.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Traces after `notch_comb` and a high-pass filter, float32.
-    levels : np.ndarray, shape (N,)
-        Size from which on a sample is large.
-    freq, harmonics, q
-        Those of the notches.
+    The notches N are linear, so what they have taken from the large samples s is s − N s, and is added again. A sample
+    is large if it exceeds the level of its channel, shape (N,). The recording has been high-pass filtered.
     """
 
     def __init__(

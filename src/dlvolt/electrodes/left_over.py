@@ -16,16 +16,8 @@ from dlvolt.electrodes.learning import Matchers
 class LeftOverRecording(BaseRecording):
     """Chunks of a recording less the spikes of known units, computed when they are read to save memory.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        The recording that the chunks are from, which has channels and their locations.
-    chunks : list of Tensor, shape (N, T)
-        Whitened traces, each of them a segment; may be float16.
-    places : list of int
-        Where the tissue is in each chunk.
-    matchers : Matchers or None
-        The known units; None if there are none.
+    Each chunk, whitened traces of shape (N, T), is a segment, and `places` tell where the tissue is in it. The channels
+    are those of `recording`. `matchers` are those of the known units, or None if there are none.
     """
 
     def __init__(

@@ -113,17 +113,8 @@ class MatchedFilterPeakDetector(PeakDetector):
     def _candidates(self, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the maxima in time above the threshold of the score, the best of the three footprints, in a chunk.
 
-        Parameters
-        ----------
-        chunk : Tensor, shape (N, T)
-            Traces.
-
-        Returns
-        -------
-        times, channels : Tensor, shape (candidates,)
-            First sample of the prototype and main channel, in order of time.
-        scores : Tensor, shape (3, candidates)
-            The score one sample before, at and after the maximum.
+        Given traces, shape (N, T), these are the first sample of the prototype and the main channel of each candidate,
+        in order of time, and its scores one sample before, at and after the maximum, shape (3, candidates).
         """
         prototypes = self.prototype.expand(len(chunk), 1, -1)
         found = []
@@ -158,16 +149,10 @@ def largest_around(
     exclude_sweep: int,
     width: int,
 ) -> np.ndarray:
-    """Return which candidates are neither beside a larger one nor a side lobe of it, shape (candidates,), bool.
+    """Return which candidates, in order of time, are neither beside a larger one nor a side lobe of it, bool.
 
-    Parameters
-    ----------
-    times, channels, scores : np.ndarray, shape (candidates,)
-        Samples, channels and scores of the candidates, in order of time.
-    neighbours, wide_neighbours : np.ndarray, shape (N, N), bool
-        Channels on which candidates can be beside each other, and side lobes of each other.
-    exclude_sweep, width : int
-        Samples up to which candidates can be beside each other, and below which they can be side lobes of each other.
+    They are beside each other on `neighbours`, shape (N, N), up to `exclude_sweep` samples apart, and may be side lobes
+    of each other on `wide_neighbours`, less than `width` samples apart.
     """
     keep = np.ones(len(times), dtype=np.bool_)
     for first in range(len(times)):

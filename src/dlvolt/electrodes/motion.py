@@ -1,4 +1,8 @@
-"""Drift: how far the tissue moves along the probe, whether that matters, and how it changes waveforms."""
+"""Drift: how far the tissue moves along the probe, whether that matters, and how it changes waveforms.
+
+Peaks (P,), features (P, B, C) and neighbours (N, N) are as `dlvolt.electrodes.clustering.detect_and_project` returns
+them.
+"""
 
 from __future__ import annotations
 
@@ -37,23 +41,12 @@ class Drift(NamedTuple):
     The range of its displacements is divided into M places, each with its own templates. If the tissue moves farther
     at one end of the probe than at the other, displacements are those of the mean depth, and the displacement at each
     channel is proportional to them.
-
-    Attributes
-    ----------
-    motion : Motion or None
-        SpikeInterface's rigid motion; None if nothing moves.
-    displacements : np.ndarray, shape (M,)
-        Displacements of the places, evenly spaced, in µm; M is odd, and the middle place is the reference.
-    remark : str
-        What the user is told about the motion.
-    gains : np.ndarray, shape (N,), or float
-        Displacement at each channel relative to that of the mean depth.
     """
 
-    motion: Motion | None
-    displacements: np.ndarray
-    remark: str = ""
-    gains: np.ndarray | float = 1.0
+    motion: Motion | None  # SpikeInterface's rigid motion; None if nothing moves
+    displacements: np.ndarray  # M, of the places, evenly spaced, in µm; M is odd, and the middle place is the reference
+    remark: str = ""  # what the user is told about the motion
+    gains: np.ndarray | float = 1.0  # N, displacement at each channel relative to that of the mean depth
 
     @classmethod
     def none(cls, why: str = "nothing moves") -> Drift:
@@ -138,31 +131,11 @@ def estimate_drift(
     observed_s: float,
     harmless_um: float = HARMLESS_UM,
 ) -> Drift:
-    """Estimate the motion of a recording of one segment from its peaks, with DREDge.
+    """Estimate the motion of a recording of one segment from its peaks, with DREDge (Windolf et al., Nat Methods 2025).
 
     The motion is rigid, unless estimates in windows along the probe show that the tissue moves farther at one end than
-    at the other, see `in_proportion`.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        Recording of one segment.
-    peaks, features, neighbours
-        As `dlvolt.electrodes.clustering.detect_and_project` returns them.
-    observed_s : float
-        Duration of the parts of the recording that were searched for peaks, evenly spread, in s.
-    harmless_um : float
-        Range of motion that need not be followed, in µm.
-
-    Returns
-    -------
-    Drift
-        A drift without motion if there are too few peaks or the motion is harmless.
-
-    References
-    ----------
-    C. Windolf et al., "DREDge: robust motion correction for high-density extracellular recordings across species",
-    Nature Methods, 2025.
+    at the other, see `in_proportion`. There is none if there are too few peaks in the `observed_s` that were searched,
+    evenly spread over the recording, or if its range is below `harmless_um`.
     """
     from spikeinterface.sortingcomponents.motion import estimate_motion
 
@@ -202,22 +175,9 @@ def in_proportion(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one motion s(t), and gains g, such that the tissue at each depth moves by g s(t).
 
-    Alternating least squares fit d_w(t) ≈ g_w s(t) to the motion in windows, with gains g that are a straight line over
-    depth and 1 on average over the channels. Windows that fit badly, mostly for lack of spikes, count less.
-
-    Parameters
-    ----------
-    displacement : np.ndarray, shape (T, W)
-        Estimated motion d in each window, in µm.
-    window_depths, depths : np.ndarray, shapes (W,) and (N,)
-        Depths of the windows and of the channels, in µm.
-
-    Returns
-    -------
-    displacement : np.ndarray, shape (T,)
-        Motion s at the mean depth, in µm.
-    gains : np.ndarray, shape (N,)
-        Gain g at each channel.
+    Alternating least squares fit d_w(t) ≈ g_w s(t) to the motion in windows, shape (T, W), with gains g that are a
+    straight line over depth and 1 on average over the channels. Windows that fit badly, mostly for lack of spikes,
+    count less. The motion s, shape (T,), is that of the mean depth, and g, shape (N,), that of each channel.
     """
     displacement = displacement - np.median(displacement, axis=0)
     common, gains = np.median(displacement, axis=1), np.ones(len(depths))
@@ -239,14 +199,7 @@ def with_sharp_jumps(motion: Motion, seconds: np.ndarray, depths: np.ndarray) ->
     Motion is estimated in bins, so the moment of a jump is known to within a bin. It is found more exactly by maximum
     likelihood: relative to the tissue, the density of spikes over depth is the same before and after the jump, so each
     spike near the jump is more or less likely to come after it than before, and the moment is chosen at which the
-    product over all spikes is largest.
-
-    Parameters
-    ----------
-    motion : Motion
-        Rigid motion of one segment.
-    seconds, depths : np.ndarray, shape (P,)
-        Times of spikes, in s and ascending, and their depths, in µm.
+    product over all spikes is largest. The motion is rigid, and the spikes are given by times, ascending, and depths.
     """
     times, moved = motion.temporal_bins_s[0], motion.displacement[0][:, 0]
     jumping = np.abs(np.diff(moved, prepend=moved[:1], append=moved[-1:])) > JUMP_UM
@@ -287,19 +240,9 @@ def _usual_range(displacement: np.ndarray) -> float:
 
 
 def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Return the location of each peak: the centre of mass of its norms on channels, less that of noise.
+    """Return the location (x, y) of each peak: the centre of mass of its norms on channels, less that of noise.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels with locations.
-    peaks, features, neighbours
-        As `dlvolt.electrodes.clustering.detect_and_project` returns them.
-
-    Returns
-    -------
-    np.ndarray, shape (P,)
-        Fields ``x`` and ``y``, in µm; the location of the peak's channel if no norm exceeds that of noise.
+    It is the location of the peak's channel if no norm exceeds that of noise.
     """
     locations = recording.get_channel_locations()[:, :2]
     mass = np.maximum(np.linalg.norm(features, axis=1) - SPIKE_NORM, 0)  # P×C
@@ -317,14 +260,8 @@ def locate(recording: BaseRecording, peaks: np.ndarray, features: np.ndarray, ne
 def interpolation(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
     """Return the matrix K, shape (N, N), that moves the tissue by interpolation between channels (kriging).
 
-    If x are the values that channels see, x @ K are those that they see after the tissue has moved.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels with locations.
-    by_um : float or np.ndarray, shape (N,)
-        How far the tissue moves along the probe, in µm, at all channels or at each.
+    If x are the values that channels see, x @ K are those that they see after the tissue has moved along the probe, by
+    so many µm at all channels or at each.
     """
     locations, moved = _moved(recording, by_um)
     return get_spatial_interpolation_kernel(locations, moved, force_extrapolate=True)
@@ -333,8 +270,7 @@ def interpolation(recording: BaseRecording, by_um: np.ndarray | float) -> np.nda
 def smoothing(recording: BaseRecording, by_um: np.ndarray | float) -> np.ndarray:
     """Return the matrix that moves the tissue as `interpolation` does, but by wide averages, shape (N, N).
 
-    In wide averages a neuron looks the same wherever it is between the channels. Parameters are those of
-    `interpolation`.
+    In wide averages a neuron looks the same wherever it is between the channels.
     """
     squares = cdist(*_moved(recording, by_um), "sqeuclidean")
     weights = np.exp(-squares / (2 * SMOOTH_UM**2))
@@ -357,25 +293,10 @@ def at_reference(
     features: np.ndarray,
     neighbours: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return peaks and features as they would be if the tissue were always at the reference.
+    """Return peaks and features as they would be if the tissue were always at the reference, and not in its places.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        N channels with locations.
-    drift : Drift
-        Motion of the tissue.
-    places : np.ndarray, shape (P,), int
-        The place of the tissue at each peak.
-    peaks, features, neighbours
-        As `dlvolt.electrodes.clustering.detect_and_project` returns them.
-
-    Returns
-    -------
-    peaks : np.ndarray, shape (P,)
-        The peaks, each on the channel where its wide averages have most energy.
-    interpolated, smooth : np.ndarray, shape (P, B, C)
-        Features on the neighbours of that channel, by kriging and by wide averages.
+    Each peak is on the channel where its wide averages have most energy. The features on the neighbours of that channel
+    are returned twice, by kriging and by wide averages.
     """
     if drift.motion is None:
         return peaks, features, features
@@ -387,15 +308,15 @@ def at_reference(
         for channel in np.unique(before):
             members = here[before == channel]
             near = np.flatnonzero(neighbours[channel])
-            own = features[members][:, :, : len(near)]  # members×B×near
-            energy = np.square(own @ averages[np.ix_(near, near)]).sum(axis=1)  # at the reference
+            seen = features[members][:, :, : len(near)]  # members×B×near
+            energy = np.square(seen @ averages[np.ix_(near, near)]).sum(axis=1)  # at the reference
             main = near[energy.argmax(axis=1)]
             peaks["channel_index"][members] = main
             for each in np.unique(main):
-                around = np.ix_(near, np.flatnonzero(neighbours[each]))
-                to = np.ix_(members[main == each], range(features.shape[1]), range(around[1].size))
-                interpolated[to] = own[main == each] @ kriging[around]
-                smooth[to] = own[main == each] @ averages[around]
+                own, around = main == each, np.flatnonzero(neighbours[each])
+                to = np.ix_(members[own], range(features.shape[1]), range(len(around)))
+                interpolated[to] = seen[own] @ kriging[np.ix_(near, around)]
+                smooth[to] = seen[own] @ averages[np.ix_(near, around)]
     return peaks, interpolated, smooth
 
 

@@ -6,6 +6,7 @@ from spikeinterface.core import BaseRecording, NumpySorting
 from threadpoolctl import threadpool_limits
 
 from dlvolt.electrodes import stages
+from dlvolt.electrodes.slices import chunk_duration
 from dlvolt.parameters import SorterParameters
 from dlvolt.threads import job_kwargs_for_threads
 
@@ -32,7 +33,7 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
         artefacts, in which there are no spikes: [segment, start in s, end in s, reason].
     """
     job_kwargs = job_kwargs_for_threads(
-        p.job_kwargs, verbose, lambda num_workers: dict(chunk_duration=stages.chunk_duration(recording))
+        p.job_kwargs, verbose, lambda num_workers: dict(chunk_duration=chunk_duration(recording))
     )
     say = print if verbose else lambda *_: None
 
@@ -43,6 +44,9 @@ def sort_electrodes(recording: BaseRecording, p: SorterParameters, verbose: bool
     whitened = stages.preprocess(finite, p, job_kwargs["n_jobs"])
     sample = stages.take_sample(whitened, artefacts, p.learning_duration_s, job_kwargs)
     shape = stages.find_shape(whitened, sample, p)
+    if shape is None:
+        say("dlvolt: nothing exceeds the threshold")
+        return stages.collect_nothing(whitened, artefacts, p)
     peaks = stages.detect(whitened, artefacts, shape, p, job_kwargs)
     peaks = stages.drop_noise(finite.recording, peaks, p, job_kwargs)
     say(f"dlvolt: {len(peaks.peaks)} peaks")

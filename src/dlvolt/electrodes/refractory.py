@@ -1,4 +1,8 @@
-"""What refractory periods tell: which units are one neuron, and how many spikes of a unit are other neurons'."""
+"""What refractory periods tell: which units are one neuron, and how many spikes of a unit are other neurons'.
+
+Spikes, shape (E,), have the fields ``sample_index``, ``cluster_index`` and ``segment_index``; the samples of the
+segments are counted in `num_samples`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from dlvolt.electrodes.learning import alignment
-from dlvolt.electrodes.learning.timing import count_pairs
+from dlvolt.electrodes.learning.timing import RefractoryPeriod
 
 ALIKE = 0.5  # least cosine of two waveforms that may be one neuron's, at the beginning and the end of a burst
 WINDOW_MS = (0.5, 2.5)  # spikes of two neurons that are closer may be found as one; later, a neuron may fire again
@@ -18,30 +22,15 @@ CHANCE = 0.05  # refractory period, and so many pairs have a probability of at m
 
 
 def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float, num_samples: list[int]) -> np.ndarray:
-    """Return for each unit the unit that stands for its neuron, which is itself if it is the only one of the neuron.
+    """Return for each unit the unit with most spikes of its neuron, shape (K,), given waveforms, shape (K, N, D).
 
     In a burst, a neuron fires smaller and smaller spikes, so it may be found as several units. Two independent neurons
     fire within a refractory period of each other as often as by chance, two units of one neuron never.
-
-    Parameters
-    ----------
-    waveforms : Tensor, shape (K, N, D)
-        Waveforms of the units.
-    spikes : np.ndarray, shape (E,)
-        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
-    sampling_frequency : float
-        Sampling frequency, Hz.
-    num_samples : list of int
-        Length of each segment.
-
-    Returns
-    -------
-    np.ndarray, shape (K,), int
-        Of the units of a neuron, the one with the most spikes.
     """
     if len(waveforms) == 0:
         return np.arange(0)
     low, high = (round(ms / 1000 * sampling_frequency) for ms in WINDOW_MS)
+    period = RefractoryPeriod(low, high, sum(num_samples))
     trains = _trains(spikes, len(waveforms), num_samples, gap=high + 1)
     norms = waveforms.flatten(1).norm(dim=1)
     products = alignment(waveforms).products / (norms[:, None] * norms)
@@ -51,8 +40,8 @@ def same_neuron(waveforms: Tensor, spikes: np.ndarray, sampling_frequency: float
         large, small = sorted((owner[a], owner[b]), key=lambda k: -len(trains[k]))
         if large == small:
             continue
-        expected = len(trains[large]) * len(trains[small]) * 2 * (high - low) / sum(num_samples)
-        found = count_pairs(trains[large], trains[small], low, high)
+        expected = period.expected(trains[large], trains[small])
+        found = period.pairs(trains[large], trains[small])
         if found < FEW * expected and poisson.cdf(found, expected) < SIGNIFICANCE:
             owner[owner == small] = large
             trains[large] = np.sort(np.concatenate([trains[large], trains[small]]))
@@ -63,13 +52,6 @@ def without_doubles(spikes: np.ndarray, censored: int) -> np.ndarray:
     """Return spikes, less those that follow a spike of the same unit within so many samples.
 
     Two units that are one neuron may both have explained the same spike.
-
-    Parameters
-    ----------
-    spikes : np.ndarray, shape (E,)
-        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
-    censored : int
-        Samples.
     """
     order = np.lexsort((spikes["sample_index"], spikes["segment_index"], spikes["cluster_index"]))
     units, segments, times = (spikes[name][order] for name in ("cluster_index", "segment_index", "sample_index"))
@@ -85,33 +67,15 @@ def contamination(
     """Return the share of each unit's spikes that are other neurons', estimated from pairs in its refractory period.
 
     The sorter finds no spikes of a unit closer than `refractory_ms`, so pairs are counted from there to twice as far.
-
-    Parameters
-    ----------
-    spikes : np.ndarray, shape (E,)
-        With fields ``sample_index``, ``cluster_index`` and ``segment_index``.
-    num_units : int
-        K.
-    sampling_frequency : float
-        Sampling frequency, Hz.
-    num_samples : list of int
-        Length of each segment.
-    refractory_ms : float
-        Least distance of two spikes of a unit, in ms.
-
-    Returns
-    -------
-    np.ndarray, shape (K,)
-        C = 1 − √(1 − n T / (S² τ)) for n pairs in a window of τ among S spikes in a time T (Llobet et al., bioRxiv
-        2022, equation 11, where the contaminating spikes come from a single neuron or many). It is at most 1, and 0 if
-        the pairs are too few to be significant.
+    If there are n pairs in this window τ among S spikes in a time T, the share is 1 − √(1 − n T / (S² τ)) (Llobet et
+    al., bioRxiv 2022, equation 11, where the contaminating spikes come from a single neuron or many). It is at most 1,
+    and 0 if the pairs are too few to be significant.
     """
     low = round(refractory_ms / 1000 * sampling_frequency)
-    high = 2 * low
+    period = RefractoryPeriod(low, 2 * low, sum(num_samples))
     shares = np.zeros(num_units)
-    for unit, train in enumerate(_trains(spikes, num_units, num_samples, gap=high + 1)):
-        found = count_pairs(train, train, low, high) / 2
-        expected = len(train) ** 2 * (high - low) / sum(num_samples)  # pairs of a train without refractory period
+    for unit, train in enumerate(_trains(spikes, num_units, num_samples, gap=2 * low + 1)):
+        found, expected = period.pairs(train, train) / 2, period.expected(train, train) / 2
         if expected > 0 and poisson.sf(found - 1, FEW_CONTAMINATE * expected) <= CHANCE:
             shares[unit] = 1 - np.sqrt(max(0.0, 1 - found / expected))
     return shares

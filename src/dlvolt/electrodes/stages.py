@@ -2,13 +2,12 @@
 
 What they take by the same name is the same: ``recording`` is the whitened recording, of N channels, unless stated
 otherwise; ``p`` the parameters of the sorter; ``artefacts`` what is set aside; ``sample`` chunks of the recording, of
-shape (T, N); ``shape`` what spikes look like, None if there are none; ``found`` the peaks; ``drift`` the motion of the
-tissue; ``units`` the units, K; ``job_kwargs`` SpikeInterface's.
+shape (T, N); ``shape`` what spikes look like; ``found`` the peaks; ``drift`` the motion of the tissue; ``units`` the
+units, K; ``job_kwargs`` SpikeInterface's.
 """
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from itertools import compress
 from typing import Any, NamedTuple
@@ -16,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from spikeinterface.core import BaseRecording, NumpySorting, Templates, get_channel_distances
-from spikeinterface.core.base import base_peak_dtype
-from spikeinterface.core.job_tools import divide_time_series_into_chunks
 from spikeinterface.preprocessing import bandpass_filter, silence_periods, unsigned_to_signed
 from spikeinterface.sortingcomponents.matching import find_spikes_from_templates
 from spikeinterface.sortingcomponents.matching.base import _base_matching_dtype
@@ -39,24 +36,20 @@ from dlvolt.electrodes.left_over import LeftOverRecording
 from dlvolt.electrodes.matched_filter import MatchedFilterPeakDetector, find_prototype, find_snippets
 from dlvolt.electrodes.motion import HARMLESS_UM, Drift, at_reference, estimate_drift, kernels, why_not
 from dlvolt.electrodes.refractory import contamination, same_neuron, without_doubles
+from dlvolt.electrodes.slices import Slice, adjacent, join, read_slices, seconds_left, spread_slices
 from dlvolt.memory import release_memory
 from dlvolt.parameters import SorterParameters
 from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
 from dlvolt.preprocessing.steady_noise import usual_levels
 from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
 from dlvolt.sortings import as_sorting
-from dlvolt.threads import map_in_threads
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # the median over fewer channels contains spikes
 MIN_SPIKES = 10  # units with fewer spikes are dropped, as their waveform is not known
-CHUNK_S = 1.0  # length of the slices that a sample is made of
 SPIKE_BAND_HZ = (300.0, 8000.0)  # band of the snippets that the networks for `peak_model` were trained on
-CHUNK_SIZE = 4_000_000  # values that are processed at a time: fewer take more time, more take more memory
 FEW_CHUNKS = 5  # the first sweeps of learning take a part of the sample each, which has at least so many chunks,
 MOST_PARTS = 3  # and there are at most so many parts
 FOOTPRINT = 1.5  # reach of templates around their main channel, in radii of the snippets that are clustered
-
-Slice = tuple[int, int, int]  # segment, first sample, and end of a part of the recording
 
 
 class Finite(NamedTuple):
@@ -80,12 +73,10 @@ def set_aside(recording: BaseRecording, p: SorterParameters, job_kwargs: dict[st
 
 def remarks(finite: Finite) -> list[str]:
     """Return a line on the hum and one on the artefacts that were found, if there are any."""
-    found = []
-    if finite.hum:
-        found.append(
-            f"mains hum at {finite.hum['freq']:.2f} Hz and {len(finite.hum['harmonics'])} harmonics is taken out"
-        )
-    if reasons := finite.artefacts.reasons:
+    found, hum, reasons = [], finite.hum, finite.artefacts.reasons
+    if hum:
+        found.append(f"mains hum at {hum['freq']:.2f} Hz and {len(hum['harmonics'])} harmonics is taken out")
+    if reasons:
         seconds = finite.artefacts.seconds(finite.recording.sampling_frequency)
         kinds = ", ".join(f"{reasons.count(kind)} {kind}" for kind in sorted(set(reasons)))
         found.append(f"set aside as artefacts: {seconds:.2f} s in {len(reasons)} places ({kinds})")
@@ -130,110 +121,11 @@ def preprocess(finite: Finite, p: SorterParameters, num_workers: int = 1) -> Bas
     return whiten_noise(filtered, radius_um=p.whitening_radius_um, temporal_ms=0.0, spatial=spatial, temporal=[1.0])
 
 
-def spread_slices(recording: BaseRecording, artefacts: Artefacts, duration_s: float) -> list[Slice]:
-    """Return one-second slices, evenly spread over the recording, of at most `duration_s` in all.
-
-    Slices of which artefacts leave less than half of what they leave of the best slice are not taken.
-    """
-    slices = divide_time_series_into_chunks(recording, round(CHUNK_S * recording.sampling_frequency))
-    if len(artefacts.periods):
-        left = np.array([1 - artefacts.num_samples(*each) / (each[2] - each[1]) for each in slices])
-        slices = list(compress(slices, left >= left.max() / 2))
-    wanted = max(1, round(duration_s / CHUNK_S))
-    if len(slices) <= wanted:
-        return slices
-    return [slices[index] for index in np.linspace(0, len(slices) - 1, wanted).round().astype(int)]
-
-
-def seconds_left(recording: BaseRecording, artefacts: Artefacts, slices: list[Slice]) -> float:
-    """Return the duration of some slices, without artefacts, in s."""
-    num_samples = sum(end - start - artefacts.num_samples(segment, start, end) for segment, start, end in slices)
-    return num_samples / recording.sampling_frequency
-
-
 def take_sample(
     recording: BaseRecording, artefacts: Artefacts, duration_s: float, job_kwargs: dict[str, Any]
 ) -> list[np.ndarray]:
-    """Return a sample of the recording, chunks of shape (T, N), as float16, which is precise to a thousandth.
-
-    All chunks are views of one array, whose memory goes back to the system as a whole.
-    """
-    slices = spread_slices(recording, artefacts, duration_s)
-    num_channels = recording.get_num_channels()
-    ends = np.cumsum([0] + [(end - start) * num_channels for _, start, end in slices])
-    values = np.empty(ends[-1], dtype="float16")
-    by_channel = [values[first:last].reshape(num_channels, -1) for first, last in itertools.pairwise(ends)]  # N×T
-    sample = dict(zip(slices, by_channel, strict=True))
-    largest = np.finfo("float16").max
-
-    def load(run: list[Slice]) -> None:
-        """Read a run of slices into the sample."""
-        (segment, first, _), (_, _, last) = run[0], run[-1]
-        traces = recording.get_traces(segment_index=segment, start_frame=first, end_frame=last).T
-        for piece in run:
-            own = traces[:, piece[1] - first : piece[2] - first]
-            np.clip(own, -largest, largest, out=sample[piece], casting="same_kind")
-
-    map_in_threads(load, adjacent(recording, slices), job_kwargs["n_jobs"])
-    return [piece.T for piece in by_channel]
-
-
-def adjacent(recording: BaseRecording, slices: list[Slice]) -> list[list[Slice]]:
-    """Return slices grouped into runs that follow each other without a gap, at most as long as a chunk.
-
-    When a run is read as a whole, filters need the samples around it only once.
-    """
-    longest = chunk_duration(recording) * recording.sampling_frequency
-    runs: list[list[Slice]] = []
-    for segment, start, end in slices:
-        if runs and runs[-1][-1][0] == segment and runs[-1][-1][2] == start and end - runs[-1][0][1] <= longest:
-            runs[-1].append((segment, start, end))
-        else:
-            runs.append([(segment, start, end)])
-    return runs
-
-
-def join(pieces: list[np.ndarray], places: np.ndarray, gap: int) -> tuple[list[Tensor], list[int]]:
-    """Join pieces of a sample to chunks of about `CHUNK_SIZE` values, in each of which the tissue is in one place.
-
-    Parameters
-    ----------
-    pieces : list of np.ndarray, shape (T, N)
-        The pieces; each is dropped from the list when it is copied, so that memory holds it once.
-    places : np.ndarray, int
-        Where the tissue is in each piece.
-    gap : int
-        Samples between the pieces of a chunk, which are zero.
-
-    Returns
-    -------
-    chunks : list of Tensor, shape (N, T')
-        The chunks, in order of places.
-    of_chunks : list of int
-        Where the tissue is in each chunk.
-    """
-    size, groups, of_chunks = 0, list[list[int]](), list[int]()
-    for index in np.argsort(places, kind="stable"):
-        place = int(places[index])
-        if not groups or place != of_chunks[-1] or size + pieces[index].size > CHUNK_SIZE:
-            size, groups, of_chunks = 0, [*groups, []], [*of_chunks, place]
-        groups[-1].append(index)
-        size += pieces[index].size
-    chunks, nothing = [], np.zeros((0, 0))
-    for group in groups:
-        parts = []
-        for index in group:
-            piece, pieces[index] = pieces[index], nothing
-            parts += [piece.T, np.zeros((piece.shape[1], gap), dtype=piece.dtype)]
-        chunks.append(torch.from_numpy(np.concatenate(parts[:-1], axis=1) if len(group) > 1 else parts[0]))
-    pieces.clear()
-    return chunks, of_chunks
-
-
-def chunk_duration(recording: BaseRecording) -> float:
-    """Return the duration of chunks of about `CHUNK_SIZE` values, in s, between 1 and 10."""
-    per_second = recording.get_num_channels() * recording.sampling_frequency
-    return float(np.clip(CHUNK_SIZE / per_second, 1.0, 10.0))
+    """Return a sample of the recording, see `spread_slices` and `read_slices`."""
+    return read_slices(recording, spread_slices(recording, artefacts, duration_s), job_kwargs["n_jobs"])
 
 
 def template_extent(recording: BaseRecording, p: SorterParameters) -> tuple[int, int]:
@@ -270,18 +162,14 @@ class Peaks(NamedTuple):
 def detect(
     recording: BaseRecording,
     artefacts: Artefacts,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
     slices: list[Slice] | None = None,
 ) -> Peaks:
     """Return the peaks in slices of the recording, by default in those from which peaks are clustered."""
     slices = slices or spread_slices(recording, artefacts, p.clustering_duration_s)
-    seconds = seconds_left(recording, artefacts, slices)
-    slices = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
-    if shape is None:
-        nowhere = np.zeros((recording.get_num_channels(),) * 2, dtype=bool)
-        return Peaks(np.zeros(0, dtype=base_peak_dtype), np.zeros((0, 1, 1), dtype="float32"), nowhere, seconds)
+    runs = [(run[0][0], run[0][1], run[-1][2]) for run in adjacent(recording, slices)]
     num_before, num_after = template_extent(recording, p)
     detector = MatchedFilterPeakDetector(
         recording,
@@ -292,9 +180,9 @@ def detect(
         radius_um=p.detection_radius_um,
     )
     found = detect_and_project(
-        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=slices
+        recording, detector, shape.basis, num_before, num_after, p.radius_um, job_kwargs, slices=runs
     )
-    return Peaks(*found, seconds)
+    return Peaks(*found, seconds_left(recording, artefacts, slices))
 
 
 def drop_noise(recording: BaseRecording, found: Peaks, p: SorterParameters, job_kwargs: dict[str, Any]) -> Peaks:
@@ -324,7 +212,7 @@ def find_drift(recording: BaseRecording, found: Peaks, p: SorterParameters) -> D
 def cluster(
     recording: BaseRecording,
     found: Peaks,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     drift: Drift,
     p: SorterParameters,
     places: np.ndarray | None = None,
@@ -333,8 +221,6 @@ def cluster(
 
     `places`, shape (P,), tells where the tissue is at each peak; if it is None, it is looked up in `drift`.
     """
-    if shape is None:
-        return torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p)))
     neighbours = found.neighbours
     if places is None:
         places = drift.places(recording, found.peaks["sample_index"])
@@ -364,7 +250,7 @@ def learn(
     recording: BaseRecording,
     artefacts: Artefacts,
     sample: list[np.ndarray],
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     waveforms: Tensor,
     drift: Drift,
     p: SorterParameters,
@@ -380,11 +266,11 @@ def learn(
     slices = spread_slices(recording, artefacts, p.learning_duration_s)  # those of the sample
     middles = np.array([(start + end) // 2 for _, start, end in slices])
     long_enough = [len(chunk) >= num_before + num_after for chunk in sample]
-    places = drift.places(recording, middles)[long_enough]
     elsewhere = another_place(recording, sample)
     sample[:] = compress(sample, long_enough)
-    chunks, places = join(sample, places, num_before + num_after)
+    chunks, places = join(sample, drift.places(recording, middles)[long_enough], num_before + num_after)
     by_kriging = torch.from_numpy(kernels(recording, drift))
+
     settings = LearningSettings(
         rank=p.rank,
         num_before=num_before,
@@ -402,17 +288,15 @@ def learn(
         kernels=by_kriging,
         elsewhere=elsewhere,
     )
+
     every = min(MOST_PARTS, max(1, len(chunks) // FEW_CHUNKS))
+    first_part, last_part = slice(0, None, every), slice(every - 1, None, every)
     units = Units.new(waveforms, by_kriging)
-    units = improve(chunks[::every], units, num_sweeps=p.num_sweeps - 1, places=places[::every])
-    residual = LeftOverRecording(
-        recording,
-        chunks[every - 1 :: every],
-        places[every - 1 :: every],
-        Matchers(units, settings, p.device) if len(units.moved) else None,
-    )
+    units = improve(chunks[first_part], units, num_sweeps=p.num_sweeps - 1, places=places[first_part])
+    matchers = Matchers(units, settings, p.device) if len(units.moved) else None
+    residual = LeftOverRecording(recording, chunks[last_part], places[last_part], matchers)
     missed = find_missed(recording, residual, shape, drift, p, job_kwargs)
-    del residual  # which keeps what is known of all pairs of units
+    del residual, matchers  # which keep what is known of all pairs of units
     units = units.and_also(Units.new(missed, by_kriging))
     return improve(chunks, units, num_sweeps=p.num_sweeps, places=places, first_sweep=1, every=every)
 
@@ -420,7 +304,7 @@ def learn(
 def find_missed(
     recording: BaseRecording,
     residual: LeftOverRecording,
-    shape: SpikeShape | None,
+    shape: SpikeShape,
     drift: Drift,
     p: SorterParameters,
     job_kwargs: dict[str, Any],
@@ -476,30 +360,36 @@ def collect(
 
     `spikes` are those that `deconvolve` returns.
     """
-    waveforms, fdr = units.waveforms, units.false_discovery_rates.numpy()
-    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
+    waveforms, fdr, fs = units.waveforms, units.false_discovery_rates.numpy(), recording.sampling_frequency
     lengths = [segment.get_num_samples() for segment in recording.segments]
-    owner = same_neuron(waveforms, spikes, recording.sampling_frequency, lengths)
-    spikes["cluster_index"] = owner[spikes["cluster_index"]]
-    spikes = without_doubles(spikes, round(p.refractory_ms / 1000 * recording.sampling_frequency))
+    spikes = spikes[~artefacts.contain(spikes["segment_index"], spikes["sample_index"])]
+    spikes["cluster_index"] = same_neuron(waveforms, spikes, fs, lengths)[spikes["cluster_index"]]
+    spikes = without_doubles(spikes, round(p.refractory_ms / 1000 * fs))
+
     counts = np.bincount(spikes["cluster_index"], minlength=len(waveforms))
-    peak_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
-    by_depth = np.lexsort(recording.get_channel_locations()[peak_channels].T)
+    contaminated = contamination(spikes, len(waveforms), fs, lengths, p.refractory_ms)
+    is_single = (fdr <= SINGLE) & (contaminated <= SINGLE)
+    main_channels = waveforms.norm(dim=2).argmax(dim=1).numpy()
+    by_depth = np.lexsort(recording.get_channel_locations()[main_channels].T)
     whole = [(segment, 0, length) for segment, length in enumerate(lengths)]
     fewest = max(MIN_SPIKES, p.min_firing_rate * seconds_left(recording, artefacts, whole))
     kept = by_depth[(counts[by_depth] >= fewest) & (fdr[by_depth] <= MAX_FALSE_DISCOVERY_RATE)]
+
     index_of = np.full(len(waveforms), -1)
     index_of[kept] = np.arange(len(kept))
-
     unit_indices = index_of[spikes["cluster_index"]]
     of_kept = unit_indices >= 0
     sorting = as_sorting(spikes[of_kept], unit_indices[of_kept], recording, np.arange(len(kept)))
-    sorting.set_property("main_channel_id", recording.channel_ids[peak_channels[kept]])
+    sorting.set_property("main_channel_id", recording.channel_ids[main_channels[kept]])
     sorting.set_property("snr", waveforms.abs().amax(dim=(1, 2)).numpy()[kept])
     sorting.set_property("amplitude", waveforms.flatten(1).norm(dim=1).numpy()[kept])
-    contaminated = contamination(spikes, len(waveforms), recording.sampling_frequency, lengths, p.refractory_ms)
-    is_single = (fdr[kept] <= SINGLE) & (contaminated[kept] <= SINGLE)
     sorting.set_property("fdr", fdr[kept].astype("float32"))
-    sorting.set_property("label", np.where(is_single, "good", "mua").astype("<U4"))
-    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(recording.sampling_frequency))
+    sorting.set_property("label", np.where(is_single[kept], "good", "mua").astype("<U4"))
+    sorting.annotate(modality="extracellular", set_aside=artefacts.in_seconds(fs))
     return sorting
+
+
+def collect_nothing(recording: BaseRecording, artefacts: Artefacts, p: SorterParameters) -> NumpySorting:
+    """Return the sorting of a recording without units."""
+    no_units = Units.new(torch.zeros(0, recording.get_num_channels(), sum(template_extent(recording, p))))
+    return collect(recording, artefacts, no_units, np.zeros(0, dtype=_base_matching_dtype), p)

@@ -14,6 +14,7 @@ from spikeinterface.core import BaseRecording, BaseSorting
 from dlvolt.preprocessing.finite import check_polarity
 from dlvolt.preprocessing.random_chunks import random_chunks
 from dlvolt.robust import GAUSSIAN_MAD
+from dlvolt.sortings import count_pairs
 
 from .event_labels import AtSpikes, as_peaks, at_spikes, typical
 
@@ -198,11 +199,6 @@ def contest(
     else:
         return Contest(nobody, nobody, nobody, False)
     return Contest(lost, by, np.setdiff1d(b, mine), bool(leaking))
-
-
-def count_pairs(one: np.ndarray, other: np.ndarray, lag: int) -> int:
-    """Count pairs of times, one of each ascending array, that are at most `lag` apart."""
-    return int(np.sum(np.searchsorted(other, one + lag, side="right") - np.searchsorted(other, one - lag)))
 
 
 def estimate_leak(in_a: np.ndarray, in_b: np.ndarray, usual: float) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlvolt.deconvolution import Events, shift_bank, synthesize
+from dlvolt.deconvolution import Events, low_rank, shift_bank, synthesize
 from dlvolt.electrodes.learning import (
     Decoys,
     LearningSettings,
@@ -35,7 +35,7 @@ def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0, refractory=0):
     """
     generator = torch.Generator().manual_seed(seed)
     num_units, num_samples = len(waveforms), int(FS)
-    bank = shift_bank(waveforms).flatten(0, 1)
+    templates, norms = low_rank(waveforms, rank=1), waveforms.flatten(1).norm(dim=1)  # `waveform` is of rank 1
     chunks, truth = [], []
     for _ in range(num_chunks):
         size = (int(rate_hz) * num_units,)
@@ -46,9 +46,10 @@ def record(waveforms, num_chunks=8, rate_hz=15.0, seed=0, refractory=0):
             times[own] += refractory * torch.arange(len(own))  # as if the clock stood still after each spike
         times = times.clamp(max=num_samples - WIDTH)
         shifts = torch.randint(0, 7, size, generator=generator)
-        events = Events(times, units, 1 + 0.05 * torch.randn(size, generator=generator), shifts)
+        amplitudes = norms[units] * (1 + 0.05 * torch.randn(size, generator=generator))
+        events = Events(times, units, amplitudes, shifts)
         noise = torch.randn(NUM_CHANNELS, num_samples, generator=generator)
-        chunks.append(synthesize(events.in_bank(num_units), bank, num_samples) + noise)
+        chunks.append(synthesize(events, templates, num_samples) + noise)
         truth.append(events)
     return chunks, truth
 

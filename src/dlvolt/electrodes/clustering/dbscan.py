@@ -64,22 +64,10 @@ class DbscanClustering:
         params: dict[str, Any],
         job_kwargs: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Cluster peaks, as ``find_clusters_from_peaks`` asks for it.
+        """Return the labels of clusters, the label of each peak (-1 for none), and more: the points and their eps.
 
-        Returns
-        -------
-        labels_set : np.ndarray, shape (K,), int
-            Labels of the clusters, 0, 1, …; empty if there are too few peaks.
-        labels : np.ndarray, shape (P,), int
-            Label of each peak; -1 for peaks in no cluster.
-        more : dict
-            ``points``, shape (P, num_components), NaN where a channel has too few peaks, and ``eps``, a dict from the
-            index of a channel, or 0 for all of them, to the eps of its points.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is unknown or out of range.
+        ``points``, shape (P, num_components), are NaN where a channel has too few peaks; ``eps`` is a dict from the
+        index of a channel, or 0 for all of them, to the eps of its points.
         """
         if unknown := set(params) - set(cls._default_params):
             raise ValueError(f"method_kwargs: there is no {', '.join(sorted(unknown))}")

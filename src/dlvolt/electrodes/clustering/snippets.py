@@ -15,12 +15,8 @@ from dlvolt.deconvolution import event_slices, local_columns, shift_bank
 class ProjectSnippets(PipelineNode):
     """Project snippets on a temporal basis, which is delayed for each peak by the peak's sub-sample shift.
 
-    Parameters
-    ----------
-    recording, detector, basis, num_before, num_after
-        As for `detect_and_project`.
-    neighbours : np.ndarray, shape (N, N), bool
-        The channels (columns) that belong to the snippets of peaks on a channel (row).
+    The arguments are those of `detect_and_project`, and which channels (columns) belong to the snippets of peaks on a
+    channel (row), shape (N, N).
     """
 
     def __init__(

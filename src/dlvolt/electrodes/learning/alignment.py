@@ -16,29 +16,31 @@ AT_ONCE = 32  # units that are aligned with their neighbours at a time; more tak
 
 
 class Alignment(NamedTuple):
-    """Inner products and distances of all pairs of units, unit i delayed so that it is most like unit j.
+    """Inner products and distances of all pairs of units, unit i delayed so that it is most like unit j, all K×K.
 
-    Attributes
-    ----------
-    products : Tensor, shape (K, K)
-        ⟨W_i(d − lag − δ_shift), W_j(d)⟩, maximised over the lag and the sub-sample shift.
-    distances : Tensor, shape (K, K)
-        Norm of the difference relative to the larger norm of the two. Only samples at which both are known count:
-        after the delay the two windows no longer overlap at their ends.
-    lags, shifts : Tensor, shape (K, K)
-        The maximising lag, in samples, and the index of the sub-sample shift.
+    Only samples at which both are known count for the distance: after the delay the two windows no longer overlap at
+    their ends.
     """
 
-    products: Tensor
-    distances: Tensor
-    lags: Tensor
-    shifts: Tensor
+    products: Tensor  # ⟨W_i(d − lag − δ_shift), W_j(d)⟩, maximised over the lag and the sub-sample shift
+    distances: Tensor  # norm of the difference relative to the larger norm of the two
+    lags: Tensor  # the maximising lag, in samples,
+    shifts: Tensor  # and the index of the sub-sample shift
 
 
 def alignment(waveforms: Tensor) -> Alignment:
-    """Align all waveforms, shape (K, N, D), with each other, by up to a sixth of their length either way.
+    """Align all waveforms with each other, by up to a sixth of their length either way.
 
-    Products are 0 for two units without a common channel.
+    Parameters
+    ----------
+    waveforms : Tensor, shape (K, N, D)
+        Waveforms of the units.
+
+    Returns
+    -------
+    Alignment
+        ``products``, ``distances``, ``lags`` and ``shifts``, each of shape (K, K). Products are 0 for two units without
+        a common channel.
     """
     num_units, _, width = waveforms.shape
     max_lag, uses = width // 6, waveforms.any(dim=2)
@@ -75,15 +77,7 @@ def recentred(moved: Tensor, num_before: int) -> Tensor:
 
 
 def lagged_products(first: Tensor, second: Tensor, reach: int) -> Tensor:
-    """Return ⟨W_i(d + τ), V_j(d)⟩ at lags τ from −reach to reach, shape (K, K', lags).
-
-    Parameters
-    ----------
-    first, second : Tensor, shapes (K, N, D) and (K', N, D)
-        W and V.
-    reach : int
-        Largest lag, in samples.
-    """
+    """Return ⟨W_i(d + τ), V_j(d)⟩ at lags τ from −reach to reach, (K, K', lags), for W (K, N, D) and V (K', N, D)."""
     length = first.shape[2] + reach
     spectra = [torch.fft.rfft(waveforms, n=length).permute(2, 0, 1) for waveforms in (first, second)]  # F×K×N
     products = torch.fft.irfft((spectra[0] @ spectra[1].mH).permute(1, 2, 0), n=length)

@@ -20,17 +20,12 @@ class TemporalPrior(NamedTuple):
 
     The mean of few spikes is mostly noise, on many channels and at all frequencies. A unit learnt from it is larger
     than its neuron, finds only the spikes that resemble this noise, and so never becomes better.
-
-    Attributes
-    ----------
-    variances : Tensor, shape (D,)
-        Eigenvalues of Σ, the covariance of the time courses of large waveforms of norm 1; they add up to 1.
-    directions : Tensor, shape (D, D)
-        Its eigenvectors, as columns.
     """
 
-    variances: Tensor
-    directions: Tensor
+    variances: (
+        Tensor  # D; eigenvalues of Σ, the covariance of time courses of large waveforms of norm 1; their sum is 1
+    )
+    directions: Tensor  # D×D; its eigenvectors, as columns
 
     @classmethod
     def of(cls, waveforms: Tensor) -> TemporalPrior | None:

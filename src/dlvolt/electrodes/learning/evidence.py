@@ -57,11 +57,10 @@ class Evidence(NamedTuple):
 class Decoys:
     """Templates that no neuron looks like, whose events in the residual tell how many events noise makes.
 
-    The model explains noise, too, by the units it has: noise makes events, and enough of them make a unit. How many is
-    estimated from the recording itself. Each template has decoys of the same norm, rank, spectrum and prior, but of a
-    form that no neuron has. They are pursued in the residual, the recording less the events of all units. As noise is
-    as often like the decoy as like the template, a decoy has as many events as the template has false ones. (In
-    proteomics, false identifications are counted in this way: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
+    Each template has decoys of the same norm, rank, spectrum and prior, but of a form that no neuron has. They are
+    pursued in the residual, the recording less the events of all units. As noise is as often like the decoy as like the
+    template, a decoy has as many events as the template has false ones. (In proteomics, false identifications are
+    counted in this way: J. Elias & S. Gygi, Nature Methods 4, 207, 2007.)
 
     Parameters
     ----------
@@ -100,23 +99,10 @@ class Decoys:
         return torch.zeros(1 + len(self.kinds), self.num_units, dtype=torch.long)
 
     def count(self, left: Tensor, events: Events, in_shadow: Tensor, place: int) -> Tensor:
-        """Count the events of units and of decoys in a chunk, without those in the shadow of a larger unit.
+        """Count the events of units, then of each kind of decoy, in a chunk, shape (1 + kinds, K).
 
-        Parameters
-        ----------
-        left : Tensor, shape (N, T)
-            Residual: the chunk less the events of all units.
-        events : Events
-            Events of the units, E.
-        in_shadow : Tensor, shape (E,), bool
-            Which of them are in a shadow.
-        place : int
-            Where the tissue is, as an index below M.
-
-        Returns
-        -------
-        Tensor, shape (1 + kinds, K)
-            Events of the units, then of each kind of decoy; 0 if a unit has none of that kind.
+        `left`, shape (N, T), is the chunk less the events of all units. Events in the shadow of a larger unit do not
+        count.
         """
         counts = self.none()
         counts[0] = torch.bincount(events.units[~in_shadow], minlength=self.num_units)

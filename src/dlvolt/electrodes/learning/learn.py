@@ -42,13 +42,12 @@ def learn_units(
 ) -> Units:
     """Improve what is known of the units by coordinate ascent on a sample of the recording.
 
-    Each sweep but the last takes a part of the sample, each time another one. It finds the events of all units
-    (`dlvolt.deconvolution.pursue`), then updates each template from its events in the residual (the MAP estimate of
-    `dlvolt.deconvolution.update_templates`), and drops units that hardly fire or are too small. In each sweep but the
-    first, decoys of the weak units are pursued in some seconds of the sample, and the units that may as well be noise
-    are dropped, too (`Decoys`). In each sweep but the last, clean snippets, from which all other events are
-    subtracted, show which units there are: a unit whose snippets have several modes is split, and two units whose
-    snippets have a single mode together, or whose waveforms are equal up to a shift, are merged.
+    Each sweep finds the events of all units (`dlvolt.deconvolution.pursue`), then updates each template from its events
+    in the residual (the MAP estimate of `dlvolt.deconvolution.update_templates`), and drops units that hardly fire or
+    are too small. In each sweep but the first, units whose decoys have as many events are dropped, too (`Decoys`). In
+    each sweep but the last, clean snippets, from which all other events are subtracted, show which units there are: a
+    unit whose snippets have several modes is split, and two units whose snippets have a single mode together, or whose
+    waveforms are equal up to a shift, are merged.
 
     Parameters
     ----------
@@ -76,11 +75,11 @@ def learn_units(
         Matrices that take a waveform from the reference to each place, by interpolation in space; needed if M > 1.
     first_sweep : int
         Number of the first sweep: 0, or 1 if large units are well known, as units are judged more strictly from sweep
-        to sweep (`plausible`).
+        to sweep.
     elsewhere : Tensor, shape (N,), optional
-        For each channel n, the channel whose waveform is put on n in displaced decoys, see `Decoys`.
+        As for `Decoys`.
     every : int
-        Each sweep but the last takes one of so many chunks.
+        Each sweep but the last takes one of so many chunks, each time other ones.
 
     Returns
     -------
@@ -101,12 +100,14 @@ def learn_units(
         taken = slice(None) if is_last else slice(sweep % every, None, every)
         num_samples = sum(chunk.shape[1] for chunk in chunks[taken])
         seconds = num_samples / sampling_frequency
+
         is_weak = units.waveforms.flatten(1).norm(dim=1) < WEAK
         is_weak &= sweep > first_sweep  # in the first sweep, no unit is known well enough
         decoys = Decoys(units, is_weak, settings, elsewhere, device)
         weighed = in_few_places(places[taken], (WEIGHED_LAST_S if is_last else WEIGHED_S) / seconds)
         matchers = Matchers(units, settings, device)
         sample = collect(chunks[taken], places[taken], matchers, nearby, num_workers, decoys, weighed)
+
         units = update(units, sample, settings.rank, kernels, num_samples, num_workers)
         enough = plausible(units, sample, settings.amplitude_range, MIN_RATE_HZ * seconds, sweep)
         kept = torch.nonzero(enough & ~sample.evidence.is_noise())[:, 0]
@@ -114,11 +115,12 @@ def learn_units(
         if len(kept):
             snippets = [sample.snippets(k, moved) for k, moved in zip(kept, units.moved, strict=True)]
             refractory = RefractoryPeriod(settings.separation, refractory_samples, num_samples)
-            by_shape = not is_last
-            units, snippets = split(units, snippets, sample.basis, kernels, settings.rank, refractory, by_shape)
-        if not is_last and len(kept):
-            units, snippets = merge(units, snippets, sample.basis, refractory)
-            units = joined(units, snippets)
+            units, snippets = split(
+                units, snippets, sample.basis, kernels, settings.rank, refractory, by_shape=not is_last
+            )
+            if not is_last:
+                units, snippets = merge(units, snippets, sample.basis, refractory)
+                units = joined(units, snippets)
         units = units._replace(moved=recentred(units.moved, settings.num_before))
     return units
 
@@ -126,19 +128,8 @@ def learn_units(
 def in_few_places(places: list[int], share: float) -> list[int]:
     """Return the indices of about a share of the chunks, in as few places as possible.
 
-    Each place needs decoys of its own, and so the places where the tissue is most often are taken.
-
-    Parameters
-    ----------
-    places : list of int
-        Where the tissue is in each chunk.
-    share : float
-        Share of the chunks; 1 or more for all of them.
-
-    Returns
-    -------
-    list of int
-        At least one index; ascending, and evenly spread over the chunks in the places that are taken.
+    Each place needs decoys of its own, and so the places where the tissue is most often are taken. The indices, at
+    least one, are ascending, and evenly spread over the chunks in these places.
     """
     wanted = max(1, min(1.0, share) * len(places))
     chosen: list[int] = []

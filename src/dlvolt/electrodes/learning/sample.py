@@ -9,20 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlvolt.deconvolution import (
-    Events,
-    compose,
-    local_columns,
-    scores,
-    shift_bank,
-    subtract,
-)
+from dlvolt.deconvolution import Events, compose, local_columns, scores, shift_bank, subtract
+from dlvolt.deconvolution.loops import compiled_for_sums
 from dlvolt.robust import GAUSSIAN_MAD
 from dlvolt.threads import map_in_threads
 
 from .evidence import Decoys, Evidence
 from .shadows import casts_shadow, shadows_of
-from .snippets import sum_snippets
 from .units import Matcher, Matchers, support
 
 NUM_FEATURES = 6  # temporal components in which clean snippets are split and merged
@@ -38,45 +31,21 @@ class CleanSample(NamedTuple):
     """The events of a sample, and what is to be known of their clean snippets.
 
     The clean snippet of an event at time t is R[:, t : t + D], where R is the sample less all other events.
-
-    Attributes
-    ----------
-    units, times, places, amplitudes : Tensor, shape (E,)
-        Of each event: its unit, its time as if the chunks followed each other, where the tissue is, and its amplitude
-        relative to the typical one of the unit there.
-    in_shadow : Tensor, shape (E,), bool
-        Whether an event of a unit that casts a shadow is near: the event may be what the model leaves of that one.
-    shadows : Tensor, shape (K, K)
-        How often an event of a unit (row) is in the shadow of one of another (column).
-    features : Tensor, shape (E, C, B)
-        Projections of the clean snippets on the temporal basis.
-    channels : Tensor, shape (K, C)
-        Channels of each unit's snippets.
-    basis : Tensor, shape (B, D)
-        Orthonormal temporal components of all templates.
-    sums : Tensor, shape (K, M, C, D)
-        Σ w a R[:, t : t + D] over the events of each unit in each place, with weights w and amplitudes a.
-    squares : Tensor, shape (K, M)
-        Σ w a² over the same events.
-    deviations : Tensor, shape (K,)
-        Standard deviation of the scores of each unit in the residual.
-    evidence : Evidence
-        How many events each unit has, and how many its decoys, in some of the chunks.
     """
 
-    units: Tensor
-    times: Tensor
-    places: Tensor
-    amplitudes: Tensor
-    in_shadow: Tensor
-    shadows: Tensor
-    features: Tensor
-    channels: Tensor
-    basis: Tensor
-    sums: Tensor
-    squares: Tensor
-    deviations: Tensor
-    evidence: Evidence
+    units: Tensor  # E; of each event its unit,
+    times: Tensor  # E; its time as if the chunks followed each other,
+    places: Tensor  # E; where the tissue is,
+    amplitudes: Tensor  # E; its amplitude relative to the typical one of the unit there,
+    in_shadow: Tensor  # E; whether it is in the shadow of another, and so maybe what the model leaves of that one,
+    features: Tensor  # E×C×B; and the projection of its clean snippet on the basis
+    shadows: Tensor  # K×K; how often an event of a unit (row) is in the shadow of one of another (column)
+    channels: Tensor  # K×C; channels of each unit's snippets
+    basis: Tensor  # B×D; orthonormal temporal components of all templates
+    sums: Tensor  # K×M×C×D; Σ w a R[:, t : t + D] over the events in each place, weights w and amplitudes a
+    squares: Tensor  # K×M; Σ w a² over the same events
+    deviations: Tensor  # K; standard deviation of the scores of each unit in the residual
+    evidence: Evidence  # how many events each unit has, and how many its decoys, in some of the chunks
 
     def best_events(self, unit: int) -> Tensor:
         """Return which events are of a unit, shape (E,), bool, without those in a shadow if there are enough others."""
@@ -127,22 +96,8 @@ def collect(
 ) -> CleanSample:
     """Find the events of all units in a sample, and project and sum their clean snippets.
 
-    Parameters
-    ----------
-    chunks : list of Tensor, shape (N, T)
-        Whitened traces; may be float16.
-    places : list of int
-        Where the tissue is in each chunk.
-    matchers : Matchers
-        The units, ready to be pursued in each place.
-    nearby : Tensor, shape (N, N), bool
-        Which channels may see a unit that is largest on a channel.
-    num_workers : int
-        Number of threads.
-    decoys : Decoys
-        Decoys of the units, or of some of them.
-    weighed : list of int
-        Indices of the chunks in which decoys are counted.
+    The arguments are those of `learn_units`, the matchers of the units, decoys of some of them, and the indices of the
+    chunks in which decoys are counted.
     """
     units = matchers.units
     num_units, num_places, _, width = units.moved.shape
@@ -292,3 +247,45 @@ def _groups(places: list[int]) -> list[range]:
     ends = np.linspace(0, len(places), min(NUM_GROUPS, len(places)) + 1).astype(int)
     ends = np.union1d(ends, np.flatnonzero(np.diff(places)) + 1).tolist()
     return [range(*each) for each in itertools.pairwise(ends)]
+
+
+@compiled_for_sums
+def sum_snippets(
+    left_over: np.ndarray,
+    times: np.ndarray,
+    units: np.ndarray,
+    shifts: np.ndarray,
+    weights: np.ndarray,
+    channels: np.ndarray,
+    profiles: np.ndarray,
+    most: float,
+    sums: np.ndarray,
+    features: np.ndarray,
+) -> None:
+    """Add up the weighted snippets of each unit and sub-sample shift, and project each snippet on temporal profiles.
+
+    Each of the E events begins at a time and has a weight. Channels, shape (K, C), are those of the snippets of each
+    unit, and profiles, shape (J, B, D), those of each shift. If the mean square of a snippet is above `most`, its
+    weight is multiplied, in place, by bound over mean square. The weighted snippets are added to `sums`, shape
+    (J, K, C, D), and the projections overwrite `features`, shape (E, C, B).
+    """
+    nothing, width = left_over.dtype.type(0), profiles.shape[2]
+    for event in range(len(times)):
+        of_unit, start = channels[units[event]], times[event]
+        square = nothing
+        for place in range(len(of_unit)):
+            snippet = left_over[of_unit[place], start : start + width]
+            for sample in range(width):
+                square += snippet[sample] * snippet[sample]
+            for index in range(profiles.shape[1]):
+                profile, projection = profiles[shifts[event], index], nothing
+                for sample in range(width):
+                    projection += snippet[sample] * profile[sample]
+                features[event, place, index] = projection
+        if square > most * len(of_unit) * width:
+            weights[event] *= most * len(of_unit) * width / square
+        for place in range(len(of_unit)):
+            snippet = left_over[of_unit[place], start : start + width]
+            total, weight = sums[shifts[event], units[event], place], weights[event]
+            for sample in range(width):
+                total[sample] += weight * snippet[sample]

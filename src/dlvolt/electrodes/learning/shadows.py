@@ -18,37 +18,19 @@ SHADOW = 2.0  # a unit casts a shadow on others whose norm is smaller by this fa
 
 
 def casts_shadow(waveforms: Tensor) -> Tensor:
-    """Return which unit (row) casts a shadow on which other (column), shape (K, K), bool.
+    """Return which unit (row) casts a shadow on which other (column), (K, K), bool, given their waveforms, (K, N, D).
 
     It is much larger, and the two have a channel in common.
-
-    Parameters
-    ----------
-    waveforms : Tensor, shape (K, N, D)
-        In noise standard deviations.
     """
     amplitudes, seen = waveforms.flatten(1).norm(dim=1), support(waveforms).float()
     return (amplitudes[:, None] > SHADOW * amplitudes) & (seen @ seen.T > 0)
 
 
 def shadows_of(events: Events, casts: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return which events are in a shadow, and how often.
+    """Return which events are in a shadow, shape (E,), bool, and how often, shape (K, K).
 
-    Parameters
-    ----------
-    events : Events
-        E events, in any order.
-    casts : Tensor, shape (K, K), bool
-        As `casts_shadow` returns it.
-    width : int
-        D; events less than half of it apart are near each other.
-
-    Returns
-    -------
-    in_shadow : Tensor, shape (E,), bool
-        Whether an event of a unit that casts a shadow on this one's unit is near.
-    counts : Tensor, shape (K, K)
-        How many pairs there are of an event of a unit (row) and one near it that casts a shadow on it (column).
+    An event is in a shadow if one of a unit that `casts` a shadow on its unit is less than half a template, of `width`
+    samples, away. Counted are the pairs of an event of a unit (row) and one that casts a shadow on it (column).
     """
     order = torch.argsort(events.times, stable=True)
     times, units = events.times[order], events.units[order]

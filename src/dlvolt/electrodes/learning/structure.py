@@ -20,7 +20,7 @@ from .alignment import alignment
 from .denoise import TemporalPrior, denoised
 from .sample import MIN_EVENTS, Snippets
 from .timing import RefractoryPeriod
-from .units import Units, support
+from .units import Units, in_places, support
 
 SAME = 2.0  # units whose waveforms differ by less, in noise standard deviations, are merged,
 SAME_RELATIVE = 0.1  # and those with a relative distance below this: sampling alone changes large waveforms so much;
@@ -38,33 +38,13 @@ def split(
     kernels: Tensor,
     rank: int,
     refractory: RefractoryPeriod,
-    by_shape: bool = True,
+    by_shape: bool,
 ) -> tuple[Units, list[Snippets]]:
     """Split the units whose clean snippets have several modes, or which are two neurons by the times of their events.
 
-    Parameters
-    ----------
-    units : Units
-        K units.
-    snippets : list of Snippets
-        Those of each unit.
-    basis : Tensor, shape (B, D)
-        Temporal basis of the snippets.
-    kernels : Tensor, shape (M, N, N)
-        As for `learn_units`.
-    rank : int
-        Largest rank of the waveforms of new units.
-    refractory : RefractoryPeriod
-        That of a neuron.
-    by_shape : bool
-        Whether units whose snippets have several modes are split; if not, only those that are split by times.
-
-    Returns
-    -------
-    units : Units
-        A unit for each mode, with its share of the events; a unit with a single mode stays as it is.
-    snippets : list of Snippets
-        Those of each unit, without those in modes that are too small for a unit.
+    Each mode that is not too small becomes a unit, with its share of the events; a unit with a single mode stays as it
+    is. Returned are the units and the snippets of each. Snippets have the temporal `basis`, shape (B, D), waveforms of
+    new units at most the `rank`. Unless `by_shape`, only times can split a unit.
     """
     moved, parts, origin, shares, prior = [], [], [], [], TemporalPrior.of(units.waveforms)
     for k, (own, seen) in enumerate(zip(snippets, support(units.waveforms), strict=True)):
@@ -84,7 +64,7 @@ def split(
                 difference[mode.channels] = denoised(mean, len(mode.features), rank, prior)[0]
                 difference[mode.channels] -= units.waveforms[k, mode.channels]
             # What is known of the unit in each place is not lost, as only the difference is interpolated.
-            means = units.moved[k] + torch.einsum("mnc,knd->kmcd", kernels, differences)
+            means = units.moved[k] + in_places(differences, kernels)
         moved.append(means)
         parts += modes
         origin += [k] * len(modes)
@@ -118,7 +98,6 @@ def merge(
     Two units are merged if their waveforms are the same up to a shift, or if, moved by this shift, their snippets have
     a single mode along the line between the means (`is_unimodal`) and the times of their events do not tell them apart.
     The unit with more snippets is kept. Units that fire in different places of the tissue are left to `joined`.
-    Parameters are those of `split`.
     """
     waveforms = units.waveforms
     amplitudes = waveforms.flatten(1).norm(dim=1)
@@ -212,13 +191,7 @@ def _counterparts(distances: Tensor, counts: Tensor) -> Tensor:
     """Return which pairs of units may be one neuron that is seen in different places, shape (K, K), bool.
 
     Of all units in other places, each of the two is most like the other, and they are equally active, to a factor of 2.
-
-    Parameters
-    ----------
-    distances : Tensor, shape (K, K)
-        Relative distances of waveforms.
-    counts : Tensor, shape (K, M)
-        Spikes of each unit in each place.
+    Given are relative distances of waveforms, shape (K, K), and the spikes of each unit in each place, shape (K, M).
     """
     closest = torch.where(_together(counts) < SELDOM_TOGETHER, distances, torch.inf).argmin(dim=1)
     units = torch.arange(len(counts))

@@ -7,27 +7,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom, poisson
 
+from dlvolt.sortings import count_pairs
+
 REFRACTORY_MS = 2.5  # a neuron may fire again later
 FEW = 0.25  # one neuron has a smaller share of the pairs that two independent neurons have,
 SIGNIFICANCE = 0.05  # and so many pairs have a smaller probability
 
 
 class RefractoryPeriod(NamedTuple):
-    """The distances of two spikes that one neuron does not fire, in samples, and the length of what is looked at.
+    """The distances of two spikes that one neuron does not fire, in samples, and the length of what is looked at."""
 
-    Attributes
-    ----------
-    low : int
-        Events of one unit are never found closer than this.
-    high : int
-        End of the refractory period.
-    num_samples : int
-        Length of the sample from which the times come.
-    """
-
-    low: int
-    high: int
-    num_samples: int
+    low: int  # events of one unit are never found closer than this
+    high: int  # end of the refractory period
+    num_samples: int  # length of the sample from which the times come
 
     def expected(self, a: np.ndarray, b: np.ndarray) -> float:
         """Return the number of pairs of two trains within the refractory period if neurons fire independently."""
@@ -35,7 +27,7 @@ class RefractoryPeriod(NamedTuple):
 
     def pairs(self, a: np.ndarray, b: np.ndarray) -> int:
         """Return the number of pairs of two sorted trains within the refractory period."""
-        return count_pairs(a, b, self.low, self.high)
+        return count_pairs(a, b, self.high) - count_pairs(a, b, self.low)
 
     def is_broken(self, train: np.ndarray) -> bool:
         """Return whether a sorted train has more pairs within the refractory period than one neuron has."""
@@ -56,14 +48,5 @@ class RefractoryPeriod(NamedTuple):
 
 
 def _are_many(pairs: float, expected: float) -> bool:
+    """Return whether there are significantly more pairs than one neuron has."""
     return bool(poisson.sf(pairs - 1, FEW * expected) < SIGNIFICANCE)
-
-
-def count_pairs(a: np.ndarray, b: np.ndarray, low: int, high: int) -> int:
-    """Return how many pairs of two sorted trains are more than `low` and at most `high` samples apart."""
-
-    def within(reach: int) -> int:
-        """Return the number of pairs that are at most so far apart."""
-        return int((np.searchsorted(b, a + reach, side="right") - np.searchsorted(b, a - reach)).sum())
-
-    return within(high) - within(low)

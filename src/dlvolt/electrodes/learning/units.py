@@ -205,11 +205,13 @@ def support(waveforms: Tensor) -> Tensor:
     return norms >= (SUPPORT_RELATIVE * norms.amax(dim=-1, keepdim=True)).clamp(max=SUPPORT)
 
 
-def interpolated(waveforms: Tensor, kernels: Tensor) -> Tensor:
-    """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D).
+def in_places(waveforms: Tensor, kernels: Tensor) -> Tensor:
+    """Return waveforms, shape (…, N, D), interpolated in space to the M places, shape (…, M, N, D)."""
+    return torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
 
-    Interpolation widens sharp footprints and makes them smaller, so each result is scaled to the norm before.
-    """
-    moved = torch.einsum("mnc,...nd->...mcd", kernels, waveforms)
+
+def interpolated(waveforms: Tensor, kernels: Tensor) -> Tensor:
+    """Return waveforms `in_places`, scaled to their norm before, as interpolation makes sharp footprints smaller."""
+    moved = in_places(waveforms, kernels)
     norms, before = moved.flatten(-2).norm(dim=-1), waveforms.flatten(-2).norm(dim=-1)
     return moved * (before[..., None] / norms.clamp(min=1e-6))[..., None, None]

@@ -24,20 +24,7 @@ def update(
 ) -> Units:
     """Return the units, updated from their events in a sample; waveforms of units with few events stay as they are.
 
-    Parameters
-    ----------
-    units : Units
-        K units, as they were pursued.
-    sample : CleanSample
-        Their events.
-    rank : int
-        Largest rank of the waveforms.
-    kernels : Tensor, shape (M, N, N)
-        As for `learn_units`.
-    num_samples : int
-        Number of samples of all chunks.
-    num_workers : int
-        Number of threads.
+    The rank of waveforms is at most `rank`, and `num_samples` is the length of the sample.
     """
     counts, prior = torch.bincount(sample.units, minlength=len(units.moved)), TemporalPrior.of(units.waveforms)
     moved, spreads, norms = torch.zeros_like(units.moved), units.spreads.clone(), units.moved.flatten(2).norm(dim=2)
@@ -71,18 +58,7 @@ def plausible(
 ) -> Tensor:
     """Return which units fire enough, exceed the threshold and are no echo of another, shape (K,), bool.
 
-    Parameters
-    ----------
-    units : Units
-        K units, updated from the sample.
-    sample : CleanSample
-        Their events.
-    amplitude_range : (float, float)
-        As in `LearningSettings`.
-    min_events : float
-        Least number of events in the sample.
-    sweep : int
-        Number of the sweep: the threshold counts from 1 on, with a margin and for echoes from 2 on.
+    The threshold counts from sweep 1 on, and with a margin from sweep 2 on, as echoes do.
     """
     counts = torch.bincount(sample.units, minlength=len(units.moved))
     kept = counts >= max(3, min_events)
@@ -110,16 +86,8 @@ def moving_mean(sums: Tensor, squares: Tensor, kriged: Tensor) -> Tensor:
 
     W minimises Σ_e ‖R_e − a_e W_m(e)‖² + λ Σ_m ‖(W_{m+1} − W_m) − (V_{m+1} − V_m)‖²: the change of the waveform from
     place to place is taken from interpolation in space, V, as far as spikes do not show it. The error of V is
-    proportional to the waveform, so λ is inversely proportional to its squared norm.
-
-    Parameters
-    ----------
-    sums : Tensor, shape (M, C, D)
-        Σ a R over the spikes in each place.
-    squares : Tensor, shape (M,)
-        Σ a² over the same spikes.
-    kriged : Tensor, shape (M, C, D)
-        V.
+    proportional to the waveform, so λ is inversely proportional to its squared norm. Given are Σ a R over the spikes in
+    each place, shape (M, C, D), Σ a² over the same spikes, shape (M,), and V, shape (M, C, D).
     """
     steps = torch.eye(len(squares)).diff(dim=0)  # (M-1)×M
     penalty = STIFFNESS / kriged.square().sum(dim=(1, 2)).mean() * steps.T @ steps

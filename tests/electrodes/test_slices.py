@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from dlvolt.electrodes import stages
+from dlvolt.electrodes import slices
 
 
 @pytest.mark.parametrize("most", [1, 100, 10_000])
 def test_pieces_are_joined_by_place_with_silence_between_and_are_used_up(most, monkeypatch):
-    monkeypatch.setattr(stages, "CHUNK_SIZE", most)
+    monkeypatch.setattr(slices, "CHUNK_SIZE", most)
     rng = np.random.default_rng(0)
     pieces = [rng.normal(size=(length, 2)).astype("float16") for length in (10, 20, 15, 12, 9)]
     given, places = list(pieces), np.array([1, 0, 1, 1, 0])
-    chunks, of_chunks = stages.join(given, places, gap=4)
+    chunks, of_chunks = slices.join(given, places, gap=4)
     assert given == []
     expected = {0: [1, 4], 1: [0, 2, 3]}
     for place, members in expected.items():
