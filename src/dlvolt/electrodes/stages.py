@@ -39,9 +39,11 @@ from dlvolt.electrodes.refractory import contamination, same_neuron, without_dou
 from dlvolt.electrodes.slices import Slice, adjacent, join, read_slices, seconds_left, spread_slices
 from dlvolt.memory import release_memory
 from dlvolt.parameters import SorterParameters
-from dlvolt.preprocessing import fill_nan, highpass_reference, notch_comb, steady_noise, whiten_noise
-from dlvolt.preprocessing.steady_noise import usual_levels
-from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters
+from dlvolt.preprocessing.fill_nan import fill_nan
+from dlvolt.preprocessing.highpass_reference import highpass_reference
+from dlvolt.preprocessing.notch_comb import notch_comb
+from dlvolt.preprocessing.steady_noise import steady_noise, usual_levels
+from dlvolt.preprocessing.whiten_noise import along_probe, estimate_whitening_filters, whiten_noise
 from dlvolt.sortings import as_sorting
 
 MIN_CHANNELS_FOR_REFERENCE = 64  # the median over fewer channels contains spikes
