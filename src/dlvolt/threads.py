@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from spikeinterface.core.job_tools import fix_job_kwargs
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,6 +34,7 @@ def job_kwargs_for_threads(
 
 def map_in_threads(function: Callable[[T], U], arguments: Iterable[T], num_workers: int) -> list[U]:
     """Return what a function returns for each argument, in order, called in threads that start none of their own."""
+    limit_to_one = partial(ThreadpoolController().limit, limits=1)  # the libraries are searched for once
     # OpenMP's limit is each thread's own, so it is set in every worker; the limits outside are put back at the end.
-    with threadpool_limits(1), ThreadPoolExecutor(num_workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with limit_to_one(), ThreadPoolExecutor(num_workers, initializer=limit_to_one) as pool:
         return list(pool.map(function, arguments))
